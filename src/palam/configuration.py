@@ -1,0 +1,62 @@
+"""What a bridge is: its bases, its shapes, its fusion and mapper. Saved as `config.json`."""
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+
+class PalamConfig(PreTrainedConfig):  # type: ignore[misc]
+    """Configuration of a [`PalamBridge`].
+
+    Args:
+        encoder, llm: hub id or folder of each frozen base model.
+        encoder_revision, llm_revision: revision of each on the hub, or None.
+        encoder_hidden_size: width d_enc of the encoder's states.
+        encoder_num_layers: number L of states that are fused (the embedding layer is not one of them).
+        llm_hidden_size: width d_llm of the LLM's input embeddings.
+        fusion, fusion_options: name in `palam.fusion.FUSIONS` and keyword arguments of that fusion.
+        mapper, mapper_options: name in `palam.mapper.MAPPERS` and keyword arguments of that mapper.
+        embedding_rms: root mean square of the LLM's input embeddings; the mapper's output starts there.
+        fingerprints: what the bridge was trained with, `{"encoder": {...}, "llm": {...}}`.
+        adapter: whether a LoRA adapter of the LLM lies beside the bridge.
+        task: what it was trained for, or None: `{"name", "family", "text": how fields become the encoder's text,
+            "labels": [[data label, answer words], ...]}`.
+    """
+
+    model_type = "palam"
+
+    def __init__(
+        self,
+        encoder: str = "",
+        llm: str = "",
+        encoder_revision: str | None = None,
+        llm_revision: str | None = None,
+        encoder_hidden_size: int = 384,
+        encoder_num_layers: int = 12,
+        llm_hidden_size: int = 576,
+        fusion: str = "last",
+        fusion_options: dict[str, Any] | None = None,
+        mapper: str = "linear",
+        mapper_options: dict[str, Any] | None = None,
+        embedding_rms: float = 1.0,
+        fingerprints: dict[str, Any] | None = None,
+        adapter: bool = False,
+        task: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.encoder = encoder
+        self.llm = llm
+        self.encoder_revision = encoder_revision
+        self.llm_revision = llm_revision
+        self.encoder_hidden_size = encoder_hidden_size
+        self.encoder_num_layers = encoder_num_layers
+        self.llm_hidden_size = llm_hidden_size
+        self.fusion = fusion
+        self.fusion_options = dict(fusion_options or {})
+        self.mapper = mapper
+        self.mapper_options = dict(mapper_options or {})
+        self.embedding_rms = embedding_rms
+        self.fingerprints = dict(fingerprints or {})
+        self.adapter = adapter
+        self.task = task
+        super().__init__(**kwargs)

@@ -1,0 +1,69 @@
+"""Which device and which dtype, where the user does not say."""
+
+import time
+
+import torch
+
+from palam.errors import PalamError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The named device, or the best there is: CUDA, then MPS, then the CPU.
+
+    Raises:
+        PalamError: no such device here.
+    """
+    if name is None or name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise PalamError(f"there is no device {name!r} here; give cpu, cuda, cuda:1, mps or auto") from None
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The named dtype, or for `auto` the faster of bf16 and fp32: known on CUDA, measured on a CPU.
+
+    Raises:
+        PalamError: no dtype of that name.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if device.type == "cpu" and _bf16_pays() else torch.float32
+    if name not in DTYPES:
+        raise PalamError(f"dtype is {name!r}; it must be one of: auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def pick_attention(device: torch.device) -> str | None:
+    """The attention of transformers to load the base models with; None is its own choice.
+
+    On CPUs the fused attention's backward pass made a training step on short texts 1.5 times as long.
+    """
+    return "eager" if device.type == "cpu" else None
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The short name of a dtype, as the commands take it."""
+    return next(name for name, value in DTYPES.items() if value == dtype)
+
+
+def _bf16_pays() -> bool:
+    """Whether this CPU multiplies bf16 matrices clearly faster than fp32 ones; some emulate it."""
+    best = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(256, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
+        times = []
+        for _ in range(8):
+            start = time.perf_counter()
+            torch.mm(left, right)
+            times.append(time.perf_counter() - start)
+        best[dtype] = min(times)
+    return best[torch.bfloat16] < 0.67 * best[torch.float32]

@@ -1,0 +1,126 @@
+"""The frozen English LLM: loading it, checking that it reads vectors in place of tokens, keeping it frozen.
+
+Ids are always embedded by calling the embedding module: Gemma scales inside it. Gradient checkpointing needs
+care, because transformers' layers recompute only while `training` is set, and a frozen LLM is in eval mode.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from palam.encoder import freeze, load_config, load_weights, probe_ids, readable_errors
+from palam.errors import PalamError
+
+__all__ = ["check_llm", "embedding_rms", "enable_checkpointing", "freeze", "keep_frozen", "load_llm"]
+
+
+def load_llm(
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    device_map: Any = None,
+    attention: str | None = None,
+) -> PreTrainedModel:
+    """Load a decoder-only language model; frozen, in eval mode.
+
+    Args:
+        name_or_path: a folder, a hub id, or `starter:llm`. Only safetensors are read; no remote code.
+        revision: of the hub's repository; default its main branch.
+        dtype: of the weights.
+        device: where to put it; default the CPU.
+        device_map: as in transformers, to spread it over several devices; `device` is then not used.
+        attention: transformers' `attn_implementation`; default its own choice.
+
+    Raises:
+        PalamError: it cannot be found or read, a weight is missing, or it is not decoder-only.
+    """
+    path, config = load_config(name_or_path, "LLM", revision)
+    if config.is_encoder_decoder:
+        raise PalamError(f"LLM {name_or_path!r} is an encoder-decoder; Palam needs a decoder-only model")
+    options = {"config": config, "revision": revision, "dtype": dtype, "device_map": device_map}
+    options["attn_implementation"] = attention
+    model: Any = load_weights(AutoModelForCausalLM.from_pretrained, path, name_or_path, "LLM", **options)
+    return freeze(model.to(device=device) if device is not None and device_map is None else model)
+
+
+@torch.no_grad()
+def check_llm(model: PreTrainedModel) -> None:
+    """Check on eight tokens that vectors can stand in for tokens and that the model reads left to right.
+
+    Raises:
+        PalamError: it takes no `inputs_embeds`; or gives other logits for the embeddings of ids than for the
+            ids (it needs the ids too, as with embeddings per layer); or a token sees those after it.
+    """
+    name = model.config.name_or_path or type(model).__name__
+    if "inputs_embeds" not in inspect.signature(model.forward).parameters:
+        raise PalamError(f"LLM {name!r} takes no inputs_embeds: it cannot read the encoder's text")
+    ids = probe_ids(model)
+    with readable_errors(name, "LLM", "cannot be used"):
+        mask = torch.ones_like(ids)
+        by_ids = model(input_ids=ids, attention_mask=mask).logits
+        try:
+            vectors = model.get_input_embeddings()(ids)
+            logits = model(inputs_embeds=vectors, attention_mask=mask).logits
+            off = float((logits - by_ids).abs().max()) if logits.shape == by_ids.shape else float("inf")
+        except (ValueError, TypeError, RuntimeError, AttributeError):
+            off = float("inf")
+        if not off <= 1e-3 * max(1.0, float(by_ids.abs().max())):
+            raise PalamError("it needs token ids beside inputs_embeds, and mapped text has none")
+        seen = float((logits[0, 0] - logits[1, 0]).abs().max())
+        if seen > 1e-3 * max(1.0, float(logits.abs().max())):
+            raise PalamError("its tokens see those after them; Palam needs a decoder-only language model")
+
+
+@torch.no_grad()
+def embedding_rms(model: PreTrainedModel) -> float:
+    """Root mean square of what the embedding module returns, over at most 8192 ids spread over its table."""
+    size = model.config.get_text_config().vocab_size
+    ids = torch.linspace(0, size - 1, min(size, 8192), dtype=torch.float64).round().long()
+    module: Any = model.get_input_embeddings()
+    vectors = module(ids.to(module.weight.device)).float()
+    return float(vectors.square().mean().sqrt())
+
+
+def enable_checkpointing(llm: PreTrainedModel, kwargs: dict[str, Any] | None = None) -> None:
+    """Recompute the LLM's layers in the backward pass instead of keeping their states; it stays frozen.
+
+    Args:
+        llm: from `load_llm`.
+        kwargs: for `torch.utils.checkpoint.checkpoint`; default `{"use_reentrant": False}`.
+
+    Raises:
+        PalamError: the model does not support it.
+    """
+    # The older name is deprecated where the newer one exists.
+    enable = getattr(llm, "activation_checkpointing_enable", None) or llm.gradient_checkpointing_enable
+    with readable_errors(type(llm).__name__, "LLM", "cannot recompute its layers"):
+        enable({"use_reentrant": False} | (kwargs or {}))
+        if not _checkpointed(llm):
+            raise PalamError("it does not support gradient checkpointing; train without it")
+    for layer in _checkpointed(llm):  # a layer's own dropout would wake up with its `training`
+        for name, value in vars(layer).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(layer, name, 0.0)
+    keep_frozen(llm)
+
+
+def keep_frozen(llm: PreTrainedModel, training: bool = True) -> None:
+    """Put everything in eval mode; with `training`, let checkpointed layers (alone) still recompute.
+
+    Pass `training=False` before generating: a layer that recomputes drops the cache of past tokens.
+    """
+    llm.train(False)
+    for layer in _checkpointed(llm):
+        layer.training = training
+
+
+def _checkpointed(llm: PreTrainedModel) -> list[GradientCheckpointingLayer]:
+    layers = (module for module in llm.modules() if isinstance(module, GradientCheckpointingLayer))
+    return [layer for layer in layers if layer.gradient_checkpointing]

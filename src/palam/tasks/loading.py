@@ -1,0 +1,210 @@
+"""Labelled examples of a task: from a data folder, this package, the hub, or a user's own file."""
+
+import os
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import PalamError
+from ..languages import name as language_name
+from ..languages import resolve
+from .rows import Row, numbered_rows, shortened, text_of
+from .task import Example, Task, slots
+
+_SPLITS = {"validation": "dev", "valid": "dev", "val": "dev"}
+DataDir = str | Path | None
+
+
+def load_split(task: Task, split: str, language: str, *, data_dir: DataDir = None) -> list[Example]:
+    """The examples of one split in one language, in the file's order.
+
+    Read from `<data_dir>/<task>/<split>.<language>.jsonl` (or `.csv`; or a copy of the hub's Parquet
+    repository in that folder); `data_dir` defaults to the environment's PALAM_DATA. Without either: this
+    package's own data, or the hub. "validation" means "dev"; ISO 639 codes find the task's own.
+
+    Raises:
+        PalamError: no such split or language (says which there are), or a row that is wrong (names its line).
+    """
+    split = _SPLITS.get(split, split)
+    language = native_language(task, language, data_dir=data_dir)
+    folder = _folder(task, data_dir)
+    there = available(task, data_dir=data_dir)
+    code = resolve(language, there.get(split, []))
+    if code is None:
+        listed = "; ".join(f"{key} in {shortened(codes)}" for key, codes in there.items()) or "nothing"
+        source = folder or (task.hub and task.hub.id)
+        what = f'no split "{split}" of {task.name} in {language_name(language)} ({language})'
+        raise PalamError(f"{what} in {source}: it has {listed}")
+    if folder is None or _is_hub_copy(folder):
+        return _from_hub(task, split, code, folder)
+    path = _files(folder)[split, code]
+    return _examples(task, numbered_rows(path), str(path), {})
+
+
+def available(task: Task, *, data_dir: DataDir = None) -> dict[str, list[str]]:
+    """The languages of each split that can be loaded, without asking the network."""
+    folder = _folder(task, data_dir)
+    if folder is None or _is_hub_copy(folder):
+        return {split: list(task.languages) for split in (task.hub.splits if task.hub else ())}
+    found: dict[str, list[str]] = defaultdict(list)
+    for split, language in _files(folder):
+        found[split].append(language)
+    return dict(found)
+
+
+def native_language(task: Task, code: str, *, data_dir: DataDir = None) -> str:
+    """The task's own code for a language; PalamError if neither the task nor its data folder has it."""
+    codes = list(dict.fromkeys([*task.languages, *(code for _, code in _files(_folder(task, data_dir)))]))
+    found = resolve(code, codes)
+    if found is None:
+        raise PalamError(f'{task.name} has no language "{code}": it has {shortened(codes)}')
+    return found
+
+
+def train_and_dev(
+    task: Task, *, data_dir: DataDir = None, seed: int = 0, language: str | None = None
+) -> tuple[list[Example], list[Example], str]:
+    """Training and validation examples in one language (default English), and a note on the latter.
+
+    Without a dev split in that language, a seeded, label-stratified 10 % of train is held out.
+    """
+    language = native_language(task, language or "en", data_dir=data_dir)
+    train = load_split(task, "train", language, data_dir=data_dir)
+    if resolve(language, available(task, data_dir=data_dir).get("dev", [])):
+        return train, load_split(task, "dev", language, data_dir=data_dir), f"dev.{language}"
+    if len(train) < 2:
+        raise PalamError(f"{task.name}: one training row is too few to hold one out for validation")
+    dev = sample(train, max(1, round(len(train) / 10)), seed)
+    held = {example.row for example in dev}
+    note = f"held out of train.{language}: {len(dev)} of {len(train)} rows, label-stratified, seed {seed}"
+    return [example for example in train if example.row not in held], dev, note
+
+
+def sample(examples: Sequence[Example], limit: int | None, seed: int = 0) -> list[Example]:
+    """`limit` examples drawn by `seed`, each label's share within one row of its exact share, in their order.
+
+    Parallel languages give the same rows. None, or a limit of at least all rows, gives all.
+    """
+    if limit is not None and limit < 1:
+        raise PalamError(f"a limit of {limit} rows is too few: 1 at least")
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    rows: dict[str, list[int]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        rows[example.label].append(index)
+    generator = random.Random(seed)
+    labels = sorted(rows)
+    generator.shuffle(labels)  # decides between equal remainders
+    share = {label: divmod(limit * len(rows[label]), len(examples)) for label in labels}
+    left = limit - sum(whole for whole, _ in share.values())
+    more = set(sorted(labels, key=lambda label: -share[label][1])[:left])
+    chosen = [i for label in labels for i in generator.sample(rows[label], share[label][0] + (label in more))]
+    return [examples[index] for index in sorted(chosen)]
+
+
+def task_from_file(
+    path: str | Path,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    labels: Sequence[str] | Mapping[str, str] | None = None,
+    prompt: str | None = None,
+    name: str | None = None,
+) -> tuple[Task, list[Example]]:
+    """A task of the family "custom" and its examples, from one JSONL or CSV file (see `read_rows`).
+
+    Args:
+        path: the file.
+        text_column: a column's name, or a template over several: "Title: {title} Body: {body}".
+        label_column: the column of the labels.
+        labels: the labels, or a mapping to the words that the LLM answers; default: as they first appear.
+        prompt: what the LLM reads, with one `{text}` slot.
+        name: the task's name; default the file's.
+    """
+    templated = "{" in text_column
+    columns = {slot: slot for slot in slots(text_column)} if templated else {"text": text_column}
+    text = text_column if templated else "{text}"
+    rows = list(numbered_rows(path, column=label_column))
+    given = labels
+    if given is None:  # an empty cell is a mistake that its line reports, not a label
+        given = [str(row[label_column]) for _, row in rows if row.get(label_column) not in (None, "")]
+    task = Task(
+        name=name or Path(path).stem,
+        family="custom",
+        labels=dict(given) if isinstance(given, Mapping) else {label: label for label in given or [""]},
+        prompt=prompt or "{text}\nThe label of this text is",
+        text=text,
+        paper_text=f"{text} Label: ",
+        fields=tuple(columns),
+    )
+    return task, _examples(task, rows, str(path), columns | {"label": label_column})
+
+
+def _folder(task: Task, data_dir: DataDir) -> Path | None:
+    """The local folder of the task's files, or None if the hub has them."""
+    packaged = Path(__file__).parents[1] / task.packaged if task.packaged else None
+    root = data_dir or os.environ.get("PALAM_DATA")
+    if not root:
+        if packaged is None and task.hub is None:
+            raise PalamError(f"{task.name} is not on the hub: give --data DIR or set PALAM_DATA")
+        return packaged
+    folder = Path(root) / task.name
+    if not folder.is_dir() and packaged is None:
+        source = root if data_dir else f"{root} (PALAM_DATA)"
+        raise PalamError(f'no folder "{task.name}" in the data folder {source}')
+    return folder if folder.is_dir() else packaged
+
+
+def _files(folder: Path | None) -> dict[tuple[str, str], Path]:
+    """The files `<split>.<language>.jsonl` and `.csv` by split and language, in the order of their names."""
+    paths = sorted(folder.iterdir()) if folder and folder.is_dir() else []
+    parts = [(path, path.name.split(".")) for path in paths if path.suffix in (".jsonl", ".csv")]
+    return {(_SPLITS.get(part[0], part[0]), part[1]): path for path, part in parts if len(part) == 3}
+
+
+def _is_hub_copy(folder: Path) -> bool:
+    return not _files(folder) and any(folder.rglob("*.parquet"))
+
+
+def _from_hub(task: Task, split: str, language: str, copy: Path | None) -> list[Example]:
+    """Load from the hub, or from a local copy of its repository."""
+    assert task.hub is not None
+    columns = {"label": "label", **task.hub.columns}
+    help_ = "give --data DIR or set PALAM_DATA to read it from a folder"
+    try:
+        import datasets
+    except ImportError:
+        raise PalamError(f"{task.name} on the hub needs datasets: install palam[hub], or {help_}") from None
+    config = task.hub.config and task.hub.config.format(language=language)
+    named = task.hub.splits[split].format(language=language)
+    path = str(copy or task.hub.id)
+    where = f"{path} ({config or 'default'}, {named})"
+    try:
+        data = datasets.load_dataset(path, config, split=named, revision=None if copy else task.hub.revision)
+    except Exception as error:  # whatever the network, the hub or the data set's files say
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise PalamError(f"cannot load {where}: {said}; {help_}") from error
+    column = columns["label"]
+    # a ClassLabel's own names are surer than our order of integers
+    names = dict(enumerate(getattr(data.features.get(column), "names", None) or ()))
+    rows = ({**row, column: names.get(row[column], row[column])} if names else row for row in data)
+    return _examples(task, ((f"{where}, row {i}", row) for i, row in enumerate(rows)), where, columns)
+
+
+def _examples(
+    task: Task, rows: Iterable[tuple[str, Row]], source: str, columns: Mapping[str, str]
+) -> list[Example]:
+    column = columns.get("label", "label")
+    examples = []
+    for number, (where, row) in enumerate(rows):
+        fields = {field: text_of(row, columns.get(field, field), where) for field in task.fields}
+        if column not in row:
+            raise PalamError(f'{where}: no column "{column}" among {shortened(row)}')
+        label = task.label_of(row[column])
+        if label is None:
+            raise PalamError(f"{where}: label {str(row[column])[:40]!r} is none of {shortened(task.labels)}")
+        examples.append(Example(number, fields, label))
+    if not examples:
+        raise PalamError(f"{source} is empty")
+    return examples

