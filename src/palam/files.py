@@ -6,44 +6,70 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from palam.errors import PalamError
 
 
+def flush(path: Path) -> None:
+    """Make the system write one file, or one folder's list of files, to the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows has no descriptor for a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync(folder: Path) -> None:
-    """Flush every file below the folder, and the folder itself, to the disk."""
+    """Flush every file and folder below this folder, and itself."""
     for path in [*folder.rglob("*"), folder]:
-        if path.is_dir() and os.name == "nt":  # Windows has no descriptor for a folder
-            continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush(path)
+
+
+def check_free(folder: str | os.PathLike[str], marker: str | tuple[str, str]) -> None:
+    """Refuse a folder that holds somebody's data.
+
+    Args:
+        folder: may be missing or empty, or hold the marker.
+        marker: a file that only a folder of ours holds; or such a file and a text in it.
+
+    Raises:
+        PalamError: it is a file, or holds other files.
+    """
+    path = Path(folder)
+    name, text = (marker, "") if isinstance(marker, str) else marker
+    if path.exists() and not path.is_dir():
+        raise PalamError(f"{folder} is a file; give a folder that is new or empty")
+    if path.is_dir() and any(path.iterdir()):
+        mark = path / name
+        if not mark.is_file() or text not in mark.read_text(encoding="utf-8", errors="replace"):
+            raise PalamError(f"{folder} holds other files; give a folder that is new or empty")
 
 
 @contextlib.contextmanager
-def replacing(folder: str | os.PathLike[str], *, marker: str) -> Iterator[Path]:
+def replacing(folder: str | os.PathLike[str], *, marker: str | tuple[str, str]) -> Iterator[Path]:
     """Write a folder's new contents aside; at the end of the block they take its place at once.
 
     Args:
         folder: the folder to create or replace.
-        marker: a file that a folder must hold to be replaced; a folder without it that is not empty is
-            somebody's data.
+        marker: what a folder must hold to be replaced, see `check_free`.
 
     Yields:
         The temporary folder to write into. If the block raises, it is removed and nothing has changed.
 
     Raises:
-        PalamError: `folder` is a file, or holds something else.
+        PalamError: `folder` is a file, holds something else, or cannot be made where it is.
     """
-    target = Path(folder).absolute()
-    if target.exists() and not target.is_dir():
-        raise PalamError(f"{folder} is a file; give a folder that is new or empty")
-    if target.is_dir() and any(target.iterdir()) and not (target / marker).is_file():
-        raise PalamError(f"{folder} holds other files; give a folder that is new or empty")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    check_free(folder, marker)
+    target = Path(folder).resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise PalamError(f"cannot write to {target.parent}: {error.strerror}") from None
+    old = aside.with_name(aside.name + "-old")
     try:
         aside.chmod(0o777 & ~_umask())
         yield aside
@@ -52,15 +78,37 @@ def replacing(folder: str | os.PathLike[str], *, marker: str) -> Iterator[Path]:
                 path.chmod(0o666 & ~_umask())
         sync(aside)
         if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-            target.rename(old / "was")
-            aside.rename(target)
-            shutil.rmtree(old)
-        else:
-            aside.rename(target)
+            target.rename(old)
+        aside.rename(target)
+        flush(target.parent)
     except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Write a file aside; at the end of the block it takes its place at once.
+
+    Raises:
+        PalamError: it cannot be written. After any error nothing has changed.
+    """
+    target = Path(path).absolute()
+    aside = target.with_name(f".{target.name}-{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(target)
+    except OSError as error:
+        raise PalamError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _umask() -> int:

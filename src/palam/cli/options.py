@@ -1,0 +1,100 @@
+"""Options shared by the commands, and options made from a settings class, so that a setting is defined once."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from palam.device import pick_attention, pick_device, pick_dtype
+from palam.model import PalamModel
+from palam.training.settings import read_settings
+
+
+def _from_yaml(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the command's defaults from a YAML file; options on the command line go before it."""
+    if path is not None:
+        names = {str(parameter.name) for parameter in context.command.params} - {"config"}
+        settings = read_settings(path, names)
+        context.default_map = {**(context.default_map or {}), **settings}
+    return path
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(help="YAML file with any of these options, `name: value`.", callback=_from_yaml, is_eager=True),
+]
+CheckpointArgument = Annotated[str, typer.Argument(help="A bridge: folder or hub id.")]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub.")
+]
+LanguageOption = Annotated[
+    str | None, typer.Option(help="Language of the texts, e.g. si or sin_Sinh; NLLB-style encoders need it.")
+]
+EncoderOption = Annotated[str | None, typer.Option(help="Where the encoder is, if not where the checkpoint says.")]
+LLMOption = Annotated[str | None, typer.Option(help="Where the LLM is, if not where the checkpoint says.")]
+DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, mps.")]
+DtypeOption = Annotated[str, typer.Option(help="Dtype of the base models: auto (measured), fp32, bf16, fp16.")]
+BatchOption = Annotated[int, typer.Option(help="Texts at a time.", min=1)]
+MismatchOption = Annotated[bool, typer.Option(help="Use other base models than the bridge was trained with.")]
+TextOption = Annotated[str | None, typer.Option(help="One text.")]
+FileOption = Annotated[
+    str | None, typer.Option(help="Texts: JSONL, CSV, or plain text with one text a line; - is standard input.")
+]
+ColumnOption = Annotated[str | None, typer.Option(help="The column that holds the text.")]
+OutOption = Annotated[Path | None, typer.Option(help="Where to write, as JSON lines; else standard output.")]
+
+
+def options_of(settings: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command an option per field of a settings class; the command receives them as keywords.
+
+    Args:
+        settings: a dataclass whose fields carry their help text in `metadata["help"]`.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        hints = get_type_hints(settings)
+        own = [
+            p
+            for p in inspect.signature(command, eval_str=True).parameters.values()
+            if p.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        made = [
+            inspect.Parameter(
+                one.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=one.default if one.default is not MISSING else inspect.Parameter.empty,
+                annotation=Annotated[hints[one.name], typer.Option(help=one.metadata["help"])],
+            )
+            for one in fields(settings)
+        ]
+        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        command.__signature__ = inspect.Signature([*keyword, *made])  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in [*keyword, *made]}
+        return command
+
+    return decorate
+
+
+def load(
+    checkpoint: str,
+    encoder: str | None,
+    llm: str | None,
+    device: str,
+    dtype: str,
+    *,
+    allow_mismatch: bool = False,
+) -> PalamModel:
+    """The checkpoint's model, in evaluation, where and how the options say."""
+    place = pick_device(device)
+    return PalamModel.from_pretrained(
+        checkpoint,
+        encoder,
+        llm,
+        dtype=pick_dtype(dtype, place),
+        device=place,
+        attention=pick_attention(place),
+        allow_mismatch=allow_mismatch,
+    )

@@ -1,0 +1,6 @@
+"""What is shown: layer weights by token, and the quickstart's page."""
+
+from palam.report.layers import LayerView, check_path, save, table
+from palam.report.quickstart import write_report
+
+__all__ = ["LayerView", "check_path", "save", "table", "write_report"]
