@@ -60,9 +60,7 @@ def test_the_promised_languages_are_there():
     assert len(CODES) >= 11
 
 
-@pytest.mark.parametrize(
-    ("name", "per_topic"), [("train.eng_Latn", 50), *((f"test.{code}", 5) for code in CODES)]
-)
+@pytest.mark.parametrize(("name", "per_topic"), [("train.eng_Latn", 50), *((f"test.{code}", 5) for code in CODES)])
 def test_topics_are_balanced_and_no_text_comes_twice(name, per_topic):
     data = rows(name)
     assert Counter(row["label"] for row in data) == dict.fromkeys(TOPICS, per_topic)

@@ -37,10 +37,7 @@ QUERY = {  # a weight inside the second layer, as the checkpoint names it
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return {
-        family: tiny.tiny_encoder(tmp_path_factory.mktemp("base") / family, family)
-        for family in tiny.FAMILIES
-    }
+    return {family: tiny.tiny_encoder(tmp_path_factory.mktemp("base") / family, family) for family in tiny.FAMILIES}
 
 
 @pytest.fixture
@@ -231,9 +228,7 @@ def test_no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     message = refusal(load_encoder, "someone/an-encoder")
-    assert message.startswith(
-        "encoder 'someone/an-encoder' cannot be loaded: no such folder, and the model hub"
-    )
+    assert message.startswith("encoder 'someone/an-encoder' cannot be loaded: no such folder, and the model hub")
 
 
 def test_pickled_weights_are_refused(folders, tmp_path):

@@ -127,9 +127,7 @@ def gradient(model):
     ids = torch.arange(10, 34).view(2, 12)
     vectors = model.get_input_embeddings()(ids).detach().requires_grad_()
     layer = next(m for m in model.modules() if isinstance(m, GradientCheckpointingLayer))
-    inside = next(
-        m for m in layer.modules() if isinstance(m, torch.nn.LayerNorm) or "RMSNorm" in type(m).__name__
-    )
+    inside = next(m for m in layer.modules() if isinstance(m, torch.nn.LayerNorm) or "RMSNorm" in type(m).__name__)
     calls = []
     hook = inside.register_forward_hook(lambda *_: calls.append(1))
     loss = model(inputs_embeds=vectors, labels=ids, use_cache=False).loss

@@ -85,9 +85,7 @@ def byte_bpe(specials: list[str], bos: str = "", size: int = 420) -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made.train_from_iterator(
         TEXT.values(),
-        trainers.BpeTrainer(
-            vocab_size=size, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
-        ),
+        trainers.BpeTrainer(vocab_size=size, special_tokens=specials, initial_alphabet=alphabet, show_progress=False),
     )
     return framed(made, specials, (bos, ""))
 
@@ -118,9 +116,7 @@ def sentencepiece_t5() -> tf.PreTrainedTokenizerFast:
 def sentencepiece_xlmr() -> tf.PreTrainedTokenizerFast:
     made = unigram(["<s>", "<pad>", "</s>", "<unk>", "<mask>"], "<unk>", ("<s>", "</s>"))
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
-    return fast(
-        made, pad_token="<pad>", unk_token="<unk>", mask_token="<mask>", model_max_length=128, **names
-    )
+    return fast(made, pad_token="<pad>", unk_token="<unk>", mask_token="<mask>", model_max_length=128, **names)
 
 
 def bert_tokenizer() -> tf.PreTrainedTokenizerFast:
@@ -140,9 +136,7 @@ def nllb_tokenizer() -> tf.PreTrainedTokenizerFast:
     )
     vocab = bpe.get_vocab()
     merges = [tuple(m) for m in json.loads(bpe.to_str())["model"]["merges"]]
-    return tf.NllbTokenizer(
-        vocab=vocab, merges=merges, additional_special_tokens=list(LANGUAGES), model_max_length=256
-    )
+    return tf.NllbTokenizer(vocab=vocab, merges=merges, additional_special_tokens=list(LANGUAGES), model_max_length=256)
 
 
 # --------------------------------------------------------------------------- encoders

@@ -8,7 +8,6 @@ text. Only sums over tokens are kept, so memory does not depend on the number of
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +41,7 @@ class Moments:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add rows x [n, p] and y [n, q]."""
-        x, y = x.double(), y.double()
+        x, y = x.to(self.x.device).double(), y.to(self.x.device).double()
         self.count += len(x)
         self.x += x.sum(0)
         self.y += y.sum(0)
@@ -75,7 +74,7 @@ class Moments:
         return 1 - ((self.yy.sum() - 2 * crossed + fitted) / total).item()
 
 
-def overlap_shares(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+def overlap_shares(ours: Tensor, theirs: Tensor) -> Tensor:
     """How much of each of our tokens' characters belongs to each of theirs.
 
     Args:
@@ -85,11 +84,10 @@ def overlap_shares(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
         [n, m], rows summing to 1, or all 0 for a token with an empty range or no overlap. Byte-level pieces of one
         character share its range, and so share the token evenly.
     """
-    start = np.maximum(ours[:, None, 0], theirs[None, :, 0])
-    end = np.minimum(ours[:, None, 1], theirs[None, :, 1])
-    shared = np.maximum(end - start, 0).astype(np.float64)
-    total = shared.sum(1, keepdims=True)
-    return np.divide(shared, total, out=np.zeros_like(shared), where=total > 0)
+    start = torch.maximum(ours[:, None, 0], theirs[None, :, 0])
+    end = torch.minimum(ours[:, None, 1], theirs[None, :, 1])
+    shared = (end - start).clamp(min=0).double()
+    return shared / shared.sum(1, keepdim=True).clamp(min=1)
 
 
 @torch.no_grad()
@@ -107,26 +105,24 @@ def token_pairs(
     processor = model.processor
     for part, tokenizer in (("encoder", processor.encoder_tokenizer), ("LLM", processor.llm_tokenizer)):
         if not tokenizer.is_fast:
-            raise PalamError(f"the {part}'s tokenizer gives no character offsets; train with --init random")
+            raise PalamError(f"the {part}'s tokenizer gives no character offsets to solve by; train with --init random")
     texts = [clean(text) for text in texts]
-    ours = processor.encode_texts(
-        texts, languages, return_offsets_mapping=True, return_special_tokens_mask=True
-    )
+    wanted = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+    ours = processor.encode_texts(texts, languages, count=False, **wanted)
     theirs = processor.llm_tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     table: list[Tensor] = []
-    kept: list[np.ndarray] = []
+    kept: list[Tensor] = []
     for row, mine in enumerate(ours):
         ids = torch.tensor(theirs["input_ids"][row], dtype=torch.long, device=model.device)
-        ranges = np.array(theirs["offset_mapping"][row], dtype=np.int64).reshape(-1, 2)
-        shares = overlap_shares(np.array(mine["offset_mapping"], dtype=np.int64).reshape(-1, 2), ranges)
-        shares[np.array(mine["special_tokens_mask"], dtype=bool)] = 0
-        keep = shares.any(1)
-        kept.append(keep)
-        table.append(torch.from_numpy(shares[keep]).to(model.device).float() @ model.embed(ids).float())
+        offsets = (mine["offset_mapping"], theirs["offset_mapping"][row])
+        shares = overlap_shares(*(torch.tensor(ranges, dtype=torch.long).reshape(-1, 2) for ranges in offsets))
+        shares[torch.tensor(mine["special_tokens_mask"], dtype=torch.bool)] = 0
+        kept.append(shares.any(1))
+        table.append(shares[kept[-1]].float().to(model.device) @ model.embed(ids).float())
     rows = [{"encoder_input_ids": mine["input_ids"], "input_ids": []} for mine in ours]
     batch = processor.pad(rows)
     states = model.encode(batch["encoder_input_ids"], batch["encoder_attention_mask"])
-    chosen = torch.from_numpy(np.concatenate(kept)).to(model.device)
+    chosen = torch.cat(kept).to(model.device)
     return [state[chosen] for state in states], torch.cat(table)
 
 
@@ -154,19 +150,22 @@ def solve(
         PalamError: fewer aligned tokens than a regression needs, or a tokenizer without offsets.
     """
     readout = model.bridge.mapper.readout
-    fit = Moments(readout.in_features, readout.out_features, model.device)
-    held = Moments(readout.in_features, readout.out_features, model.device)
+    device = "cpu" if model.device.type == "mps" else model.device  # MPS has no float64
+    fit, held = (Moments(readout.in_features, readout.out_features, device) for _ in range(2))
     was_training = model.training
     model.eval()
     order = [i for i in range(len(texts)) if i % HELD_OUT_EVERY] or list(range(len(texts)))
-    for moments, rows in ((fit, order), (held, range(0, len(texts), HELD_OUT_EVERY))):
-        for first in range(0, len(rows), batch_size):
-            chosen = rows[first : first + batch_size]
-            states, targets = token_pairs(
-                model, [texts[i] for i in chosen], [languages[i] for i in chosen] if languages else None
-            )
-            fused, _ = model.bridge.fusion([state.float() for state in states])
-            moments.add(model.bridge.mapper.features(fused), targets)
+    try:
+        for moments, rows in ((fit, order), (held, range(0, len(texts), HELD_OUT_EVERY))):
+            for first in range(0, len(rows), batch_size):
+                chosen = rows[first : first + batch_size]
+                states, targets = token_pairs(
+                    model, [texts[i] for i in chosen], [languages[i] for i in chosen] if languages else None
+                )
+                fused, _ = model.bridge.fusion([state.float() for state in states])
+                moments.add(model.bridge.mapper.features(fused), targets)
+    finally:
+        model.train(was_training)
     if fit.count < 2 or held.count < 2:
         raise PalamError("too little text to solve the start from: give more, or train with --init random")
     solutions = fit.solve(strengths)
@@ -174,7 +173,6 @@ def solve(
     best = max(range(len(scores)), key=scores.__getitem__)
     fit.merge(held)
     weight, bias = fit.solve([strengths[best]])[0]
-    readout.weight.copy_(weight)
-    readout.bias.copy_(bias)
-    model.train(was_training)
+    readout.weight.copy_(weight.float())
+    readout.bias.copy_(bias.float())
     return Solved(fit.count, strengths[best], scores[best])

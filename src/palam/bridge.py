@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from palam.configuration import PalamConfig
+from palam.encoder import load_config, readable_errors
 from palam.errors import PalamError
 from palam.fusion import FUSIONS
 from palam.mapper import MAPPERS
@@ -44,7 +45,7 @@ def split_options(fusion: str, mapper: str, options: dict[str, Any]) -> tuple[di
     return of_fusion, {key: value for key, value in options.items() if key not in accepted[0]}
 
 
-class PalamBridge(PreTrainedModel):  # type: ignore[misc]
+class PalamBridge(PreTrainedModel):  # type: ignore[no-untyped-call]
     """Fusion + mapper + boundary: from the encoder's states to vectors in the LLM's embedding space."""
 
     config_class = PalamConfig
@@ -58,7 +59,7 @@ class PalamBridge(PreTrainedModel):  # type: ignore[misc]
         self.fusion = fusion(config.encoder_hidden_size, config.encoder_num_layers, **config.fusion_options)
         self.mapper = mapper(self.fusion.output_size, config.llm_hidden_size, **config.mapper_options)
         self.boundary = nn.Parameter(torch.randn(config.llm_hidden_size) * config.embedding_rms)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         # Each part has initialised itself; the library's N(0, 0.02) would overwrite it.
@@ -86,16 +87,17 @@ def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> Pa
     Raises:
         PalamError: no bridge there, or one whose weights do not fit its configuration.
     """
-    try:
-        bridge, info = PalamBridge.from_pretrained(
-            str(path), revision=revision or "main", output_loading_info=True, use_safetensors=True
-        )
-    except PalamError:
-        raise
-    except Exception as error:  # a damaged file raises whatever its reader raises
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PalamError(f"no Palam checkpoint could be loaded from {path}: {reason}") from None
-    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-    if wrong:
-        raise PalamError(f"{path} is no complete Palam checkpoint: {wrong[0]} is missing or does not fit")
+    name, config = load_config(str(path), "checkpoint", revision)
+    if not isinstance(config, PalamConfig):
+        raise PalamError(f"{name} holds a {config.model_type} model, not a Palam checkpoint")
+    options: dict[str, Any] = {"config": config, "revision": revision or "main", "dtype": torch.float32}
+    options |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    load: Any = PalamBridge.from_pretrained
+    with readable_errors(name, "checkpoint"):
+        bridge, info = load(name, **options)
+        wrong = [*info["missing_keys"], *info["unexpected_keys"], *(key for key, *_ in info["mismatched_keys"])]
+        if wrong:
+            raise PalamError(f"the weight {min(wrong)} is missing or does not fit its configuration")
+    for parameter in bridge.parameters():  # off the mapped file, whose alignment changes the last bits of a matmul
+        parameter.data = parameter.data.clone()
     return bridge  # type: ignore[no-any-return]

@@ -21,8 +21,8 @@ def pick_device(name: str | None = None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError):  # as the kind of device has it
         raise PalamError(f"there is no device {name!r} here; give cpu, cuda, cuda:1, mps or auto") from None
     return device
 

@@ -114,7 +114,7 @@ def encoder_shape(model: PreTrainedModel) -> tuple[int, int]:
         PalamError: it is no encoder that Palam can use: it fails on plain ids, gives no states or states of
             different shapes, or reads left to right (a decoder-only model).
     """
-    name = model.config.name_or_path or type(model).__name__
+    name = model.name_or_path or type(model).__name__
     ids = probe_ids(model)
     with readable_errors(name, "encoder", "cannot be used as the encoder"):
         states = encode(model, ids, torch.ones_like(ids))
@@ -122,9 +122,7 @@ def encoder_shape(model: PreTrainedModel) -> tuple[int, int]:
         if len(shapes) > 1 or states[0].shape[:-1] != ids.shape:
             raise PalamError(f"its layers' states differ in shape: {sorted(shapes)}")
         if torch.equal(states[-1][0, 0], states[-1][1, 0]):
-            raise PalamError(
-                "it reads left to right only; Palam needs an encoder (mT5, XLM-R, NLLB, E5, ...)"
-            )
+            raise PalamError("it reads left to right only; Palam needs an encoder (mT5, XLM-R, NLLB, E5, ...)")
     return states[-1].shape[-1], len(states)
 
 
@@ -135,9 +133,7 @@ def encoder_max_length(model: PreTrainedModel, tokenizer: Any) -> int:
     """
     limits = [tokenizer.model_max_length, UNLIMITED]
     for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and re.search(
-            r"(^|\.)(position_embeddings|embed_positions|wpe)$", name
-        ):
+        if isinstance(module, nn.Embedding) and re.search(r"(^|\.)(position_embeddings|embed_positions|wpe)$", name):
             # RoBERTa counts positions from padding_idx + 1; BART's table has `offset` rows in front.
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - skipped - int(getattr(module, "offset", 0)))

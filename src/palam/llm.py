@@ -58,7 +58,7 @@ def check_llm(model: PreTrainedModel) -> None:
         PalamError: it takes no `inputs_embeds`; or gives other logits for the embeddings of ids than for the
             ids (it needs the ids too, as with embeddings per layer); or a token sees those after it.
     """
-    name = model.config.name_or_path or type(model).__name__
+    name = model.name_or_path or type(model).__name__
     if "inputs_embeds" not in inspect.signature(model.forward).parameters:
         raise PalamError(f"LLM {name!r} takes no inputs_embeds: it cannot read the encoder's text")
     ids = probe_ids(model)

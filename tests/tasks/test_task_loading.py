@@ -51,9 +51,7 @@ def error(call, *args, **settings):
 
 
 def test_a_split_of_a_data_folder(tmp_path, monkeypatch):
-    write(
-        tmp_path, "sib200/dev.sin_Sinh.jsonl", [{"text": "ශ්‍රී", "label": "travel"}, {"text": "", "label": 1}]
-    )
+    write(tmp_path, "sib200/dev.sin_Sinh.jsonl", [{"text": "ශ්‍රී", "label": "travel"}, {"text": "", "label": 1}])
     expected = [Example(0, {"text": "ශ්‍රී"}, "travel"), Example(1, {"text": ""}, "politics")]
     for split in ("dev", "validation"):
         for language in ("sin_Sinh", "si", "SIN"):
@@ -256,9 +254,7 @@ def hub_copy(tmp_path, monkeypatch):
 
 def test_a_copy_of_the_hubs_repository(hub_copy):
     expected = [
-        Example(
-            0, {"premise": "p", "hypothesis": "h"}, "contradiction"
-        ),  # by the file's names, not our order
+        Example(0, {"premise": "p", "hypothesis": "h"}, "contradiction"),  # by the file's names, not our order
         Example(1, {"premise": "q", "hypothesis": "i"}, "neutral"),
     ]
     assert load_split(XNLI, "dev", "en", data_dir=hub_copy.parent) == expected
@@ -282,9 +278,7 @@ def test_the_hub_is_asked_for_the_tasks_names(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert load_split(SIB, "dev", "si")[0].label == "health"
-    assert load_split(TASKS["sinhala_news"], "test", "sin")[0] == Example(
-        0, {"text": "s"}, "Science/Technology"
-    )
+    assert load_split(TASKS["sinhala_news"], "test", "sin")[0] == Example(0, {"text": "s"}, "Science/Technology")
     pinned = replace(SIB, hub=replace(SIB.hub, revision="v1"))
     load_split(pinned, "test", "ta")
     assert asked == [
@@ -303,9 +297,7 @@ def test_an_unreachable_hub_is_one_line(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     message = error(load_split, SIB, "dev", "si")
-    assert message.startswith(
-        "cannot load Davlan/sib200 (sin_Sinh, validation): Couldn't reach it; give --data"
-    )
+    assert message.startswith("cannot load Davlan/sib200 (sin_Sinh, validation): Couldn't reach it; give --data")
 
 
 def test_without_the_extra_the_hub_needs_it(monkeypatch):
@@ -321,7 +313,5 @@ def test_without_the_extra_the_hub_needs_it(monkeypatch):
 
 
 def test_a_task_of_ones_own_needs_a_folder():
-    task = Task(
-        name="t", family="f", labels={"a": "a"}, prompt="{text}", paper_text="{text}", languages=("en",)
-    )
+    task = Task(name="t", family="f", labels={"a": "a"}, prompt="{text}", paper_text="{text}", languages=("en",))
     assert "give --data DIR or set PALAM_DATA" in error(load_split, task, "dev", "en")

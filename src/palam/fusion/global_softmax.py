@@ -18,9 +18,7 @@ class GlobalSoftmax(Fusion):
             says the same plainly, so the default is off.
     """
 
-    def __init__(
-        self, hidden_size: int, num_layers: int, normalize: str = "none", faithful: bool = False
-    ) -> None:
+    def __init__(self, hidden_size: int, num_layers: int, normalize: str = "none", faithful: bool = False) -> None:
         super().__init__(hidden_size, num_layers, normalize)
         self.faithful = faithful
         self.scores = nn.Parameter(torch.full((num_layers,), 3e-5 if faithful else 0.0))
@@ -29,10 +27,8 @@ class GlobalSoftmax(Fusion):
 
     def layer_weights(self) -> Tensor:
         """The weights of the layers [L], summing to 1."""
-        scores = self.scores
-        if self.faithful:
-            scores = (100 + 1e5 * self.temperature) * scores
-        return scores.softmax(-1)
+        factor = 100 + 1e5 * self.temperature if self.faithful else 1
+        return (factor * self.scores).softmax(-1)
 
     def forward(self, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See [`Fusion.forward`]."""

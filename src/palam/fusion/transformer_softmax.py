@@ -55,8 +55,8 @@ class TransformerSoftmax(Fusion):
         """Each token's weights [..., L] from its prepared states."""
         layer, attention = self.layer, self.layer.self_attn
         width = self.cls.shape[0]
-        w_query, w_key, w_value = attention.in_proj_weight.split(width)
-        b_query, _, b_value = attention.in_proj_bias.split(width)  # the key's bias cancels in the softmax
+        w_query, w_key, w_value = attention.in_proj_weight.chunk(3)
+        b_query, _, b_value = attention.in_proj_bias.chunk(3)  # the key's bias cancels in the softmax
         direction = (F.linear(self.cls, w_query, b_query) @ w_key) / math.sqrt(width)  # [width]
         lowered = [self.project(state) for state in states]
         scores = torch.stack([low @ direction for low in lowered], -1) + self.layer_embedding @ direction
@@ -68,7 +68,8 @@ class TransformerSoftmax(Fusion):
         value = F.linear(mixed, w_value) + attended.sum(-1, keepdim=True) * b_value
         read = layer.norm1(self.cls + layer.dropout1(attention.out_proj(value)))
         read = layer.norm2(read + layer.dropout2(layer.linear2(layer.dropout(F.relu(layer.linear1(read))))))
-        weights: Tensor = self.score(read).float().softmax(-1)
+        scores = self.score(read)
+        weights: Tensor = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         return weights
 
     def forward(self, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,11 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         results = {
-            code: {"n": len(right), "accuracy": self.accuracy(code), "ci95": list(wilson(sum(right), len(right)))}
+            code: {
+                "n": len(right),
+                "accuracy": self.accuracy(code),
+                "ci95": list(wilson(sum(right), len(right))),
+            }
             for code, right in self.correct.items()
         }
         return {
@@ -95,8 +99,7 @@ def predict(
         most = max(len(model.processor.answer_ids(word)) for word in words)
         said = generate(model, texts, languages, max_new_tokens=most, **common)
         found: list[dict[str, Any]] = [
-            {"prediction": names[words.index(answer)] if answer in words else None, "answer": answer}
-            for answer in said
+            {"prediction": names[words.index(answer)] if answer in words else None, "answer": answer} for answer in said
         ]
     else:
         scores = label_scores(model, texts, words, languages, **common)
@@ -124,9 +127,7 @@ def load_languages(
         limit, seed: a seeded, label-stratified sample of each language.
     """
     natives = dict.fromkeys(native_language(task, code, data_dir=data_dir) for code in languages)
-    return {
-        code: sample(load_split(task, split, code, data_dir=data_dir), limit, seed) for code in natives
-    }
+    return {code: sample(load_split(task, split, code, data_dir=data_dir), limit, seed) for code in natives}
 
 
 def evaluate(

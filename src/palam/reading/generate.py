@@ -27,7 +27,9 @@ def generate(
     """
     was_training = model.training
     model.eval()
-    settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
+    ends = getattr(model.llm.generation_config, "eos_token_id", None)  # an id, several, or None
+    ends = {*(ends if isinstance(ends, list) else [ends]), model.processor.llm_tokenizer.eos_token_id} - {None}
+    settings = {"max_new_tokens": 64, "do_sample": False, "eos_token_id": sorted(ends) or None, **generate_kwargs}
     rows = model.processor.features(texts, languages=languages, direct=direct)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].get("encoder_input_ids", rows[i]["input_ids"])))
     answers = [""] * len(rows)

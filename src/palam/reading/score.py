@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from palam.errors import PalamError
 from palam.model import Assembled, PalamModel
 
 
@@ -36,7 +37,12 @@ def label_scores(
 
     Returns:
         Scores [texts, labels] in natural log, fp32 on the CPU.
+
+    Raises:
+        PalamError: no label, or an empty one.
     """
+    if not labels or not all(labels):
+        raise PalamError(f"the labels are {list(labels)}; give at least one, and none empty")
     was_training = model.training
     model.eval()
     rows = model.processor.features(texts, languages=languages, direct=direct)
@@ -60,8 +66,8 @@ def _parts(batch: Any) -> dict[str, Any]:
 
 def _score_batch(model: PalamModel, text: Assembled, answers: Sequence[Sequence[int]]) -> Tensor:
     """Scores [batch, answers] of one assembled batch without answers."""
-    output = model.run_llm(text, 1, use_cache=True)
-    first = output.logits[:, -1].float().log_softmax(-1)
+    output: Any = model.run_llm(text, 1, use_cache=True)
+    first: Tensor = output.logits[:, -1].float().log_softmax(-1)
     columns = []
     for answer in answers:
         ids = torch.tensor(answer, device=model.device).expand(len(first), -1)
@@ -85,8 +91,7 @@ def _continue(model: PalamModel, text: Assembled, ids: Tensor, cache: Any) -> Te
     if cache is None:
         embeds = torch.cat([text.inputs_embeds, embeds], 1)
         positions = torch.cat([text.position_ids, positions], 1)
-    logits = model.run_llm(
-        Assembled(embeds, mask, positions, None), ids.shape[1] - 1, cache=cache, use_cache=cache is not None
-    ).logits
+    joined = Assembled(embeds, mask, positions, None)
+    logits: Any = model.run_llm(joined, ids.shape[1] - 1, cache=cache, use_cache=cache is not None).logits
     picked: Tensor = logits.float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0].sum(1)
     return picked

@@ -70,12 +70,7 @@ def resolve(name_or_path: str) -> str:
         from palam.starter import convert
 
         convert.convert(name_or_path, files, folder)
-        marker = {
-            "origin": source.hub_id,
-            "licence": source.licence,
-            "format": FORMAT,
-            "files": _sizes(folder),
-        }
+        marker = {"origin": source.hub_id, "licence": source.licence, "format": FORMAT, "files": _sizes(folder)}
         (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
 
     if not complete():

@@ -114,9 +114,7 @@ def convert_encoder(files: list[Path], folder: Path) -> None:
     config, pieces, (bos, eos, pad, unk), tensors = read_e5(weights.read_bytes())
     listed = [piece for piece, _ in json.loads(tokenizer.read_text("utf-8"))["model"]["vocab"]]
     if listed != pieces or len(pieces) > config.vocab_size:  # the embedding has a few rows to spare
-        raise PalamError(
-            "the encoder's tokenizer.json does not list the pieces that its weights were made for"
-        )
+        raise PalamError("the encoder's tokenizer.json does not list the pieces that its weights were made for")
     with torch.device("meta"):  # no memory for weights that are replaced at once
         model = BertModel(config, add_pooling_layer=False)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}

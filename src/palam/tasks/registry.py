@@ -3,16 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import PalamError
-from ..languages import languages
-from .task import Hub, Task
+from palam.errors import PalamError
+from palam.languages import languages
+from palam.tasks.task import Hub, Task
 
 _TOPICS = ("travel", "politics", "sports", "health", "entertainment", "geography")
 _SIB200 = Task(
     name="sib200",
     family="topic",
     labels={label: label for label in _TOPICS} | {"science/technology": "science"},
-    prompt="{text}\nThe topic of this text is",
+    prompt="{text}\nTopic:",
     paper_text="Text: {text} Topic: ",
     languages=tuple(language.code for language in languages()),
     parallel=True,
@@ -23,7 +23,7 @@ _XNLI = Task(
     name="xnli",
     family="nli",
     labels={label.lower(): label for label in ("Entailment", "Neutral", "Contradiction")},
-    prompt="{text}\nThe label is",
+    prompt="{text}\nLabel:",
     text="Premise: {premise} Hypothesis: {hypothesis}",
     paper_text="Premise: {premise} Hypothesis: {hypothesis} Label: ",
     fields=("premise", "hypothesis"),
@@ -43,14 +43,12 @@ _ALL = (
         packaged="demo",
     ),
     _XNLI,
-    replace(
-        _XNLI, name="lingnli", languages=("en",), parallel=False, hub=Hub("tasksource/lingnli", config=None)
-    ),
+    replace(_XNLI, name="lingnli", languages=("en",), parallel=False, hub=Hub("tasksource/lingnli", config=None)),
     Task(
         name="sinhala_news",
         family="news",
         labels={label: label for label in _NEWS} | {"Science/Technology": "Science"},
-        prompt="{text}\nThe category of this news is",
+        prompt="{text}\nCategory:",
         paper_text="News Sentence: {text} Category: ",
         languages=("en", "si"),
         hub=Hub(

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..errors import PalamError
+from palam.errors import PalamError
 
 Row = dict[str, Any]
 _FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".txt": "text"}
@@ -72,9 +72,7 @@ def _decode(lines: Iterable[bytes], source: str) -> Iterator[str]:
             raise PalamError(f"{source}, line {number}: not UTF-8 (byte {error.start + 1})") from None
 
 
-def _parse(
-    lines: Iterator[str], source: str, kind: str | None, column: str | None
-) -> Iterator[tuple[str, Row]]:
+def _parse(lines: Iterator[str], source: str, kind: str | None, column: str | None) -> Iterator[tuple[str, Row]]:
     first = next(lines, "")
     lines = chain([first] if first else [], lines)
     if kind is None:

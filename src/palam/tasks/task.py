@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import Formatter
 
-from ..errors import PalamError
+from palam.errors import PalamError
+from palam.template import MODES
 
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
@@ -62,9 +63,9 @@ class Task:
             raise PalamError(f'task "{self.name}" has no labels')
 
     def render(self, example: Example | Mapping[str, str], mode: str = "prompt") -> str:
-        """The text that the encoder reads, in mode "paper", "prompt" or "chat"."""
-        if mode not in ("paper", "prompt", "chat"):
-            raise PalamError(f'unknown mode "{mode}": paper, prompt or chat')
+        """The text that the encoder reads, in one of `palam.template.MODES`."""
+        if mode not in MODES:
+            raise PalamError(f'unknown mode "{mode}": one of {", ".join(MODES)}')
         fields = example.fields if isinstance(example, Example) else example
         return (self.paper_text if mode == "paper" else self.text).format_map(fields)
 

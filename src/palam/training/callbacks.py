@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 
-class JsonLog(TrainerCallback):  # type: ignore[misc]
+class JsonLog(TrainerCallback):
     """Appends every log entry of the trainer to a file, one JSON object a line."""
 
     def __init__(self, path: Path) -> None:
@@ -24,18 +24,12 @@ class JsonLog(TrainerCallback):  # type: ignore[misc]
             file.write(json.dumps(entry) + "\n")
 
 
-class ProgressBar(TrainerCallback):  # type: ignore[misc]
-    """A bar with loss, validation loss, tokens per second and time left, on standard error."""
+class ProgressBar(TrainerCallback):
+    """A bar with loss, validation loss, tokens per second and time left; whoever starts the run stops `bar`."""
 
     def __init__(self, console: Console) -> None:
-        self.bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=console)
         self.notes: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -55,7 +49,3 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
                 self.notes[name] = form.format(logs[name])
         if self.bar.tasks:
             self.bar.update(self.item, note="  ".join(self.notes.values()))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the finished bar."""
-        self.bar.stop()

@@ -72,7 +72,7 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's cuts; the data loader calls it."""
+        """Choose the epoch's cuts."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -87,21 +87,21 @@ class PrefixDataset(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         parts = [self.cut(index) for index in indices]
-        processor = self.processor
+        processor, tokenizer = self.processor, self.processor.encoder_tokenizer
+        side, tokenizer.truncation_side = tokenizer.truncation_side, "left"  # a long text is read up to its cut
         encoded = processor.encode_texts([first for first, _ in parts], [self.language] * len(parts))
+        tokenizer.truncation_side = side
         begin = [*processor.prefix_ids(), TEXT_SLOT]
-        rows = []
-        for index, read, (_, rest) in zip(indices, encoded, parts, strict=True):
-            answer = processor.continuation_ids(rest, self.max_answer)
-            rows.append(
-                {
-                    "encoder_input_ids": read["input_ids"],
-                    "input_ids": begin + answer,
-                    "labels": [IGNORE] * len(begin) + answer,
-                    "row": index,
-                }
-            )
-        return rows
+        answers = [processor.continuation_ids(rest, self.max_answer) for _, rest in parts]
+        return [
+            {
+                "encoder_input_ids": read["input_ids"],
+                "input_ids": begin + answer,
+                "labels": [IGNORE] * len(begin) + answer,
+                "row": index,
+            }
+            for index, read, answer in zip(indices, encoded, answers, strict=True)
+        ]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
@@ -127,20 +127,23 @@ class LengthGroupedSampler(Sampler[int]):
     """Shuffled batches of similar length; the order is a function of seed and epoch, so a resumed run repeats it.
 
     Args:
-        lengths: of each row, in any unit.
-        batch_size: rows that are read together.
+        data: with the `lengths` of its rows, in any unit. If it has `set_epoch`, it is told the epoch too.
+        batch_size: rows of one optimiser step.
         seed: of the order.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = lengths
+    def __init__(self, data: Any, batch_size: int, seed: int) -> None:
+        self.data = data
+        self.lengths: Sequence[int] = data.lengths
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's order; the data loader calls it."""
+        """Choose the epoch's order; the data loader calls it, and (in the middle of an epoch) not the data's own."""
         self.epoch = epoch
+        if hasattr(self.data, "set_epoch"):
+            self.data.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.lengths)

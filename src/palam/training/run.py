@@ -3,27 +3,30 @@
 Until then everything is in `<out>.partial`: settings, log and resumable checkpoints.
 """
 
+import contextlib
 import json
 import math
+import random
 import shutil
 import time
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from transformers import EarlyStoppingCallback, PreTrainedModel
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from palam.align import solve
 from palam.card import model_card
 from palam.device import dtype_name, pick_attention, pick_device, pick_dtype
 from palam.errors import PalamError
-from palam.files import replacing
+from palam.files import check_free, replacing
 from palam.fusion import FUSIONS
-from palam.model import PalamModel
+from palam.model import MARKER, PalamModel
 from palam.reading import evaluate
-from palam.tasks import Example, Task, get_task, native_language, sample, task_from_file, train_and_dev
+from palam.tasks import Task, get_task, native_language, sample, task_from_file, train_and_dev
 from palam.training.callbacks import JsonLog, ProgressBar
 from palam.training.data import AnswerDataset, PrefixDataset
 from palam.training.settings import TrainSettings
@@ -37,66 +40,59 @@ Bases = tuple[PreTrainedModel, PreTrainedModel]
 
 @dataclass
 class Data:
-    """What a run reads: texts with answers, or raw texts to continue."""
+    """What a run reads: a task's examples; without a task, raw texts to continue."""
 
     task: Task | None
-    train: list[Example]
-    dev: list[Example]
-    texts: list[str]
-    language: str | None
-    note: str
+    train: list[Any]
+    dev: list[Any]
+    language: str
+    note: str  # on the validation data
+
+    def texts(self, rows: Sequence[Any], mode: str) -> list[str]:
+        """What the encoder reads of these rows."""
+        return [self.task.render(row, mode) for row in rows] if self.task else list(rows)
 
 
 def read_data(settings: TrainSettings) -> Data:
     """Load the training and validation data, before any model."""
+    language = settings.language or "en"
+    task: Task | None = None
     if settings.text is not None:
         lines = _lines(settings.text)
-        return Data(None, [], [], lines, settings.language, "the last twentieth of the lines")
-    language = settings.language
+        held = max(1, len(lines) // 20)
+        train, dev, note = lines[:-held], lines[-held:], f"the last {held} of {len(lines)} lines"
+        if settings.limit is not None and settings.limit < len(train):
+            train = random.Random(settings.seed).sample(train, settings.limit)
+        return Data(None, train, dev, language, note)
     if settings.file is not None:
-        task, rows = task_from_file(
-            settings.file,
-            text_column=settings.text_column,
-            label_column=settings.label_column,
-            prompt=settings.prompt,
-        )
-        dev = sample(rows, max(1, len(rows) // 10), settings.seed)
-        held = {example.row for example in dev}
-        train = [example for example in rows if example.row not in held]
-        note = f"held out of {settings.file.name}: {len(dev)} of {len(rows)} rows"
+        columns = {"text_column": settings.text_column, "label_column": settings.label_column}
+        task, rows = task_from_file(settings.file, prompt=settings.prompt, **columns)
+        dev_rows = sample(rows, max(1, len(rows) // 10), settings.seed)
+        held_rows = {example.row for example in dev_rows}
+        train_rows = [example for example in rows if example.row not in held_rows]
+        note = f"held out of {settings.file.name}: {len(dev_rows)} of {len(rows)} rows"
     else:
         task = get_task(str(settings.task))
-        language = native_language(task, language or "en", data_dir=settings.data)
-        train, dev, note = train_and_dev(
-            task, data_dir=settings.data, seed=settings.seed, language=language
-        )
-    if not train:
+        language = native_language(task, language, data_dir=settings.data)
+        train_rows, dev_rows, note = train_and_dev(task, data_dir=settings.data, seed=settings.seed, language=language)
+    if not train_rows:
         raise PalamError("there is nothing to train on once validation rows are held out; give more rows")
-    return Data(task, sample(train, settings.limit, settings.seed), dev, [], language, note)
+    return Data(task, sample(train_rows, settings.limit, settings.seed), dev_rows, language, note)
 
 
 def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> PalamModel:
     """The model before training, on the settings' device, its start random."""
     device = pick_device(settings.device)
-    options = {"normalize": settings.normalize}
-    if settings.rank is not None:
-        options["rank"] = settings.rank  # type: ignore[assignment]
-    if settings.faithful:
-        options["faithful"] = True  # type: ignore[assignment]
+    names = ["fusion", "mapper", "max_length", "seed", "encoder_revision", "llm_revision", "normalize"]
+    names += [name for name in ("rank", "faithful") if getattr(settings, name)]  # not every fusion takes them
     model = PalamModel.from_bases(
         *(bases or (settings.encoder, settings.llm)),
-        fusion=settings.fusion,
-        mapper=settings.mapper,
-        mode=settings.mode if data.task else "paper",
+        mode=settings.mode if data.task else "paper",  # a raw text has nothing around it
         prompt=settings.prompt or (data.task.prompt if data.task else None),
-        max_length=settings.max_length,
-        seed=settings.seed,
         dtype=pick_dtype(settings.dtype, device),
         device=device,
         attention=pick_attention(device),
-        encoder_revision=settings.encoder_revision,
-        llm_revision=settings.llm_revision,
-        **options,
+        **{name: getattr(settings, name) for name in names},
     )
     if data.task:
         model.config.task = {
@@ -119,6 +115,7 @@ def train(
     resume: bool = False,
     console: Console | None = None,
     bases: Bases | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> PalamModel:
     """Train a bridge and save it to `out`.
 
@@ -128,6 +125,7 @@ def train(
         resume: go on from the newest complete checkpoint of an interrupted run with the same settings.
         console: for progress; None is silent.
         bases: encoder and LLM already loaded, in place of loading the settings'.
+        callbacks: of the transformers Trainer, beside the run's own.
 
     Returns:
         The trained model, in evaluation. `out` then holds the bridge, its settings, its log, and `results.json`.
@@ -136,29 +134,54 @@ def train(
         PalamError: a mistake in the settings or the data, or a loss that is not finite.
     """
     console = console or Console(quiet=True)
-    out = Path(out)
-    work = out.with_name(out.name + ".partial")
-    device = pick_device(settings.device)
-    settings.dtype = dtype_name(pick_dtype(settings.dtype, device))
-    checkpoint = _prepare_folder(settings, out, work, resume)
+    out = Path(out).resolve()
+    work = out.with_name(f"{out.name}.partial")
+    check_free(out, MARKER)
+    check_free(work, SETTINGS)
+    trackers = ["none", "all", *get_available_reporting_integrations()]  # type: ignore[no-untyped-call]
+    if settings.report_to not in trackers:
+        raise PalamError(f"report_to is {settings.report_to!r}; here it must be one of: {', '.join(trackers)}")
+    checkpoint = None
+    if resume:
+        settings, checkpoint = _interrupted(settings, work)
+    settings = replace(settings, dtype=dtype_name(pick_dtype(settings.dtype, pick_device(settings.device))))
+    set_seed(settings.seed)
+    data = read_data(settings)
+    model = build(settings, data, bases)
+    facts: dict[str, Any] = {"validation": data.note}
+    if checkpoint:
+        facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
+    elif settings.init == "solve":
+        with console.status("solving the start"):
+            texts = _lines(settings.solve_text) if settings.solve_text else data.texts(data.train, settings.mode)
+            solved = solve(model, texts, [data.language] * len(texts))
+        facts["solved"] = vars(solved)
+        console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
+    train_set, dev_set = (_dataset(settings, data, rows, model) for rows in (data.train, data.dev))
+    facts["rows"] = len(train_set)
+
+    made = [folder for folder in (work, *work.parents) if not folder.exists()]
+    if checkpoint is None:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        (work / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
+        (work / RESULTS).write_text(json.dumps(facts), encoding="utf-8")
+    start, progress = time.time(), ProgressBar(console)
+    own: list[TrainerCallback] = [JsonLog(work / LOG), progress, *callbacks]
+    own += [EarlyStoppingCallback(settings.patience)] if settings.patience else []
     try:
-        data = read_data(settings)
-        model = build(settings, data, bases)
-        train_set, dev_set = _datasets(settings, data, model)
-        facts: dict[str, Any] = {"rows": len(train_set), "validation": data.note}
-        trainer = _trainer(settings, model, train_set, dev_set, work, console)
-        if settings.init == "solve" and checkpoint is None:
-            with console.status("solving the start"):
-                texts = _lines(settings.solve_text) if settings.solve_text else _inputs(data, settings)
-                solved = solve(model, texts, [data.language] * len(texts))
-            facts["solved"] = vars(solved)
-            console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
-        start = time.time()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        arguments = _arguments(settings, len(train_set), model.device.type, work)
+        trainer = PalamTrainer(model, arguments, train_dataset=train_set, eval_dataset=dev_set, callbacks=own)
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     except BaseException:
         if newest_checkpoint(work) is None:  # nothing to resume from: leave nothing behind
             shutil.rmtree(work, ignore_errors=True)
+            for folder in made[1:]:
+                with contextlib.suppress(OSError):  # another run may be using it
+                    folder.rmdir()
         raise
+    finally:
+        progress.bar.stop()
     model.eval()
     facts |= {
         "steps": trainer.state.global_step,
@@ -166,14 +189,17 @@ def train(
         "validation_loss": trainer.state.best_metric,
         "training_seconds": round(time.time() - start, 1),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "texts": {code: vars(stats) for code, stats in model.processor.stats.items()},
+        "texts": {code: dict(vars(stats)) for code, stats in model.processor.stats.items()},
     }
-    if data.task and data.dev:
+    for code, stats in model.processor.stats.items():
+        console.print(
+            f"texts ({code}): {stats.cut} of {stats.texts} cut at {model.processor.max_length} tokens, "
+            f"{stats.unknown_share:.2%} of their tokens unknown to the encoder"
+        )
+    if data.task:
         with console.status("reading the validation data"):
-            dev = {data.language or "en": data.dev}
-            facts["validation_accuracy"] = evaluate(model, data.task, "dev", dev).macro
-    _report_texts(model, console)
-    with replacing(out, marker="config.json") as aside:
+            facts["validation_accuracy"] = evaluate(model, data.task, "dev", {data.language: data.dev}).macro
+    with replacing(out, marker=MARKER) as aside:
         model.write(aside, model_card(model, settings, facts))
         (aside / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
         (aside / RESULTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -182,110 +208,52 @@ def train(
     return model
 
 
-def _prepare_folder(settings: TrainSettings, out: Path, work: Path, resume: bool) -> Path | None:
-    """Make the run's folder, or find the checkpoint to resume from."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "config.json").is_file():
-        raise PalamError(f"{out} holds other files; give a folder that is new or empty")
-    if out.is_file():
-        raise PalamError(f"{out} is a file; give a folder that is new or empty")
-    if resume:
-        checkpoint = newest_checkpoint(work)
-        if checkpoint is None:
-            raise PalamError(f"there is nothing to resume: {work} holds no complete checkpoint")
-        was = TrainSettings.from_yaml(work / SETTINGS)
-        for one in fields(settings):
-            if getattr(settings, one.name) != getattr(was, one.name):
-                raise PalamError(
-                    f"the interrupted run has {one.name} {getattr(was, one.name)}, not "
-                    f"{getattr(settings, one.name)}; resume with its settings, or start anew without --resume"
-                )
-        return checkpoint
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    (work / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
-    return None
-
-
-def _datasets(settings: TrainSettings, data: Data, model: PalamModel) -> tuple[Any, Any]:
-    if data.task is None:
-        held = max(1, len(data.texts) // 20)
-        options: dict[str, Any] = {"seed": settings.seed, "language": data.language}
-        sets = [PrefixDataset(model.processor, part, **options) for part in (data.texts[:-held], data.texts[-held:])]
-        if not all(map(len, sets)):
-            raise PalamError(f"{settings.text} has too few lines of two words or more to train on")
-        return sets[0], sets[1]
-    return tuple(
-        AnswerDataset(
-            model.processor,
-            [data.task.render(example, settings.mode) for example in part],
-            [data.task.labels[example.label] for example in part],
-            [data.language] * len(part),
-        )
-        for part in (data.train, data.dev)
-    )  # type: ignore[return-value]
-
-
-def _inputs(data: Data, settings: TrainSettings) -> list[str]:
-    if data.task is None:
-        return data.texts
-    return [data.task.render(example, settings.mode) for example in data.train]
-
-
-def _trainer(
-    settings: TrainSettings, model: PalamModel, train_set: Any, dev_set: Any, work: Path, console: Console
-) -> PalamTrainer:
-    often = {"strategy": "steps", "steps": settings.eval_steps} if settings.eval_steps else {"strategy": "epoch"}
-    steps = math.ceil(len(train_set) / settings.batch_size / settings.accumulate) * settings.epochs
-    total = settings.max_steps if settings.max_steps > 0 else steps
-    mixing = settings.mixing_lr if settings.mixing_lr is not None else FUSIONS[settings.fusion].learning_rate
-    arguments = PalamTrainingArguments(
-        output_dir=str(work),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        learning_rate=settings.lr,
-        mixing_learning_rate=mixing,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=2 * settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
-        lr_scheduler_type="cosine",
-        warmup_steps=int(settings.warmup * total),
-        weight_decay=settings.weight_decay,
-        adam_beta1=settings.adam_beta1,
-        adam_beta2=settings.adam_beta2,
-        max_grad_norm=settings.max_grad_norm,
-        logging_steps=max(1, min(10, int(total) // 20)),
-        logging_nan_inf_filter=False,
-        eval_strategy=often["strategy"],
-        eval_steps=often.get("steps"),
-        save_strategy=often["strategy"],
-        save_steps=often.get("steps", 500),
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        prediction_loss_only=True,
-        restore_callback_states_from_checkpoint=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=model.device.type == "cuda",
-        disable_tqdm=True,
-        use_cpu=model.device.type == "cpu",
-        seed=settings.seed,
-        report_to=settings.report_to,
-    )
-    callbacks: list[Any] = [JsonLog(work / LOG)]
-    if not console.quiet:
-        callbacks.append(ProgressBar(console))
-    if settings.patience:
-        callbacks.append(EarlyStoppingCallback(settings.patience))
-    return PalamTrainer(model, arguments, train_set, dev_set, callbacks=callbacks)
-
-
-def _report_texts(model: PalamModel, console: Console) -> None:
-    for code, stats in model.processor.stats.items():
-        if stats.cut or stats.unknown:
-            console.print(
-                f"texts{f' ({code})' if code else ''}: {stats.cut} of {stats.texts} cut at {model.processor.max_length} "
-                f"tokens, {stats.unknown_share:.2%} of their tokens unknown to the encoder"
+def _interrupted(settings: TrainSettings, work: Path) -> tuple[TrainSettings, Path]:
+    """The settings of the run in `work`, which must be these, and its checkpoint."""
+    checkpoint = newest_checkpoint(work)
+    if checkpoint is None:
+        raise PalamError(f"there is nothing to resume: {work} holds no complete checkpoint")
+    was = TrainSettings.from_yaml(work / SETTINGS)
+    if settings.dtype == "auto":  # it was measured, and another time it may come out otherwise
+        settings = replace(settings, dtype=was.dtype)
+    for name in (one.name for one in fields(settings)):
+        if getattr(settings, name) != getattr(was, name):
+            raise PalamError(
+                f"the interrupted run has {name} {getattr(was, name)}, not {getattr(settings, name)}; "
+                "resume with its settings, or start anew without --resume"
             )
+    return settings, checkpoint
+
+
+def _dataset(settings: TrainSettings, data: Data, rows: list[Any], model: PalamModel) -> Any:
+    texts = data.texts(rows, settings.mode)
+    if data.task:
+        answers = [data.task.labels[example.label] for example in rows]
+        return AnswerDataset(model.processor, texts, answers, [data.language] * len(rows))
+    made = PrefixDataset(model.processor, texts, seed=settings.seed, language=data.language)
+    if not len(made):
+        raise PalamError(f"{settings.text} has too few lines of two words or more to train on and to validate")
+    return made
+
+
+def _arguments(settings: TrainSettings, rows: int, device: str, work: Path) -> PalamTrainingArguments:
+    steps = math.ceil(rows / settings.batch_size / settings.accumulate) * settings.epochs
+    total = int(settings.max_steps if settings.max_steps > 0 else steps)
+    mixing = settings.mixing_lr if settings.mixing_lr is not None else FUSIONS[settings.fusion].learning_rate
+    same = ("max_steps", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "seed", "report_to")
+    given: dict[str, Any] = {name: getattr(settings, name) for name in same}
+    given |= {"num_train_epochs": settings.epochs, "gradient_accumulation_steps": settings.accumulate}
+    given |= {"per_device_train_batch_size": settings.batch_size, "per_device_eval_batch_size": 2 * settings.batch_size}
+    given |= {"learning_rate": settings.lr, "mixing_learning_rate": mixing}
+    given |= {"lr_scheduler_type": "cosine", "warmup_steps": int(settings.warmup * total)}
+    often = "steps" if settings.eval_steps else "epoch"
+    given |= {"eval_strategy": often, "eval_steps": settings.eval_steps}
+    given |= {"save_strategy": often, "save_steps": settings.eval_steps or 500}
+    given |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+    given |= {"logging_steps": max(1, min(10, total // 20)), "logging_nan_inf_filter": False, "disable_tqdm": True}
+    given |= {"use_cpu": device == "cpu", "dataloader_pin_memory": device == "cuda", "remove_unused_columns": False}
+    given |= {"prediction_loss_only": True, "restore_callback_states_from_checkpoint": True}
+    return PalamTrainingArguments(output_dir=str(work), **given)
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,12 +1,32 @@
 """Every setting of a training run, defined once: the command's options, the YAML file and the record of a run."""
+# ruff: noqa: RUF009 (`option` is a dataclass field with its help)
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
+from palam.device import DTYPES
 from palam.errors import PalamError
+from palam.fusion import FUSIONS
+from palam.fusion.base import NORMALIZE
+from palam.mapper import MAPPERS
+from palam.template import MODES
+
+CHOICES: dict[str, Iterable[str]] = {
+    "fusion": FUSIONS,
+    "mapper": MAPPERS,
+    "normalize": NORMALIZE,
+    "mode": MODES,
+    "init": ("solve", "random"),
+    "dtype": ("auto", *DTYPES),
+}
+LEAST = {"batch_size": 1, "accumulate": 1, "limit": 1, "eval_steps": 1, "lora_rank": 1, "rank": 1, "patience": 0}
+LEAST |= {"max_length": 8, "mixing_lr": 0, "weight_decay": 0}
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 
 def option(default: Any, text: str) -> Any:
@@ -64,24 +84,22 @@ class TrainSettings:
     report_to: str = option("none", "Trackers, e.g. tensorboard or wandb; a JSON-lines log is always written.")
 
     def __post_init__(self) -> None:
-        for one in ("data", "file", "text", "solve_text"):
-            value = getattr(self, one)
-            setattr(self, one, Path(value) if value is not None else None)
-        checks = (
-            (self.init in ("solve", "random"), f"init is {self.init!r}; it must be solve or random"),
-            (self.epochs > 0, f"epochs is {self.epochs}; it must be above 0"),
-            (self.lr > 0, f"lr is {self.lr}; it must be above 0"),
-            (self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1"),
-            (self.accumulate >= 1, f"accumulate is {self.accumulate}; it must be at least 1"),
-            (0 <= self.warmup < 1, f"warmup is {self.warmup}; it must be from 0 to below 1"),
-            (
-                sum(source is not None for source in (self.task, self.file, self.text)) == 1,
-                "give exactly one of --task, --file and --text to train on",
-            ),
-        )
-        for right, message in checks:
-            if not right:
-                raise PalamError(message)
+        for name, kinds in get_type_hints(type(self)).items():
+            setattr(self, name, _as(name, getattr(self, name), get_args(kinds) or (kinds,)))
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in list(known):
+                raise PalamError(f"{name} is {getattr(self, name)!r}; it must be one of: {', '.join(known)}")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise PalamError(f"{name} is {value}; it must be at least {least}")
+        for name in ("epochs", "lr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise PalamError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.warmup < 1:
+            raise PalamError(f"warmup is {self.warmup}; it must be from 0 to below 1")
+        if sum(source is not None for source in (self.task, self.file, self.text)) != 1:
+            raise PalamError("give exactly one of --task, --file and --text to train on")
 
     def to_yaml(self) -> str:
         """The settings as YAML."""
@@ -96,6 +114,19 @@ class TrainSettings:
             PalamError: not YAML, or a setting that does not exist.
         """
         return cls(**read_settings(path, {one.name for one in fields(cls)}))
+
+
+def _as(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
+    """A value as the setting's type; YAML takes `1e-3` for text and `no` for false."""
+    if value is None and NoneType in kinds:
+        return None
+    kind = next(kind for kind in kinds if kind is not NoneType)
+    try:
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind | str | int | float):
+            raise ValueError
+        return value if kind is bool else kind(str(value))
+    except ValueError:
+        raise PalamError(f"{name} is {value!r}; it must be {KINDS[kind]}") from None
 
 
 def read_settings(path: Path, known: set[str]) -> dict[str, Any]:

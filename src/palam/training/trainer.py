@@ -1,6 +1,6 @@
 """A thin subclass of the transformers Trainer: only the bridge is saved, and a folder appears whole or not at all."""
 
-import random
+import math
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import ExportableState, PrinterCallback, TrainerState
-from transformers.trainer_utils import set_seed
+from transformers.trainer_utils import TrainOutput
 
 from palam.errors import PalamError
 from palam.files import replacing
@@ -24,7 +24,7 @@ PREFIX = "checkpoint-"
 
 
 @dataclass
-class PalamTrainingArguments(TrainingArguments):  # type: ignore[misc]
+class PalamTrainingArguments(TrainingArguments):
     """The library's training arguments, and those of a bridge.
 
     Args:
@@ -32,6 +32,10 @@ class PalamTrainingArguments(TrainingArguments):  # type: ignore[misc]
     """
 
     mixing_learning_rate: float | None = field(default=None, metadata={"help": "learning rate of the fusion"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        self._n_gpu = min(self._n_gpu, 1)  # torch's DataParallel cannot split a batch that names its rows
 
 
 class NonFiniteLoss(PalamError):
@@ -48,42 +52,44 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
 
 
-class PalamTrainer(Trainer):  # type: ignore[misc]
+class PalamTrainer(Trainer):
     """Trains the bridge of a [`PalamModel`].
 
     Args:
         model: its bases are frozen; what requires a gradient is trained.
         args: [`PalamTrainingArguments`].
-        train_dataset: with `lengths`; see `palam.training.data`.
-        eval_dataset: English validation data, or None.
-        **kwargs: of the library's Trainer.
+        **kwargs: of the library's Trainer; `train_dataset` has `lengths`, see `palam.training.data`.
     """
 
-    def __init__(
-        self,
-        model: PalamModel,
-        args: PalamTrainingArguments,
-        train_dataset: Any,
-        eval_dataset: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=Collator(model.processor),
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            **kwargs,
-        )
+    model: Any
+    args: Any
+    state: Any
+
+    def __init__(self, model: PalamModel, args: PalamTrainingArguments, **kwargs: Any) -> None:
+        super().__init__(model=model, args=args, data_collator=Collator(model.processor), **kwargs)
         self.remove_callback(PrinterCallback)
         self.tokens = 0
         self._since = (time.perf_counter(), 0)
 
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """The library's; from the last checkpoint of a run that had come to its end, only the best weights are taken.
+
+        Raises:
+            NonFiniteLoss: a loss or gradient is not finite; the checkpoints stay as they are.
+        """
+        if resume_from_checkpoint:
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / STATE))
+            if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+                self.state = state
+                self._load_best_model()
+                return TrainOutput(state.global_step, math.nan, {})
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     # -- data and optimiser ---------------------------------------------------------------------------------------
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
-        data = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthGroupedSampler(data.lengths, self.args.per_device_train_batch_size, self.args.seed)
+        rows = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(train_dataset or self.train_dataset, rows, self.args.seed)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with the fusion's weights at their own rate; no weight decay on vectors."""
@@ -94,15 +100,12 @@ class PalamTrainer(Trainer):  # type: ignore[misc]
             groups: dict[tuple[float, float], list[nn.Parameter]] = {}
             for parameter in self.model.parameters():
                 if parameter.requires_grad:
-                    key = (
-                        rate if id(parameter) in mixing else args.learning_rate,
-                        args.weight_decay if parameter.ndim > 1 else 0.0,
-                    )
-                    groups.setdefault(key, []).append(parameter)
+                    lr = rate if id(parameter) in mixing else args.learning_rate
+                    decay = args.weight_decay if parameter.ndim > 1 else 0.0
+                    groups.setdefault((lr, decay), []).append(parameter)
             kind, settings = self.get_optimizer_cls_and_kwargs(args, self.model)
-            self.optimizer = kind(
-                [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()], **settings
-            )
+            parts = [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+            self.optimizer = kind(parts, **settings)
         return self.optimizer
 
     # -- steps ----------------------------------------------------------------------------------------------------
@@ -120,11 +123,15 @@ class PalamTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add real tokens per second since the last entry."""
+        """Add real tokens per second since the last entry; stop at a validation loss that is not finite."""
         now, (then, tokens) = time.perf_counter(), self._since
         if "loss" in logs:
             logs["tokens_per_second"] = round((self.tokens - tokens) / max(now - then, 1e-9), 1)
         self._since = (now, self.tokens)
+        if not math.isfinite(logs.get("eval_loss", 0.0)):
+            raise NonFiniteLoss(
+                f"the validation loss is not finite after step {self.state.global_step}: lower the learning rate"
+            )
         super().log(logs, *args, **kwargs)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
@@ -132,13 +139,15 @@ class PalamTrainer(Trainer):  # type: ignore[misc]
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         self.model.save_pretrained(output_dir or self.args.output_dir)
 
+    def _checkpoint(self, step: int | None) -> Path:
+        return Path(self.args.output_dir) / f"{PREFIX}{step or self.state.global_step}"
+
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         if not self.args.should_save:
             return
-        run = Path(self.args.output_dir)
-        folder = run / f"{PREFIX}{self.state.global_step}"
-        if self.state.best_global_step:
-            self.state.best_model_checkpoint = str(run / f"{PREFIX}{self.state.best_global_step}")
+        folder, best = self._checkpoint(None), self._checkpoint(self.state.best_global_step)
+        self.state.best_model_checkpoint = str(best)
+        shutil.rmtree(folder, ignore_errors=True)  # one that was left incomplete
         with replacing(folder, marker=STATE) as aside:
             self.model.write(aside)
             self._save_optimizer_and_scheduler(str(aside))
@@ -148,16 +157,15 @@ class PalamTrainer(Trainer):  # type: ignore[misc]
                 if isinstance(callback, ExportableState):
                     self.state.stateful_callbacks[type(callback).__name__] = callback.state()
             self.state.save_to_json(str(aside / STATE))
-        keep = {folder, Path(self.state.best_model_checkpoint or folder)}
-        for old in run.glob(f"{PREFIX}*"):
-            if old not in keep:
+        for old in folder.parent.glob(f"{PREFIX}*"):
+            if old not in (folder, best):
                 shutil.rmtree(old, ignore_errors=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._load_weights(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        self._load_weights(Path(self.state.best_model_checkpoint))
+        self._load_weights(self._checkpoint(self.state.best_global_step))
 
     def _load_weights(self, folder: Path) -> None:
         self.model.bridge.load_state_dict(load_file(folder / "model.safetensors"))
@@ -165,14 +173,3 @@ class PalamTrainer(Trainer):  # type: ignore[misc]
             from peft import set_peft_model_state_dict
 
             set_peft_model_state_dict(self.model.llm, load_file(folder / ADAPTER / "adapter_model.safetensors"))
-
-
-def resumed_state(folder: Path) -> TrainerState:
-    """The state that a checkpoint resumes from."""
-    return TrainerState.load_from_json(str(folder / STATE))
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch."""
-    set_seed(seed)
-    random.seed(seed)

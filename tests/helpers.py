@@ -1,0 +1,56 @@
+"""What the tests of the joined model share: a batch of four rows, and the pairs of base models that read it."""
+
+import hashlib
+
+import pytest
+import torch
+
+from palam import PalamError
+
+TEXTS = [
+    "The match was won by the national team. Scientists found water.",
+    "මම ගෙදර යනවා.",
+    "",
+    "I am going home.",
+]
+ANSWERS = ["sports", "science/technology", "a", "health and travel"]
+LANGUAGES = ["en", "si", "en", "en"]
+PROMPT = "Read this: {text}\nTopic:"
+PAIRS = [
+    ("bert", "llama", {"mode": "chat", "prompt": PROMPT}),
+    ("xlmr", "gpt2", {"mode": "prompt", "prompt": PROMPT}),
+    ("t5", "gemma3", {"mode": "prompt", "prompt": PROMPT}),
+    ("m2m100", "opt", {"mode": "prompt", "prompt": PROMPT}),
+    ("nllb", "qwen", {"mode": "prompt", "prompt": "{text}\nTopic:"}),
+    ("modernbert", "llama", {"mode": "paper"}),
+]
+pairs = pytest.mark.parametrize(("encoder", "llm", "options"), PAIRS, ids=lambda v: v if isinstance(v, str) else "")
+
+
+def batch_of(model):
+    return dict(model.processor(TEXTS, ANSWERS, LANGUAGES))
+
+
+def alone(model, row):
+    return dict(model.processor([TEXTS[row]], [ANSWERS[row]], [LANGUAGES[row]]))
+
+
+def prompts(model, *rows):
+    """The texts without their answers, all of them or the given rows."""
+    chosen = rows or range(len(TEXTS))
+    return dict(model.processor([TEXTS[i] for i in chosen], languages=[LANGUAGES[i] for i in chosen]))
+
+
+def state_hash(module):
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def refusal(action, *args, **kwargs):
+    """The one line with which it is refused."""
+    with pytest.raises(PalamError) as caught:
+        action(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -1,0 +1,88 @@
+"""Label scores against plain sums of log-probabilities, over full forward passes with the labels in them."""
+
+import pytest
+import tiny
+import torch
+
+from palam.errors import PalamError
+from palam.reading import label_scores
+
+LABELS = ["sports", "science/technology", "x", "the rice price went up"]
+TEXTS = [tiny.TEXT["en"][:n] for n in (40, 5, 120, 77, 1)] + [tiny.TEXT["si"], ""]
+
+
+def plain(model, texts, labels, direct=False):
+    """Each text with each label alone: no cache, no batch, all logits."""
+    scores = torch.zeros(len(texts), len(labels))
+    for i, text in enumerate(texts):
+        for j, label in enumerate(labels):
+            with torch.no_grad():
+                batch = model.processor([text], [label], direct=direct)
+                logits = model(**batch).logits[0]
+            answer = model.processor.answer_ids(label)
+            for place, token in enumerate(answer):
+                scores[i, j] += logits[len(logits) - len(answer) + place - 1].log_softmax(-1)[token]
+    return scores
+
+
+# Gemma's window is 16 tokens: most of these texts are longer
+@pytest.mark.parametrize("llm", tiny.LLMS)
+@pytest.mark.parametrize("direct", [False, True])
+def test_scores_are_sums_of_log_probabilities(tiny_model, llm, direct):
+    model = tiny_model("xlmr", llm, fusion="mean", mode="prompt", prompt="Read: {text}\nTopic:")
+    lengths = {len(model.processor.answer_ids(label)) for label in LABELS}
+    assert len(lengths) > 2
+    assert max(len(model.processor([text])["encoder_input_ids"][0]) for text in TEXTS) > 16
+    expected = plain(model, TEXTS, LABELS, direct)
+    for batch_size in (32, 3, 1):
+        found = label_scores(model, TEXTS, LABELS, direct=direct, batch_size=batch_size)
+        assert torch.allclose(found, expected, atol=2e-4), batch_size
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_a_label_of_one_token(tiny_model, end):
+    model = tiny_model()
+    if not end:
+        model.processor.llm_tokenizer.eos_token = None
+    labels = ["x", "y"]
+    assert [len(model.processor.answer_ids(label)) for label in labels] == [1 + end] * 2
+    assert torch.allclose(label_scores(model, TEXTS, labels), plain(model, TEXTS, labels), atol=1e-4)
+
+
+def test_per_token(tiny_model):
+    model = tiny_model()
+    lengths = torch.tensor([len(model.processor.answer_ids(label)) for label in LABELS])
+    whole = label_scores(model, TEXTS, LABELS)
+    assert torch.allclose(label_scores(model, TEXTS, LABELS, per_token=True), whole / lengths)
+
+
+def test_each_text_keeps_its_place_and_its_language(tiny_model):
+    model = tiny_model("nllb")
+    texts, languages = ["a book", "rice", "the national team won"], ["tam_Taml", "en", "sin_Sinh"]
+    together = label_scores(model, texts, LABELS, languages, batch_size=2)
+    for i in range(3):
+        alone = label_scores(model, [texts[i]], LABELS, [languages[i]])
+        assert torch.allclose(together[i], alone[0], atol=1e-4)
+    other = label_scores(model, texts, LABELS, ["amh_Ethi"] * 3)
+    assert not torch.allclose(together, other, atol=1e-2)
+
+
+def test_progress_counts_the_texts(tiny_model):
+    seen = []
+    label_scores(tiny_model(), TEXTS, LABELS, batch_size=3, progress=seen.append)
+    assert seen == [3, 3, 1]
+
+
+def test_nothing_is_drawn_and_the_mode_is_given_back(tiny_model):
+    model = tiny_model(fusion="transformer_softmax").train()
+    first = label_scores(model, TEXTS, LABELS)
+    assert torch.equal(first, label_scores(model, TEXTS, LABELS))
+    assert model.training
+    assert not first.requires_grad
+
+
+def test_no_texts_and_no_labels(tiny_model):
+    assert label_scores(tiny_model(), [], LABELS).shape == (0, 4)
+    for labels in ([], ["a", ""]):
+        with pytest.raises(PalamError, match="give at least one, and none empty"):
+            label_scores(tiny_model(), TEXTS, labels)

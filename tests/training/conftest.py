@@ -1,0 +1,98 @@
+"""A small generated task on disk, tiny bases loaded once, and runs that can be interrupted."""
+
+import json
+
+import pytest
+import tiny
+from transformers import TrainerCallback
+
+from palam.encoder import load_encoder
+from palam.llm import load_llm
+from palam.tasks import get_task
+from palam.training import TrainSettings, train
+
+WORDS = tiny.TEXT["en"].split()
+
+
+class Stop(TrainerCallback):
+    """Ctrl-C at the end of a step, or at the end of the run."""
+
+    def __init__(self, step=None):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.step is None:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory):
+    """`sib200` with 21 training sentences of different lengths and 7 for validation, sorted by topic."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "sib200").mkdir()
+    for split, each in (("train", 3), ("dev", 1)):
+        rows = [
+            {"text": " ".join(WORDS[5 * i + j : 5 * i + j + 3 + 4 * j]), "label": label}
+            for i, label in enumerate(get_task("sib200").labels)
+            for j in range(each)
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "sib200" / f"{split}.eng_Latn.jsonl").write_text(lines)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory):
+    """Twenty-two lines of raw text; the last, which validates, is among the others."""
+    path = tmp_path_factory.mktemp("text") / "english.txt"
+    lines = [" ".join(WORDS[i : i + 4 + i % 9]) for i in range(0, 63, 9)] * 3
+    path.write_text("\n".join([*lines, lines[0]]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def bases(base_folder):
+    """Encoder and LLM, loaded once: they are frozen."""
+    return load_encoder(str(base_folder("bert"))), load_llm(str(base_folder("llama")))
+
+
+@pytest.fixture
+def settings(data_folder, text_file, base_folder):
+    """`settings(fusion="last", ...)`: of a run on the small task, or on raw text with `objective="text"`."""
+
+    def build(objective="answers", **changes):
+        source = {"task": "sib200", "data": data_folder} if objective == "answers" else {"text": text_file}
+        common = {
+            "encoder": str(base_folder("bert")),
+            "llm": str(base_folder("llama")),
+            "device": "cpu",
+            "dtype": "fp32",
+            "batch_size": 4,
+            "lr": 5e-3,
+            "patience": 0,
+        }
+        return TrainSettings(**(common | source | changes))
+
+    return build
+
+
+@pytest.fixture
+def stop():
+    """`stop(step)`: a callback that stops a run as Ctrl-C does."""
+    return Stop
+
+
+@pytest.fixture
+def interrupted(bases, stop):
+    """`interrupted(settings, out, step)`: start a run, stop it there, and give its working folder."""
+
+    def run(settings, out, step=None):
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, out, bases=bases, callbacks=[stop(step)])
+        return out.with_name(out.name + ".partial")
+
+    return run
