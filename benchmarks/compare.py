@@ -24,6 +24,7 @@ from palam.training import TrainSettings, train
 
 
 def main() -> None:
+    """Run every cell that is not in the results file yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="sib200")
     parser.add_argument("--eval-task", help="another task of the same family to read")

@@ -17,4 +17,4 @@ __all__ = ["PalamBridge", "PalamConfig", "PalamError", "PalamModel", "PalamProce
 
 AutoConfig.register("palam", PalamConfig, exist_ok=True)
 AutoModel.register(PalamConfig, PalamBridge, exist_ok=True)
-AutoProcessor.register(PalamConfig, PalamProcessor, exist_ok=True)
+AutoProcessor.register(PalamConfig, PalamProcessor, exist_ok=True)  # type: ignore[no-untyped-call]

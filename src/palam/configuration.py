@@ -5,7 +5,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 
-class PalamConfig(PreTrainedConfig):  # type: ignore[misc]
+class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """Configuration of a [`PalamBridge`].
 
     Args:

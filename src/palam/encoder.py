@@ -4,7 +4,7 @@ There is no allow-list of names. A model that transformers knows as a text encod
 other encoder-decoder (NLLB, M2M100, mBART, ...) the whole model is sketched without memory to learn its
 encoder's class, the name its weights have in the checkpoint, and the names of tied copies of its embeddings;
 then that class alone is filled. transformers only warns when weights are missing and leaves them random:
-here it is an error. `load_config` and `load_weights` serve the LLM too.
+here it is an error. `load_config`, `load_weights` and `load_tokenizer` serve the LLM too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ import torch
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from palam.errors import PalamError
@@ -176,6 +183,21 @@ def load_weights(
     loaded: PreTrainedModel = model
     loaded.name_or_path = name  # what the user calls it; a starter model's folder is another on each machine
     return loaded
+
+
+def load_tokenizer(name_or_path: str, revision: str | None = None) -> Any:
+    """A base model's tokenizer.
+
+    Raises:
+        PalamError: there is none at that id or folder.
+    """
+    from palam.starter import resolve
+
+    path = resolve(name_or_path)
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except Exception:  # a damaged file raises whatever its reader raises
+        raise PalamError(f"no tokenizer could be loaded from {name_or_path!r}; give a hub id or a folder") from None
 
 
 @contextmanager

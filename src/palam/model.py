@@ -28,7 +28,7 @@ from palam.configuration import PalamConfig
 from palam.errors import PalamError
 from palam.files import replacing
 from palam.fingerprint import check, fingerprint
-from palam.processor import IGNORE, TEXT_SLOT, PalamProcessor, load_tokenizer
+from palam.processor import IGNORE, TEXT_SLOT, PalamProcessor
 from palam.template import Template
 
 DEFAULT_MAX_LENGTH = 256
@@ -74,8 +74,6 @@ class PalamModel(nn.Module):
         self._llm_arguments = set(inspect.signature(base.forward).parameters)
         self.eval()
 
-    # -- making ---------------------------------------------------------------------------------------------------
-
     @classmethod
     def from_bases(
         cls, encoder: str | PreTrainedModel, llm: str | PreTrainedModel, *,
@@ -107,8 +105,8 @@ class PalamModel(nn.Module):
         encoder_model, llm_model, shapes = _load_bases(encoder, llm, encoder_revision, llm_revision, **how)
         names = encoder_model.name_or_path, llm_model.name_or_path
         if processor is None:
-            encoder_tokenizer = load_tokenizer(names[0], encoder_revision)
-            llm_tokenizer = load_tokenizer(names[1], llm_revision)
+            encoder_tokenizer = encoders.load_tokenizer(names[0], encoder_revision)
+            llm_tokenizer = encoders.load_tokenizer(names[1], llm_revision)
             longest = encoders.encoder_max_length(encoder_model, encoder_tokenizer)
             if max_length is not None and max_length > longest:
                 raise PalamError(f"max_length is {max_length}, but the encoder takes at most {longest} tokens")
@@ -204,8 +202,6 @@ class PalamModel(nn.Module):
             mapped, _ = self.bridge(self.encode(ids, torch.ones_like(ids)))
         self.bridge.mapper.rescale(self.config.embedding_rms / mapped.float().square().mean().sqrt().item())
 
-    # -- saving ---------------------------------------------------------------------------------------------------
-
     @property
     def config(self) -> PalamConfig:
         """The bridge's configuration."""
@@ -254,8 +250,6 @@ class PalamModel(nn.Module):
             self.write(Path(folder))
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
 
-    # -- frozen ---------------------------------------------------------------------------------------------------
-
     def train(self, mode: bool = True) -> "PalamModel":
         """Set the bridge to training or evaluation; the base models stay in evaluation."""
         super().train(mode)
@@ -282,8 +276,6 @@ class PalamModel(nn.Module):
     def device(self) -> torch.device:
         """Where the bridge and the LLM's embeddings are."""
         return self.bridge.boundary.device
-
-    # -- reading --------------------------------------------------------------------------------------------------
 
     def encode(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
         """The encoder's L layers at the real tokens alone: L tensors [tokens, d_enc] on the bridge's device.

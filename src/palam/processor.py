@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, BatchFeature
+from transformers import BatchFeature
 from transformers.utils.hub import cached_file
 
 from palam import languages as language_table
+from palam.encoder import load_tokenizer
 from palam.errors import PalamError
 from palam.template import Template
 
@@ -86,6 +87,14 @@ class PalamProcessor:
         path = Path(folder) / CONFIG_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def text_report(self) -> list[str]:
+        """A line per language on how many texts were cut and what share of their tokens the encoder does not know."""
+        return [
+            f"texts{f' ({code})' if code else ''}: {one.cut} of {one.texts} cut at {self.max_length} tokens, "
+            f"{one.unknown_share:.2%} of their tokens unknown to the encoder"
+            for code, one in self.stats.items()
+        ]
 
     @classmethod
     def from_pretrained(
@@ -274,18 +283,3 @@ def _rectangle(rows: Sequence[Sequence[int]], fill: int, *, left: bool) -> torch
     padding = [[fill] * (width - len(row)) for row in rows]
     filled = [[*pad, *row] if left else [*row, *pad] for pad, row in zip(padding, rows, strict=True)]
     return torch.tensor(filled, dtype=torch.long)
-
-
-def load_tokenizer(name_or_path: str, revision: str | None = None) -> Any:
-    """A base model's tokenizer.
-
-    Raises:
-        PalamError: there is none at that id or folder.
-    """
-    from palam.starter import resolve
-
-    path = resolve(name_or_path)
-    try:
-        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except Exception:  # a damaged file raises whatever its reader raises
-        raise PalamError(f"no tokenizer could be loaded from {name_or_path!r}; give a hub id or a folder") from None

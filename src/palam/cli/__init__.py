@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
 from palam.errors import PalamError
 
 # typer carries its own click in newer releases; its public BadParameter leads to the base class in all.
-ClickException = typer.BadParameter.__mro__[2]
+ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,21 +20,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from palam.cli.app import app
 
-    _quiet()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        result = app(args=given or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except PalamError as error:
         return _fail(str(error))
     except ClickException as error:
-        return _fail(str(error.format_message()))  # type: ignore[attr-defined]
+        context = getattr(error, "ctx", None)
+        return _fail(error.format_message() + (f" (see {context.command_path} --help)" if context else ""))
     except typer.Exit as stop:
         return int(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("palam: stopped", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        print(f"palam: stopped{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # e.g. `palam classify ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,13 +48,3 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"palam: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
-
-
-def _quiet() -> None:
-    """Silence what the libraries print on their own; our own bars and lines say what goes on."""
-    from huggingface_hub.utils import disable_progress_bars
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()

@@ -9,15 +9,14 @@ from palam.cli.show import info_command, inspect_command
 app = typer.Typer(
     name="palam",
     help="A bridge from a multilingual encoder to an English LLM: train on English, read every language.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("quickstart")(quickstart_command)
-app.command("train")(train_command)
-app.command("evaluate")(evaluate_command)
-app.command("classify")(classify_command)
-app.command("generate")(generate_command)
-app.command("inspect")(inspect_command)
-app.command("info")(info_command)
+app.command("quickstart", short_help="Try it: models, training, reading, report.")(quickstart_command)
+app.command("train", short_help="Train a bridge on English.")(train_command)
+app.command("evaluate", short_help="Measure a bridge on a task, by language.")(evaluate_command)
+app.command("classify", short_help="Label texts.")(classify_command)
+app.command("generate", short_help="Let the LLM answer freely about texts.")(generate_command)
+app.command("inspect", short_help="Show how much each encoder layer counts.")(inspect_command)
+app.command("info", short_help="Describe this installation, or a bridge.")(info_command)

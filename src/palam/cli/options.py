@@ -1,23 +1,33 @@
-"""Options shared by the commands, and options made from a settings class, so that a setting is defined once."""
+"""Options shared by the commands, and options made from a settings class, so that a setting is defined once.
+
+torch and the models' code are imported where a command uses them: help and mistakes come at once.
+"""
+
+from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from palam.device import pick_attention, pick_device, pick_dtype
-from palam.model import PalamModel
-from palam.training.settings import read_settings
+if TYPE_CHECKING:
+    from palam.model import PalamModel
 
 
 def _from_yaml(context: typer.Context, path: Path | None) -> Path | None:
     """Take the command's defaults from a YAML file; options on the command line go before it."""
     if path is not None:
-        names = {str(parameter.name) for parameter in context.command.params} - {"config"}
-        settings = read_settings(path, names)
+        from palam.settings import read_settings
+
+        options = [one for one in context.command.params if one.name not in ("config", "help")]
+        names = {name.lstrip("-").replace("-", "_"): str(one.name) for one in options for name in one.opts}
+        settings = {
+            names[key]: ",".join(map(str, value)) if isinstance(value, list) else value
+            for key, value in read_settings(path, set(names)).items()
+        }
         context.default_map = {**(context.default_map or {}), **settings}
     return path
 
@@ -38,12 +48,16 @@ LLMOption = Annotated[str | None, typer.Option(help="Where the LLM is, if not wh
 DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[str, typer.Option(help="Dtype of the base models: auto (measured), fp32, bf16, fp16.")]
 BatchOption = Annotated[int, typer.Option(help="Texts at a time.", min=1)]
-MismatchOption = Annotated[bool, typer.Option(help="Use other base models than the bridge was trained with.")]
+MismatchOption = Annotated[
+    bool, typer.Option("--allow-mismatch", help="Accept other base models than the bridge was trained with.")
+]
 TextOption = Annotated[str | None, typer.Option(help="One text.")]
 FileOption = Annotated[
     str | None, typer.Option(help="Texts: JSONL, CSV, or plain text with one text a line; - is standard input.")
 ]
-ColumnOption = Annotated[str | None, typer.Option(help="The column that holds the text.")]
+ColumnOption = Annotated[
+    str | None, typer.Option(help="The column that holds the text; not set is text, or the columns of the task.")
+]
 OutOption = Annotated[Path | None, typer.Option(help="Where to write, as JSON lines; else standard output.")]
 
 
@@ -78,6 +92,16 @@ def options_of(settings: type[Any]) -> Callable[[Callable[..., Any]], Callable[.
     return decorate
 
 
+def quiet() -> None:
+    """Silence what the libraries print on their own; our own bars and lines say what goes on."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bars()
+
+
 def load(
     checkpoint: str,
     encoder: str | None,
@@ -85,11 +109,23 @@ def load(
     device: str,
     dtype: str,
     *,
+    language: str | None = None,
     allow_mismatch: bool = False,
 ) -> PalamModel:
-    """The checkpoint's model, in evaluation, where and how the options say."""
+    """The checkpoint's model, in evaluation, where and how the options say.
+
+    Args:
+        checkpoint, encoder, llm, device, dtype, allow_mismatch: as the options say.
+        language: refused if it is unknown; an encoder that must be told the language knows its own.
+    """
+    from palam import languages
+    from palam.device import pick_attention, pick_device, pick_dtype
+    from palam.errors import PalamError
+    from palam.model import PalamModel
+
+    quiet()
     place = pick_device(device)
-    return PalamModel.from_pretrained(
+    model = PalamModel.from_pretrained(
         checkpoint,
         encoder,
         llm,
@@ -98,3 +134,7 @@ def load(
         attention=pick_attention(place),
         allow_mismatch=allow_mismatch,
     )
+    told = hasattr(model.processor.encoder_tokenizer, "src_lang")
+    if language is not None and not told and languages.lookup(language) is None:
+        raise PalamError(f"language is {language!r}, which is unknown; give a code such as si or sin_Sinh")
+    return model

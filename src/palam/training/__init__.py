@@ -1,8 +1,8 @@
 """Training a bridge on English alone."""
 
+from palam.settings import TrainSettings
 from palam.training.data import AnswerDataset, Collator, LengthGroupedSampler, PrefixDataset
 from palam.training.run import train
-from palam.training.settings import TrainSettings
 from palam.training.trainer import NonFiniteLoss, PalamTrainer, PalamTrainingArguments
 
 __all__ = [

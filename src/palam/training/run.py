@@ -26,10 +26,10 @@ from palam.files import check_free, replacing
 from palam.fusion import FUSIONS
 from palam.model import MARKER, PalamModel
 from palam.reading import evaluate
+from palam.settings import TrainSettings
 from palam.tasks import Task, get_task, native_language, sample, task_from_file, train_and_dev
 from palam.training.callbacks import JsonLog, ProgressBar
 from palam.training.data import AnswerDataset, PrefixDataset
-from palam.training.settings import TrainSettings
 from palam.training.trainer import PalamTrainer, PalamTrainingArguments, newest_checkpoint
 
 SETTINGS = "settings.yaml"
@@ -191,11 +191,8 @@ def train(
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "texts": {code: dict(vars(stats)) for code, stats in model.processor.stats.items()},
     }
-    for code, stats in model.processor.stats.items():
-        console.print(
-            f"texts ({code}): {stats.cut} of {stats.texts} cut at {model.processor.max_length} tokens, "
-            f"{stats.unknown_share:.2%} of their tokens unknown to the encoder"
-        )
+    for line in model.processor.text_report():
+        console.print(line)
     if data.task:
         with console.status("reading the validation data"):
             facts["validation_accuracy"] = evaluate(model, data.task, "dev", {data.language: data.dev}).macro

@@ -85,8 +85,6 @@ class PalamTrainer(Trainer):
                 return TrainOutput(state.global_step, math.nan, {})
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
-    # -- data and optimiser ---------------------------------------------------------------------------------------
-
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         rows = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(train_dataset or self.train_dataset, rows, self.args.seed)
@@ -107,8 +105,6 @@ class PalamTrainer(Trainer):
             parts = [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
             self.optimizer = kind(parts, **settings)
         return self.optimizer
-
-    # -- steps ----------------------------------------------------------------------------------------------------
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """The library's step; stops the run at the first loss or gradient that is not finite."""
@@ -133,8 +129,6 @@ class PalamTrainer(Trainer):
                 f"the validation loss is not finite after step {self.state.global_step}: lower the learning rate"
             )
         super().log(logs, *args, **kwargs)
-
-    # -- checkpoints ----------------------------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         self.model.save_pretrained(output_dir or self.args.output_dir)

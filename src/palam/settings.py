@@ -62,7 +62,7 @@ class TrainSettings:
 
     init: str = option("solve", "Start of the mapper: solve (closed form, from text alone) or random (the paper).")
     solve_text: Path | None = option(None, "Solve from this text, a text a line; not set is the training inputs.")
-    epochs: float = option(2.0, "Passes over the training data.")
+    epochs: float = option(3.0, "Passes over the training data.")
     max_steps: int = option(-1, "Stop after so many steps; -1 is no limit.")
     lr: float = option(1e-3, "Learning rate of the mapper and the boundary.")
     mixing_lr: float | None = option(None, "Learning rate of the fusion's own weights; not set is the fusion's own.")
