@@ -196,7 +196,7 @@ def test_progress_has_loss_speed_and_time_left(settings, bases, tmp_path):
     console = Console(file=written, force_terminal=True, width=160, color_system=None)
     train(settings(max_length=9), tmp_path / "out", bases=bases, console=console)
     text = written.getvalue()
-    assert "12/12" in text
+    assert "18/18" in text
     for form in (
         r"loss \d+\.\d{3}",
         r"dev \d+\.\d{3}",

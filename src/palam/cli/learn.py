@@ -21,7 +21,7 @@ def train_command(
 ) -> None:
     """Train a bridge on English: on a task, on a file of your own, or on raw text.
 
-    A million parameters or so are trained; the encoder and the LLM stay as they are.
+    The bridge alone is trained; the encoder and the LLM stay as they are.
     """
     settings = TrainSettings(**options)
     from palam.training.run import train

@@ -111,7 +111,7 @@ def _table(found: Evaluation, model: PalamModel) -> Table:
     from palam.languages import name
 
     read = model.processor.stats  # empty if the LLM read the texts itself
-    table = Table(title=f"{found.task}, {found.split}", min_width=24)
+    table = Table(title=f"{found.task}, {found.split}", title_justify="left", caption_justify="left")
     table.add_column("language")
     for heading in ("n", "accuracy", "95 % interval", *(("cut", "unknown") if read else ())):
         table.add_column(heading, justify="right")
@@ -124,9 +124,7 @@ def _table(found: Evaluation, model: PalamModel) -> Table:
         table.add_section()
         table.add_row(f"mean of {len(results)}", "", f"{found.macro:.1%}")
     if read:
-        table.caption = (
-            f"cut: texts of more than {model.processor.max_length} tokens; unknown: tokens the encoder does not know"
-        )
+        table.caption = f"cut: at {model.processor.max_length} tokens\nunknown: to the encoder, of all tokens"
     return table
 
 
