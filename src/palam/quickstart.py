@@ -121,7 +121,7 @@ def _read(
     model: PalamModel, task: Task, split: str, rows: dict[str, list[Example]], console: Console, **options: Any
 ) -> Evaluation:
     who = "the LLM alone reads" if options.get("direct") else f"{model.config.fusion} reads"
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         item = bar.add_task(f"{who} {len(rows)} languages", total=sum(map(len, rows.values())))
         return evaluate(model, task, split, rows, progress=lambda n: bar.advance(item, n), **options)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
+from typer.main import get_command
 
 from palam.errors import PalamError
 
@@ -25,14 +26,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = app(args=given or ["--help"], standalone_mode=False)
+        command = get_command(app)
+        with command.make_context("palam", given or ["--help"]) as context:
+            command.invoke(context)  # not `main`, which would make an exit code of a Ctrl-C
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        return 0
     except PalamError as error:
         return _fail(str(error))
     except ClickException as error:
-        context = getattr(error, "ctx", None)
-        return _fail(error.format_message() + (f" (see {context.command_path} --help)" if context else ""))
+        where = getattr(error, "ctx", None)
+        return _fail(error.format_message() + (f" (see {where.command_path} --help)" if where else ""))
     except typer.Exit as stop:
         return int(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort) as stop:

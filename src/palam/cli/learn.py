@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from palam.cli.options import ConfigOption, options_of, quiet
+from palam.cli.output import check_place
 from palam.errors import PalamError
 from palam.settings import TrainSettings
 
@@ -24,6 +25,7 @@ def train_command(
     The bridge alone is trained; the encoder and the LLM stay as they are.
     """
     settings = TrainSettings(**options)
+    check_place(out)
     from palam.training.run import train
     from palam.training.trainer import NonFiniteLoss, newest_checkpoint
 
@@ -61,5 +63,6 @@ def quickstart_command(
     """
     from palam.quickstart import quickstart
 
+    check_place(out)
     quiet()
     quickstart(out, data=data, short=short, console=Console())

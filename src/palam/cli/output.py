@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,13 @@ def show(renderable: RenderableType) -> None:
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
 
 
+def check_place(path: Path) -> None:
+    """Refuse a file or folder that could not be written where it is, before any work is done for it."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise PalamError(f"{path} cannot be written: {there} is no folder that can be written to")
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears when all of it is written; a pipe or a device is written to directly."""
@@ -37,6 +45,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         with path.open("wb") as file:
             yield file
     else:
+        check_place(path)
         with writing(path) as file:
             yield file
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -208,7 +208,7 @@ def generate_command(
 
     The answer to one text is streamed as it comes; rows of a file come out, in input order, with their answers.
     """
-    from transformers import TextStreamer, set_seed
+    from transformers import set_seed
 
     from palam.reading import generate
     from palam.template import Template
@@ -228,8 +228,7 @@ def generate_command(
         set_seed(seed)
         if text is not None and out is None:
             (_, texts), *_ = _chunks(model, text, file, column)
-            streamer = TextStreamer(processor.llm_tokenizer, skip_special_tokens=True)
-            model.generate(**processor(texts, languages=[language]), streamer=streamer, **settings)
+            model.generate(**processor(texts, languages=[language]), streamer=_streamer(processor), **settings)
             return
         with _progress() as bar:
             item = bar.add_task("answering", total=None)
@@ -246,9 +245,25 @@ def generate_command(
                     write({**row, "answer": answer})
 
 
+def _streamer(processor: Any) -> Any:
+    """Prints an answer while it is made, without the space in front that an answer begins with."""
+    from transformers import TextStreamer
+
+    class Streamer(TextStreamer):
+        begun = False
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            text = text if self.begun else text.lstrip()
+            self.begun = self.begun or bool(text)
+            super().on_finalized_text(text, stream_end)
+
+    return Streamer(processor.llm_tokenizer, skip_special_tokens=True)
+
+
 def _progress(wanted: bool = True) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not wanted)
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal))
 
 
 def _check_source(text: str | None, file: str | None) -> None:
@@ -278,25 +293,24 @@ def _chunks(
     The form that the bridge's task gives a text is applied where its columns are known: not to one `--text` or one
     `--column` of a task whose text has several.
     """
-    from palam.tasks import read_rows
+    from palam.tasks.rows import numbered_rows, text_of
     from palam.tasks.task import slots
 
     form = str(model.config.task["text"]) if model.config.task else "{text}"
-    several = sorted(slots(form) - {"text"})
+    names = sorted(slots(form))
+    several = names != ["text"]
     if text is not None:
         yield [{"text": text}], [text if several else form.format(text=text)]
         return
-    source: Iterable[dict[str, Any]] = read_rows(str(file), column=column or (several[0] if several else None))
-    rows = enumerate(source, start=1)
+    columns = [column] if column else names
+    hint = "" if column else "; name one with --column"
+    numbered = numbered_rows(str(file), column=columns[0] if column or several else None)
     count = 0
-    while chunk := list(islice(rows, CHUNK)):
-        texts = []
-        for count, row in chunk:
-            fields = {"text": row[column or "text"]} if column or not several else row
-            for name in several if not column else ():
-                if not isinstance(row.get(name), str):
-                    raise PalamError(f"{file}, row {count}: no text in column {name!r}; or name one with --column")
-            texts.append(fields["text"] if column and several else form.format_map(fields))
+    while chunk := list(islice(numbered, CHUNK)):
+        count += len(chunk)
+        found = [[text_of(row, name, where, hint=hint) for name in columns] for where, row in chunk]
+        whole = column is not None and several
+        texts = [one[0] if whole else form.format(**dict(zip(names, one, strict=True))) for one in found]
         yield [row for _, row in chunk], texts
     if not count:
         raise PalamError(f"{file if file != '-' else 'standard input'} is empty")

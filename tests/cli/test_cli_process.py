@@ -1,0 +1,84 @@
+"""The command as a process of its own: Ctrl-C, a closed pipe, standard input."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "from palam.cli import main; main()"]
+
+
+@pytest.fixture
+def start(tmp_path):
+    """`start("train", ...)`: the command's process."""
+    made = []
+
+    def call(*arguments):
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment, text=True, **pipes)
+        made.append(process)
+        return process
+
+    yield call
+    for process in made:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            pipe.close()
+
+
+@pytest.fixture
+def training(data, base_options, tmp_path):
+    options = ("--batch-size", 4, "--epochs", 40, "--patience", 0, "--out", tmp_path / "out")
+    return ("train", "--task", "sib200", "--data", data, *base_options, *options)
+
+
+def wait_for(process, folder, pattern):
+    end = time.monotonic() + 60
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_ctrl_c_says_how_to_go_on_and_resuming_does(start, training, palam, tmp_path):
+    process = start(*training)
+    wait_for(process, tmp_path, "out.partial/checkpoint-*/trainer_state.json")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "palam: stopped; to go on, give the same command with --resume"
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+    assert palam(*training, "--resume").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_ctrl_c_before_the_first_checkpoint_leaves_nothing(start, training, tmp_path):
+    process = start(*training, "--eval-steps", 100_000)
+    wait_for(process, tmp_path, "out.partial/log.jsonl")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "palam: stopped"
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_pipe_is_no_error(start, trained):
+    process = start("classify", trained, "--file", "-", "--device", "cpu", "--dtype", "fp32")
+    process.stdin.write("a text\n" * 3000)
+    process.stdin.close()
+    assert '"prediction"' in process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 0
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(start, trained):
+    out, err = start("classify", trained, "--file", "nowhere.txt").communicate(timeout=60)
+    assert (out, err) == ("", "palam: error: No such file or directory: nowhere.txt\n")
