@@ -74,9 +74,9 @@ def quickstart(out: Path, *, data: Path | None = None, short: bool = False, cons
         for fusion, bridge in bridges.items():
             start = time.time()
             console.print(f"\n[bold]{_what(fusion)}[/]: training on English", highlight=False)
-            settings = TrainSettings(
-                task=task.name, data=data, fusion=fusion, dtype=dtype_name(dtype), epochs=SHORT_EPOCHS if short else 2.0
-            )
+            settings = TrainSettings(task=task.name, data=data, fusion=fusion, dtype=dtype_name(dtype))
+            if short:
+                settings.epochs = SHORT_EPOCHS
             model = train(settings, aside / bridge, bases=bases, console=console)
             if fusion == BASELINE:
                 found[ALONE] = _read(model, task, split, rows, console, direct=True)

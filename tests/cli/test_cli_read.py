@@ -90,6 +90,22 @@ def test_evaluate_by_generation_and_by_the_llm_alone(palam, trained, data, tmp_p
     assert (tmp_path / "bridge").read_text() != (tmp_path / "direct").read_text()
 
 
+def test_a_labelled_file_of_ones_own_is_measured_like_a_task(palam, trained, data, tmp_path):
+    rows = [json.loads(line) for line in (data / "sib200" / "dev.sin_Sinh.jsonl").read_text().splitlines()]
+    with (tmp_path / "own.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerows([("sentence", "topic"), *((row["text"], row["label"]) for row in rows)])
+    own = ("--file", tmp_path / "own.csv", "--text-column", "sentence", "--label-column", "topic")
+    result = palam("evaluate", trained, *own, "--languages", "sin_Sinh", "--predictions", tmp_path / "own.jsonl", *CPU)
+    assert result.code == 0
+    task = ("--task", "sib200", "--data", data, "--languages", "si", "--predictions", tmp_path / "task.jsonl")
+    assert palam("evaluate", trained, *task, *CPU).code == 0
+    assert (tmp_path / "own.jsonl").read_text() == (tmp_path / "task.jsonl").read_text()
+    refused = palam("evaluate", trained, *own, *CPU)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--languages si" in refused.err
+
+
 def test_cut_texts_and_unknown_tokens_are_told(palam, data, base_options, tmp_path):
     common = ("--task", "sib200", "--data", data, "--batch-size", 4, "--max-steps", 1, "--max-length", 8)
     assert palam("train", *common, "--out", tmp_path / "short", *base_options).code == 0

@@ -58,6 +58,10 @@ FileOption = Annotated[
 ColumnOption = Annotated[
     str | None, typer.Option(help="The column that holds the text; not set is text, or the columns of the task.")
 ]
+TextColumnOption = Annotated[
+    str | None, typer.Option(help="The file's text column, or a template over several; not set is as trained.")
+]
+LabelColumnOption = Annotated[str, typer.Option(help="The file's label column.")]
 OutOption = Annotated[Path | None, typer.Option(help="Where to write, as JSON lines; else standard output.")]
 
 

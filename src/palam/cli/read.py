@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,10 +25,12 @@ from palam.cli.options import (
     DtypeOption,
     EncoderOption,
     FileOption,
+    LabelColumnOption,
     LanguageOption,
     LLMOption,
     MismatchOption,
     OutOption,
+    TextColumnOption,
     TextOption,
     load,
 )
@@ -37,6 +40,7 @@ from palam.errors import PalamError
 if TYPE_CHECKING:
     from palam.model import PalamModel
     from palam.reading import Evaluation
+    from palam.tasks import Example, Task
 
 CHUNK = 1024  # rows of a file in memory at a time
 Rows = list[dict[str, Any]]
@@ -44,7 +48,12 @@ Rows = list[dict[str, Any]]
 
 def evaluate_command(
     checkpoint: CheckpointArgument,
-    task: Annotated[str, typer.Option(help="Any task of the bridge's family; `palam info` lists the tasks.")],
+    task: Annotated[
+        str | None, typer.Option(help="Any task of the bridge's family; `palam info` lists the tasks.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="A labelled JSONL or CSV file of your own, not a task.")] = None,
+    text_column: TextColumnOption = None,
+    label_column: LabelColumnOption = "label",
     data: DataOption = None,
     split: Annotated[str, typer.Option(help="Split to read.")] = "dev",
     languages: Annotated[str | None, typer.Option(help="Codes, e.g. en,si,ta; not set is all there are.")] = None,
@@ -66,21 +75,27 @@ def evaluate_command(
     allow_mismatch: MismatchOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Measure a bridge on a task, in any of its languages."""
+    """Measure a bridge on a task in any of its languages, or on a file of your own."""
     from palam.reading import evaluate, load_languages
     from palam.reading.evaluate import METHODS
-    from palam.tasks import available, get_task
+    from palam.tasks import available, get_task, sample
 
     if method not in METHODS:
         raise PalamError(f"method is {method!r}; it must be one of: {', '.join(METHODS)}")
-    chosen = get_task(task)
-    if languages is None:
-        codes = available(chosen, data_dir=data).get(split, [])
+    if (task is None) == (file is None):
+        raise PalamError("give either --task or --file")
+    codes = [code.strip() for code in (languages or "").split(",") if code.strip()]
+    if task is not None:
+        chosen = get_task(task)
+        codes = codes if languages is not None else available(chosen, data_dir=data).get(split, [])
+        if not codes:
+            raise PalamError(f"{task} has no {split} split here; give --languages, --split or --data")
+        rows = load_languages(chosen, split, codes, data_dir=data, limit=limit, seed=seed)
+    elif len(codes) != 1:
+        raise PalamError("with --file, give the one language of its texts, e.g. --languages si")
     else:
-        codes = [code.strip() for code in languages.split(",") if code.strip()]
-    if not codes:
-        raise PalamError(f"{task} has no {split} split here; give --languages, --split or --data")
-    rows = load_languages(chosen, split, codes, data_dir=data, limit=limit, seed=seed)
+        chosen, examples = _own_task(checkpoint, file, text_column, label_column)
+        rows, split = {codes[0]: sample(examples, limit, seed)}, str(file)
     with contextlib.ExitStack() as files:  # opened now, so that a place that cannot be written to is told at once
         results = files.enter_context(opened(json_file)) if json_file else None
         write = files.enter_context(json_lines(predictions)) if predictions else None
@@ -104,6 +119,26 @@ def evaluate_command(
             for one in found.predictions:
                 write(one)
     show(_table(found, model))
+
+
+def _own_task(
+    checkpoint: str, file: Path | None, text_column: str | None, label_column: str
+) -> tuple[Task, list[Example]]:
+    """The rows of a user's file, with the labels and the form of the text that the bridge was trained with."""
+    from palam.bridge import load_bridge
+    from palam.tasks import task_from_file
+    from palam.tasks.task import slots
+
+    trained = load_bridge(checkpoint).config.task
+    if not trained:
+        raise PalamError("this bridge was not trained for a task; it has no labels to measure")
+    form = trained["text"]
+    column = text_column or ("text" if slots(form) == {"text"} else form)
+    task, examples = task_from_file(
+        str(file), text_column=column, label_column=label_column, labels=dict(trained["labels"])
+    )
+    form = form if slots(form) == set(task.fields) else task.text
+    return replace(task, name=trained["name"], family=trained["family"], text=form, paper_text=form), examples
 
 
 def _table(found: Evaluation, model: PalamModel) -> Table:

@@ -138,7 +138,10 @@ def task_from_file(
         paper_text=f"{text} Label: ",
         fields=tuple(columns),
     )
-    return task, _examples(task, rows, str(path), columns | {"label": label_column})
+    examples = _examples(task, rows, str(path), columns | {"label": label_column})
+    if len(task.labels) < 2:
+        raise PalamError(f"{path}: every row has the label {next(iter(task.labels))!r}; a task has two labels or more")
+    return task, examples
 
 
 def _folder(task: Task, data_dir: DataDir) -> Path | None:
