@@ -24,7 +24,16 @@ CHOICES: dict[str, Iterable[str]] = {
     "init": ("solve", "random"),
     "dtype": ("auto", *DTYPES),
 }
-LEAST = {"batch_size": 1, "accumulate": 1, "limit": 1, "eval_steps": 1, "lora_rank": 1, "rank": 1, "patience": 0}
+LEAST = {
+    "batch_size": 1,
+    "accumulate": 1,
+    "limit": 1,
+    "dev_limit": 1,
+    "eval_steps": 1,
+    "lora_rank": 1,
+    "rank": 1,
+    "patience": 0,
+}
 LEAST |= {"max_length": 8, "mixing_lr": 0, "weight_decay": 0}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
@@ -58,6 +67,7 @@ class TrainSettings:
     label_column: str = option("label", "The file's label column.")
     text: Path | None = option(None, "Raw English text, a text a line: train by prefix language modelling.")
     language: str | None = option(None, "Language of the training text; not set is English.")
+    dev_limit: int | None = option(1000, "Validate on at most so many rows, a seeded and label-stratified sample.")
     limit: int | None = option(None, "Train on so many rows, a seeded and label-stratified sample.")
 
     init: str = option("solve", "Start of the mapper: solve (closed form, from text alone) or random (the paper).")

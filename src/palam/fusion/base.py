@@ -1,5 +1,6 @@
 """What every fusion shares: the shape of its input and output, and per-layer normalisation."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from palam.errors import PalamError
 NORMALIZE = ("none", "layer")
 
 
-class Fusion(nn.Module):
+class Fusion(nn.Module, ABC):
     """Turns the encoder's L layers into one state per token.
 
     Args:
@@ -44,6 +45,7 @@ class Fusion(nn.Module):
             return F.layer_norm(state, (self.hidden_size,), eps=1e-5)
         return state
 
+    @abstractmethod
     def forward(self, states: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Fuse.
 
@@ -54,7 +56,6 @@ class Fusion(nn.Module):
             The fused states [..., output_size], and each token's layer weights [..., L] (None where a fusion
             has none).
         """
-        raise NotImplementedError
 
 
 def mix(states: Sequence[Tensor], weights: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def read_data(settings: TrainSettings) -> Data:
     task: Task | None = None
     if settings.text is not None:
         lines = _lines(settings.text)
-        held = max(1, len(lines) // 20)
+        held = max(1, min(len(lines) // 20, settings.dev_limit or len(lines)))
         train, dev, note = lines[:-held], lines[-held:], f"the last {held} of {len(lines)} lines"
         if settings.limit is not None and settings.limit < len(train):
             train = random.Random(settings.seed).sample(train, settings.limit)
@@ -77,6 +77,7 @@ def read_data(settings: TrainSettings) -> Data:
         train_rows, dev_rows, note = train_and_dev(task, data_dir=settings.data, seed=settings.seed, language=language)
     if not train_rows:
         raise PalamError("there is nothing to train on once validation rows are held out; give more rows")
+    dev_rows = sample(dev_rows, settings.dev_limit, settings.seed)
     return Data(task, sample(train_rows, settings.limit, settings.seed), dev_rows, language, note)
 
 
