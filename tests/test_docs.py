@@ -3,7 +3,10 @@
 Python blocks run page by page, in order, in an empty folder, with tiny models in place of the named ones.
 """
 
+import doctest
+import importlib
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -16,6 +19,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import palam
 from palam import starter
 from palam.cli.app import app
 from palam.fusion import FUSIONS, Fusion
@@ -233,3 +237,10 @@ def test_the_contributors_fusion_passes_the_tests(tmp_path):
     changed = ("src/palam/fusion", "tests/fusion")
     run("ruff", "check", "--no-cache", *changed)
     run("ruff", "format", "--no-cache", "--check", *changed)
+
+
+def test_the_examples_in_docstrings_are_right():
+    modules = [importlib.import_module(one.name) for one in pkgutil.walk_packages(palam.__path__, "palam.")]
+    results = [doctest.testmod(module) for module in modules]
+    assert sum(one.attempted for one in results) > 0
+    assert sum(one.failed for one in results) == 0
