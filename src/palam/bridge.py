@@ -17,22 +17,14 @@ from palam.mapper import MAPPERS
 
 
 def lookup(kind: str, name: str, registry: dict[str, Any]) -> Any:
-    """The registry's entry of that name.
-
-    Raises:
-        PalamError: there is none; the message lists those that exist.
-    """
+    """The registry's entry of that name; if there is none, a PalamError that lists those that exist."""
     if name not in registry:
         raise PalamError(f"{kind} {name!r} is not known; it must be one of: {', '.join(registry)}")
     return registry[name]
 
 
 def split_options(fusion: str, mapper: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sort keyword options into those of the named fusion and those of the named mapper.
-
-    Raises:
-        PalamError: neither takes an option of that name; the message lists those that they take.
-    """
+    """Sort options into those of the fusion and of the mapper; if neither takes one, a PalamError lists what they take."""
     accepted = []
     for kind, name, registry in (("fusion", fusion, FUSIONS), ("mapper", mapper, MAPPERS)):
         parameters = inspect.signature(lookup(kind, name, registry)).parameters.values()

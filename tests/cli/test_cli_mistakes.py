@@ -27,7 +27,6 @@ def reading(trained, data):
         (("train", "--task", "sib200"), "Missing option '--out'"),
         (("train", "--out", "x", "--batch_size", "3"), "No such option"),
         (("train", "--out", "x", "--epochs", "many"), "Invalid value for '--epochs'"),
-        (("evaluate", "x"), "give either --task or --file"),
         (("classify",), "Missing argument"),
         (("classify", "x", "--text", "a", "--batch-size", "0"), "Invalid value for '--batch-size'"),
         (("inspect", "x"), "Missing option '--text'"),

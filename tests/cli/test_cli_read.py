@@ -104,6 +104,7 @@ def test_a_labelled_file_of_ones_own_is_measured_like_a_task(palam, trained, dat
     refused = palam("evaluate", trained, *own, *CPU)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "--languages si" in refused.err
+    assert palam("evaluate", trained, *CPU).err == "palam: error: give either --task or --file\n"
 
 
 def test_cut_texts_and_unknown_tokens_are_told(palam, data, base_options, tmp_path):
