@@ -24,7 +24,7 @@ def lookup(kind: str, name: str, registry: dict[str, Any]) -> Any:
 
 
 def split_options(fusion: str, mapper: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sort options into those of the fusion and of the mapper; if neither takes one, a PalamError lists what they take."""
+    """Sort options into the fusion's and the mapper's; if neither takes one, a PalamError lists those that exist."""
     accepted = []
     for kind, name, registry in (("fusion", fusion, FUSIONS), ("mapper", mapper, MAPPERS)):
         parameters = inspect.signature(lookup(kind, name, registry)).parameters.values()
