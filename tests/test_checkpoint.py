@@ -1,6 +1,5 @@
 """A bridge's start, and its checkpoint: the bridge alone, bit for bit, there entirely or not at all."""
 
-import math
 import os
 import shutil
 import stat
@@ -86,20 +85,6 @@ def test_what_cannot_be_bridged(tiny_model, base_folder, tmp_path):
     assert "no such folder" in refusal(tiny_model, tmp_path / "nothing")
     assert "must be one of: last" in refusal(tiny_model, fusion="attention")
     assert "no option of" in refusal(tiny_model, fusion="last", rank=3)
-
-
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_layer_weights_of_a_text(tiny_model, fusion):
-    model = tiny_model("xlmr", fusion=fusion, normalize="layer").train()
-    tokens, weights, norms = model.layer_weights("I am going home.")
-    assert tokens[0] == "<s>"
-    assert tokens[-1] == "</s>"
-    assert weights.shape == norms.shape == (len(tokens), tiny.LAYERS)
-    torch.testing.assert_close(weights.sum(1), torch.ones(len(tokens)))
-    torch.testing.assert_close(norms, torch.full_like(norms, math.sqrt(32)), rtol=1e-3, atol=0)  # layer-normalised
-    if fusion == "last":
-        assert weights[:, -1].tolist() == [1] * len(tokens)
-    assert model.bridge.training
 
 
 # --------------------------------------------------------------------------- the checkpoint

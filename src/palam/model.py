@@ -7,11 +7,11 @@ bridge alone.
 import inspect
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,9 @@ from palam.files import replacing
 from palam.fingerprint import check, fingerprint
 from palam.processor import IGNORE, TEXT_SLOT, PalamProcessor
 from palam.template import Template
+
+if TYPE_CHECKING:
+    from palam.align import Solved
 
 DEFAULT_MAX_LENGTH = 256
 ADAPTER = "adapter"
@@ -173,6 +176,17 @@ class PalamModel(nn.Module):
         if (card := Path(path) / CARD).is_file() and not allow_mismatch:
             model.card = card.read_text(encoding="utf-8")
         return model
+
+    def align(self, texts: Sequence[str], languages: Sequence[str | None] | None = None, **options: Any) -> "Solved":
+        """Solve the bridge from English text in closed form, in place; with no training it can then be used.
+
+        Args:
+            texts, languages, **options: see [`palam.align.solve`]. A fusion's own weights are searched first.
+        """
+        from palam.align import Sample, batches, solve
+
+        sample = Sample.take(self, batches(self, texts, languages))
+        return solve(self, texts, languages, sample=sample, **options)
 
     def add_lora(self, rank: int = 8, alpha: int | None = None, target_modules: Any = "all-linear") -> None:
         """Put a trainable LoRA on the frozen LLM; it is saved beside the bridge as a PEFT adapter.
@@ -419,25 +433,6 @@ class PalamModel(nn.Module):
             return self.llm.generate(
                 inputs_embeds=joined.inputs_embeds, attention_mask=joined.attention_mask, **generate_kwargs
             )
-
-    @torch.no_grad()
-    def layer_weights(self, text: str, language: str | None = None) -> tuple[list[str], Tensor, Tensor]:
-        """How much each layer counts for each token of a text.
-
-        Returns:
-            The encoder's tokens, their layer weights [tokens, L] (one-hot on the last layer for `last`), and the norms
-            [tokens, L] of the states that were weighted; weight × norm is what a layer contributes.
-        """
-        batch = self.processor([text], languages=[language])
-        states = self.encode(batch["encoder_input_ids"], batch["encoder_attention_mask"])
-        with self.evaluating():
-            _, weights = self.bridge(states)
-        norms = torch.stack([self.bridge.fusion.prepare(state).float().norm(dim=-1) for state in states], -1)
-        if weights is None:
-            weights = torch.zeros_like(norms)
-            weights[:, -1] = 1
-        tokens = self.processor.encoder_tokenizer.convert_ids_to_tokens(batch["encoder_input_ids"][0].tolist())
-        return tokens, weights.float().cpu(), norms.cpu()
 
 
 def _load_bases(

@@ -37,6 +37,13 @@ LEAST = {
 LEAST |= {"max_length": 8, "mixing_lr": 0, "weight_decay": 0}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
+ALIGN = (
+    *("encoder", "llm", "encoder_revision", "llm_revision", "fusion", "mapper", "normalize", "rank", "faithful"),
+    *("mode", "prompt", "max_length", "task", "data", "file", "text_column", "label_column", "text", "language"),
+    *("limit", "seed", "device", "dtype"),
+)
+"""The settings that count where a bridge is solved and not trained."""
+
 
 def option(default: Any, text: str) -> Any:
     """A field with its help text."""

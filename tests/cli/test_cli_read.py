@@ -15,6 +15,7 @@ import tiny
 from palam import PalamModel
 from palam.cli import read
 from palam.reading import wilson
+from palam.report import layer_weights
 from palam.tasks import get_task
 
 LABELS = list(get_task("sib200").labels)
@@ -274,7 +275,7 @@ def test_inspect(palam, trained, tmp_path, suffix):
     result = palam("inspect", trained, "--text", "I am going home.", "--out", tmp_path / f"view{suffix}", *CPU)
     assert result.code == 0
     lines = result.out.splitlines()
-    tokens = PalamModel.from_pretrained(trained).layer_weights("I am going home.")[0]
+    tokens = layer_weights(PalamModel.from_pretrained(trained), "I am going home.")[0]
     assert [line.split()[0] for line in lines if line.split()[0] in tokens] == tokens
     assert result.err == f"written to {tmp_path / f'view{suffix}'}\n"
     start = {".png": b"\x89PNG", ".html": b"<!doctype html>", ".json": b'{"text"'}[suffix]

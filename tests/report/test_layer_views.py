@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import math
 import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import torch
 from rich.console import Console
 
 from palam.errors import PalamError
-from palam.report import LayerView, check_path, save, table
+from palam.fusion import FUSIONS
+from palam.report import LayerView, check_path, layer_weights, save, table
 
 HOSTILE = "<script>alert('x')</script> & [bold]$x^2$"
 
@@ -28,23 +30,35 @@ def printed(of):
     return capture.get().splitlines()
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_layer_weights_of_a_text(tiny_model, fusion):
+    model = tiny_model("xlmr", fusion=fusion, normalize="layer").train()
+    tokens, weights, norms = layer_weights(model, "I am going home.")
+    assert tokens[0] == "<s>"
+    assert tokens[-1] == "</s>"
+    assert weights.shape == norms.shape == (len(tokens), tiny.LAYERS)
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(tokens)))
+    torch.testing.assert_close(norms, torch.full_like(norms, math.sqrt(32)), rtol=1e-3, atol=0)  # layer-normalised
+    if fusion == "last":
+        assert weights[:, -1].tolist() == [1] * len(tokens)
+    assert model.bridge.training
+
+
 def test_of_reads_what_the_model_gives(tiny_model):
     model = tiny_model("bert", fusion="transformer_softmax")
-    tokens, weights, norms = model.layer_weights("The quick fox")
+    tokens, weights, norms = layer_weights(model, "The quick fox")
     found = LayerView.of(model, "The quick fox", "en")
     assert (found.text, found.tokens, found.language) == ("The quick fox", tokens, "en")
     assert torch.equal(found.weights, weights)
     assert torch.equal(found.norms, norms)
 
 
-def test_byte_level_tokens_are_shown_as_characters():
+def test_byte_level_tokens_are_shown_as_characters(monkeypatch):
     tokenizer = tiny.fast(tiny.byte_bpe(["<s>"], bos="<s>"), bos_token="<s>")
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("ම a")["input_ids"])
     ones = torch.ones(len(tokens), 2)
-    model = SimpleNamespace(
-        layer_weights=lambda text, language: (tokens, ones, ones),
-        processor=SimpleNamespace(encoder_tokenizer=tokenizer),
-    )
+    monkeypatch.setattr("palam.report.layers.layer_weights", lambda model, text, language: (tokens, ones, ones))
+    model = SimpleNamespace(processor=SimpleNamespace(encoder_tokenizer=tokenizer))
     assert tokens == ["<s>", "à¶¸", "Ġa"]
     assert LayerView.of(model, "ම a").tokens == ["<s>", "ම", "▁a"]
 

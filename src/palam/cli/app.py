@@ -2,7 +2,7 @@
 
 import typer
 
-from palam.cli.learn import quickstart_command, train_command
+from palam.cli.learn import align_command, quickstart_command, train_command
 from palam.cli.read import classify_command, evaluate_command, generate_command
 from palam.cli.show import info_command, inspect_command
 
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 app.command("quickstart", short_help="Try it: models, training, reading, report.")(quickstart_command)
 app.command("train", short_help="Train a bridge on English.")(train_command)
+app.command("align", short_help="Solve a bridge without training; compare layers and fusions.")(align_command)
 app.command("evaluate", short_help="Measure a bridge on a task, by language.")(evaluate_command)
 app.command("classify", short_help="Label texts.")(classify_command)
 app.command("generate", short_help="Let the LLM answer freely about texts.")(generate_command)

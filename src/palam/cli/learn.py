@@ -1,4 +1,4 @@
-"""`palam train` and `palam quickstart`."""
+"""`palam train`, `palam align` and `palam quickstart`."""
 
 import shlex
 from pathlib import Path
@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 
 from palam.cli.options import ConfigOption, options_of, quiet
-from palam.cli.output import check_place
+from palam.cli.output import check_place, show
 from palam.errors import PalamError
-from palam.settings import TrainSettings
+from palam.settings import ALIGN, TrainSettings
 
 
 @options_of(TrainSettings)
@@ -46,6 +46,33 @@ def train_command(
         typer.echo("next: " + shlex.join(["palam", "evaluate", str(out), "--task", settings.task, *data]), err=True)
     elif settings.file:
         typer.echo("next: " + shlex.join(["palam", "classify", str(out)]) + ' --text "..."', err=True)
+
+
+@options_of(TrainSettings, ALIGN)
+def align_command(
+    out: Annotated[
+        Path | None, typer.Option(help="The checkpoint's folder; not set only compares layers and fusions.")
+    ] = None,
+    config: ConfigOption = None,
+    **options: Any,
+) -> None:
+    """Solve a bridge from English text in closed form, with no training; compare the encoder's layers and fusions.
+
+    The text is that of a task, of a file of your own, or raw.
+    """
+    settings = TrainSettings(**options)
+    if out is not None:
+        check_place(out)
+    from palam.align.run import align
+    from palam.report import probe_table
+
+    quiet()
+    found = align(settings, out, console=Console(stderr=True))
+    show(probe_table(found["probe"]))
+    if out is not None:
+        solved = found["solved"]
+        shares = f"{solved['r2']:.1%} of the variance explained, {solved['nearest']:.1%} of the nearest tokens right"
+        typer.echo(f"{settings.fusion}, from {solved['tokens']} tokens: {shares}\nsaved to {out}", err=True)
 
 
 def quickstart_command(

@@ -6,7 +6,7 @@ torch and the models' code are imported where a command uses them: help and mist
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -65,11 +65,14 @@ LabelColumnOption = Annotated[str, typer.Option(help="The file's label column.")
 OutOption = Annotated[Path | None, typer.Option(help="Where to write, as JSON lines; else standard output.")]
 
 
-def options_of(settings: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def options_of(
+    settings: type[Any], names: Collection[str] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command an option per field of a settings class; the command receives them as keywords.
 
     Args:
         settings: a dataclass whose fields carry their help text in `metadata["help"]`.
+        names: of the fields to take; None is all.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,6 +90,7 @@ def options_of(settings: type[Any]) -> Callable[[Callable[..., Any]], Callable[.
                 annotation=Annotated[hints[one.name], typer.Option(help=one.metadata["help"])],
             )
             for one in fields(settings)
+            if names is None or one.name in names
         ]
         keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
         command.__signature__ = inspect.Signature([*keyword, *made])  # type: ignore[attr-defined]

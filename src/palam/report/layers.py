@@ -36,8 +36,8 @@ class LayerView:
 
     @classmethod
     def of(cls, model: PalamModel, text: str, language: str | None = None) -> "LayerView":
-        """Read a text with a model (see [`PalamModel.layer_weights`])."""
-        tokens, weights, norms = model.layer_weights(text, language)
+        """Read a text with a model (see [`layer_weights`])."""
+        tokens, weights, norms = layer_weights(model, text, language)
         tokenizer = model.processor.encoder_tokenizer
         if isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None), ByteLevel):
             tokens = [tokenizer.convert_tokens_to_string([token]).replace(" ", "▁") for token in tokens]
@@ -59,6 +59,26 @@ class LayerView:
         """From the JSON form."""
         weights, norms = (torch.tensor(data[key], dtype=torch.float32) for key in ("weights", "norms"))
         return cls(data["text"], data["tokens"], weights, norms, data.get("language"))
+
+
+@torch.no_grad()
+def layer_weights(model: PalamModel, text: str, language: str | None = None) -> tuple[list[str], Tensor, Tensor]:
+    """How much each layer counts for each token of a text.
+
+    Returns:
+        The encoder's tokens, their layer weights [tokens, L] (one-hot on the last layer for `last`), and the norms
+        [tokens, L] of the states that were weighted; weight × norm is what a layer contributes.
+    """
+    batch = model.processor([text], languages=[language])
+    states = model.encode(batch["encoder_input_ids"], batch["encoder_attention_mask"])
+    with model.evaluating():
+        _, weights = model.bridge(states)
+    norms = torch.stack([model.bridge.fusion.prepare(state).float().norm(dim=-1) for state in states], -1)
+    if weights is None:
+        weights = torch.zeros_like(norms)
+        weights[:, -1] = 1
+    tokens = model.processor.encoder_tokenizer.convert_ids_to_tokens(batch["encoder_input_ids"][0].tolist())
+    return tokens, weights.float().cpu(), norms.cpu()
 
 
 def language_tag(code: str | None) -> str | None:

@@ -9,6 +9,7 @@ from palam.tasks.loading import train_and_dev as train_and_dev
 from palam.tasks.registry import TASKS as TASKS
 from palam.tasks.registry import get_task as get_task
 from palam.tasks.rows import read_rows as read_rows
+from palam.tasks.rows import read_texts as read_texts
 from palam.tasks.task import Example as Example
 from palam.tasks.task import Hub as Hub
 from palam.tasks.task import Task as Task

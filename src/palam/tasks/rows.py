@@ -33,6 +33,11 @@ def read_rows(path: str | Path, *, column: str | None = None) -> Iterator[Row]:
         yield row
 
 
+def read_texts(path: str | Path) -> Iterator[str]:
+    """Stream the texts of a file, stripped, without empty ones; see `read_rows`."""
+    return filter(None, (row["text"].strip() for row in read_rows(path)))
+
+
 def numbered_rows(path: str | Path, *, column: str | None = None) -> Iterator[tuple[str, Row]]:
     """Stream `("file, line 3", row)` pairs; see `read_rows`."""
     source = "standard input" if str(path) == "-" else str(path)

@@ -27,7 +27,7 @@ from palam.fusion import FUSIONS
 from palam.model import MARKER, PalamModel
 from palam.reading import evaluate
 from palam.settings import TrainSettings
-from palam.tasks import Task, get_task, native_language, sample, task_from_file, train_and_dev
+from palam.tasks import Task, get_task, native_language, read_texts, sample, task_from_file, train_and_dev
 from palam.training.callbacks import JsonLog, ProgressBar
 from palam.training.data import AnswerDataset, PrefixDataset
 from palam.training.trainer import PalamTrainer, PalamTrainingArguments, newest_checkpoint
@@ -58,7 +58,9 @@ def read_data(settings: TrainSettings) -> Data:
     language = settings.language or "en"
     task: Task | None = None
     if settings.text is not None:
-        lines = _lines(settings.text)
+        lines = list(read_texts(settings.text))
+        if len(lines) < 2:
+            raise PalamError(f"{settings.text} holds fewer than two lines of text")
         held = max(1, min(len(lines) // 20, settings.dev_limit or len(lines)))
         train, dev, note = lines[:-held], lines[-held:], f"the last {held} of {len(lines)} lines"
         if settings.limit is not None and settings.limit < len(train):
@@ -154,7 +156,9 @@ def train(
         facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
     elif settings.init == "solve":
         with console.status("solving the start"):
-            texts = _lines(settings.solve_text) if settings.solve_text else data.texts(data.train, settings.mode)
+            texts = (
+                list(read_texts(settings.solve_text)) if settings.solve_text else data.texts(data.train, settings.mode)
+            )
             solved = solve(model, texts, [data.language] * len(texts))
         facts["solved"] = vars(solved)
         console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
@@ -252,14 +256,3 @@ def _arguments(settings: TrainSettings, rows: int, device: str, work: Path) -> P
     given |= {"use_cpu": device == "cpu", "dataloader_pin_memory": device == "cuda", "remove_unused_columns": False}
     given |= {"prediction_loss_only": True, "restore_callback_states_from_checkpoint": True}
     return PalamTrainingArguments(output_dir=str(work), **given)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PalamError(f"{path} cannot be read as UTF-8 text: {error}") from None
-    texts = [line.strip() for line in lines if line.strip()]
-    if len(texts) < 2:
-        raise PalamError(f"{path} holds fewer than two lines of text")
-    return texts
