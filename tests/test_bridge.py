@@ -7,7 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from palam import PalamBridge, PalamConfig, PalamError, PalamProcessor, Template
-from palam.bridge import load_bridge, split_options
+from palam.bridge import load_bridge
+from palam.configuration import split_options
 from palam.fusion import FUSIONS
 from palam.mapper import MAPPERS
 

@@ -1,6 +1,5 @@
 """The bridge: fusion, mapper and boundary. It is all that is trained and all that a checkpoint holds."""
 
-import inspect
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -9,32 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from palam.configuration import PalamConfig
+from palam.configuration import PalamConfig, lookup
 from palam.encoder import load_config, readable_errors
 from palam.errors import PalamError
 from palam.fusion import FUSIONS
 from palam.mapper import MAPPERS
-
-
-def lookup(kind: str, name: str, registry: dict[str, Any]) -> Any:
-    """The registry's entry of that name; if there is none, a PalamError that lists those that exist."""
-    if name not in registry:
-        raise PalamError(f"{kind} {name!r} is not known; it must be one of: {', '.join(registry)}")
-    return registry[name]
-
-
-def split_options(fusion: str, mapper: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sort options into the fusion's and the mapper's; if neither takes one, a PalamError lists those that exist."""
-    accepted = []
-    for kind, name, registry in (("fusion", fusion, FUSIONS), ("mapper", mapper, MAPPERS)):
-        parameters = inspect.signature(lookup(kind, name, registry)).parameters.values()
-        accepted.append({p.name for p in parameters if p.default is not inspect.Parameter.empty})
-    unknown = sorted(set(options) - accepted[0] - accepted[1])
-    if unknown:
-        known = ", ".join(sorted(accepted[0] | accepted[1])) or "none"
-        raise PalamError(f"{unknown[0]!r} is no option of {fusion} and {mapper}; their options are: {known}")
-    of_fusion = {key: value for key, value in options.items() if key in accepted[0]}
-    return of_fusion, {key: value for key, value in options.items() if key not in accepted[0]}
 
 
 class PalamBridge(PreTrainedModel):  # type: ignore[no-untyped-call]

@@ -1,8 +1,13 @@
 """What a bridge is: its bases, its shapes, its fusion and mapper. Saved as `config.json`."""
 
+import inspect
 from typing import Any
 
 from transformers import PreTrainedConfig
+
+from palam.errors import PalamError
+from palam.fusion import FUSIONS
+from palam.mapper import MAPPERS
 
 
 class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
@@ -60,3 +65,24 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self.adapter = adapter
         self.task = task
         super().__init__(**kwargs)
+
+
+def lookup(kind: str, name: str, registry: dict[str, Any]) -> Any:
+    """The registry's entry of that name; if there is none, a PalamError that lists those that exist."""
+    if name not in registry:
+        raise PalamError(f"{kind} {name!r} is not known; it must be one of: {', '.join(registry)}")
+    return registry[name]
+
+
+def split_options(fusion: str, mapper: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sort options into the fusion's and the mapper's; if neither takes one, a PalamError lists those that exist."""
+    accepted = []
+    for kind, name, registry in (("fusion", fusion, FUSIONS), ("mapper", mapper, MAPPERS)):
+        parameters = inspect.signature(lookup(kind, name, registry)).parameters.values()
+        accepted.append({p.name for p in parameters if p.default is not inspect.Parameter.empty})
+    unknown = sorted(set(options) - accepted[0] - accepted[1])
+    if unknown:
+        known = ", ".join(sorted(accepted[0] | accepted[1])) or "none"
+        raise PalamError(f"{unknown[0]!r} is no option of {fusion} and {mapper}; their options are: {known}")
+    of_fusion = {key: value for key, value in options.items() if key in accepted[0]}
+    return of_fusion, {key: value for key, value in options.items() if key not in accepted[0]}

@@ -22,9 +22,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from palam import encoder as encoders
 from palam import llm as llms
-from palam.bridge import PalamBridge, load_bridge, split_options
+from palam.bridge import PalamBridge, load_bridge
 from palam.card import CARD, model_card
-from palam.configuration import PalamConfig
+from palam.configuration import PalamConfig, split_options
 from palam.errors import PalamError
 from palam.files import replacing
 from palam.fingerprint import check, fingerprint

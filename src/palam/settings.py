@@ -73,6 +73,7 @@ class TrainSettings:
     text_column: str = option("text", "The file's text column, or a template over several: 'Q: {q} A: {a}'.")
     label_column: str = option("label", "The file's label column.")
     text: Path | None = option(None, "Raw English text, a text a line: train by prefix language modelling.")
+    distill: bool = option(False, "With raw text: learn to continue it as the LLM does when it reads the text itself.")
     language: str | None = option(None, "Language of the training text; not set is English.")
     dev_limit: int | None = option(1000, "Validate on at most so many rows, a seeded and label-stratified sample.")
     limit: int | None = option(None, "Train on so many rows, a seeded and label-stratified sample.")
@@ -117,6 +118,8 @@ class TrainSettings:
             raise PalamError(f"warmup is {self.warmup}; it must be from 0 to below 1")
         if sum(source is not None for source in (self.task, self.file, self.text)) != 1:
             raise PalamError("give exactly one of --task, --file and --text to train on")
+        if self.distill and self.text is None:
+            raise PalamError("distill needs raw text to learn from; give --text")
 
     def to_yaml(self) -> str:
         """The settings as YAML."""

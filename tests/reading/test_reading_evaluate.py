@@ -49,11 +49,7 @@ def test_any_task_of_the_family_in_the_form_that_scripts_read(tiny_model, data_f
     rows = load_languages(task, "validation", ["eng_Latn", "sw", "en"], data_dir=data_folder)
     assert list(rows) == ["en", "sw"]
     model = trained_on(tiny_model(mode="prompt", prompt=task.prompt), "lingnli")
-    seen = []
-    evaluation = evaluate(
-        model, task, "dev", rows, name="mine", batch_size=5, on_language=lambda code, _: seen.append(code)
-    )
-    assert seen == ["en", "sw"]
+    evaluation = evaluate(model, task, "dev", rows, name="mine", batch_size=5)
     expected = {}
     for code, examples in rows.items():
         texts = [f"Premise: {e.fields['premise']} Hypothesis: {e.fields['hypothesis']}" for e in examples]

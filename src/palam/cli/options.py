@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+from palam.settings import option
 
 if TYPE_CHECKING:
     from palam.model import PalamModel
@@ -40,17 +42,7 @@ CheckpointArgument = Annotated[str, typer.Argument(help="A bridge: folder or hub
 DataOption = Annotated[
     Path | None, typer.Option(help="Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub.")
 ]
-LanguageOption = Annotated[
-    str | None, typer.Option(help="Language of the texts, e.g. si or sin_Sinh; NLLB-style encoders need it.")
-]
-EncoderOption = Annotated[str | None, typer.Option(help="Where the encoder is, if not where the checkpoint says.")]
-LLMOption = Annotated[str | None, typer.Option(help="Where the LLM is, if not where the checkpoint says.")]
-DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, mps.")]
-DtypeOption = Annotated[str, typer.Option(help="Dtype of the base models: auto (measured), fp32, bf16, fp16.")]
 BatchOption = Annotated[int, typer.Option(help="Texts at a time.", min=1)]
-MismatchOption = Annotated[
-    bool, typer.Option("--allow-mismatch", help="Accept other base models than the bridge was trained with.")
-]
 TextOption = Annotated[str | None, typer.Option(help="One text.")]
 FileOption = Annotated[
     str | None, typer.Option(help="Texts: JSONL, CSV, or plain text with one text a line; - is standard input.")
@@ -63,6 +55,18 @@ TextColumnOption = Annotated[
 ]
 LabelColumnOption = Annotated[str, typer.Option(help="The file's label column.")]
 OutOption = Annotated[Path | None, typer.Option(help="Where to write, as JSON lines; else standard output.")]
+
+
+@dataclass
+class Loading:
+    """How a checkpoint's model is loaded: options of every command that reads."""
+
+    language: str | None = option(None, "Language of the texts, e.g. si or sin_Sinh; NLLB-style encoders need it.")
+    encoder: str | None = option(None, "Where the encoder is, if not where the checkpoint says.")
+    llm: str | None = option(None, "Where the LLM is, if not where the checkpoint says.")
+    device: str = option("auto", "Device: auto, cpu, cuda, cuda:1, mps.")
+    dtype: str = option("auto", "Dtype of the base models: auto (measured), fp32, bf16, fp16.")
+    allow_mismatch: bool = option(False, "Accept other base models than the bridge was trained with.")
 
 
 def options_of(
@@ -110,21 +114,10 @@ def quiet() -> None:
     disable_progress_bars()
 
 
-def load(
-    checkpoint: str,
-    encoder: str | None,
-    llm: str | None,
-    device: str,
-    dtype: str,
-    *,
-    language: str | None = None,
-    allow_mismatch: bool = False,
-) -> PalamModel:
-    """The checkpoint's model, in evaluation, where and how the options say.
+def load(checkpoint: str, **options: Any) -> PalamModel:
+    """The checkpoint's model, in evaluation, where and how the options (fields of [`Loading`]) say.
 
-    Args:
-        checkpoint, encoder, llm, device, dtype, allow_mismatch: as the options say.
-        language: refused if it is unknown; an encoder that must be told the language knows its own.
+    An unknown language is refused; an encoder that must be told the language knows its own.
     """
     from palam import languages
     from palam.device import pick_attention, pick_device, pick_dtype
@@ -132,15 +125,16 @@ def load(
     from palam.model import PalamModel
 
     quiet()
-    place = pick_device(device)
+    how = Loading(**options)
+    language, place = how.language, pick_device(how.device)
     model = PalamModel.from_pretrained(
         checkpoint,
-        encoder,
-        llm,
-        dtype=pick_dtype(dtype, place),
+        how.encoder,
+        how.llm,
+        dtype=pick_dtype(how.dtype, place),
         device=place,
         attention=pick_attention(place),
-        allow_mismatch=allow_mismatch,
+        allow_mismatch=how.allow_mismatch,
     )
     told = hasattr(model.processor.encoder_tokenizer, "src_lang")
     if language is not None and not told and languages.lookup(language) is None:

@@ -21,18 +21,14 @@ from palam.cli.options import (
     ColumnOption,
     ConfigOption,
     DataOption,
-    DeviceOption,
-    DtypeOption,
-    EncoderOption,
     FileOption,
     LabelColumnOption,
-    LanguageOption,
-    LLMOption,
-    MismatchOption,
+    Loading,
     OutOption,
     TextColumnOption,
     TextOption,
     load,
+    options_of,
 )
 from palam.cli.output import json_lines, opened, show
 from palam.errors import PalamError
@@ -46,6 +42,7 @@ CHUNK = 1024  # rows of a file in memory at a time
 Rows = list[dict[str, Any]]
 
 
+@options_of(Loading, {"encoder", "llm", "device", "dtype", "allow_mismatch"})
 def evaluate_command(
     checkpoint: CheckpointArgument,
     task: Annotated[
@@ -68,12 +65,8 @@ def evaluate_command(
     predictions: Annotated[Path | None, typer.Option(help="Write every prediction here, as JSON lines.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     batch_size: BatchOption = 32,
-    encoder: EncoderOption = None,
-    llm: LLMOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    allow_mismatch: MismatchOption = False,
     config: ConfigOption = None,
+    **loading: Any,
 ) -> None:
     """Measure a bridge on a task in any of its languages, or on a file of your own."""
     from palam.reading import evaluate, load_languages
@@ -99,7 +92,7 @@ def evaluate_command(
     with contextlib.ExitStack() as files:  # opened now, so that a place that cannot be written to is told at once
         results = files.enter_context(opened(json_file)) if json_file else None
         write = files.enter_context(json_lines(predictions)) if predictions else None
-        model = load(checkpoint, encoder, llm, device, dtype, allow_mismatch=allow_mismatch)
+        model = load(checkpoint, **loading)
         with _progress() as bar:
             item = bar.add_task("reading", total=sum(map(len, rows.values())))
             found = evaluate(
@@ -168,6 +161,7 @@ def _losses(model: PalamModel, code: str) -> list[str]:
     return [f"{stats[code].cut:,}", f"{stats[code].unknown_share:.2%}"] if code in stats else []
 
 
+@options_of(Loading)
 def classify_command(
     checkpoint: CheckpointArgument,
     text: TextOption = None,
@@ -177,14 +171,9 @@ def classify_command(
     ] = None,
     column: ColumnOption = None,
     out: OutOption = None,
-    language: LanguageOption = None,
     batch_size: BatchOption = 32,
-    encoder: EncoderOption = None,
-    llm: LLMOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    allow_mismatch: MismatchOption = False,
     config: ConfigOption = None,
+    **loading: Any,
 ) -> None:
     """Label texts.
 
@@ -195,7 +184,7 @@ def classify_command(
     _check_source(text, file)
     given = _given_labels(labels)
     with json_lines(out) as write:
-        model = load(checkpoint, encoder, llm, device, dtype, language=language, allow_mismatch=allow_mismatch)
+        model = load(checkpoint, **loading)
         words = given or dict((model.config.task or {}).get("labels", ()))
         if not words:
             raise PalamError("this bridge was not trained for a task; give --labels, e.g. --labels good,bad")
@@ -206,7 +195,7 @@ def classify_command(
                     model,
                     texts,
                     list(words.values()),
-                    [language] * len(texts),
+                    [loading["language"]] * len(texts),
                     batch_size=batch_size,
                     progress=lambda n: bar.advance(item, n),
                 )
@@ -215,6 +204,7 @@ def classify_command(
                     write({**row, "prediction": list(words)[best], "scores": shown})
 
 
+@options_of(Loading)
 def generate_command(
     checkpoint: CheckpointArgument,
     text: TextOption = None,
@@ -230,14 +220,9 @@ def generate_command(
     seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
     column: ColumnOption = None,
     out: OutOption = None,
-    language: LanguageOption = None,
     batch_size: BatchOption = 16,
-    encoder: EncoderOption = None,
-    llm: LLMOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    allow_mismatch: MismatchOption = False,
     config: ConfigOption = None,
+    **loading: Any,
 ) -> None:
     """Let the LLM answer freely about texts.
 
@@ -252,7 +237,7 @@ def generate_command(
     if mode == "paper" and prompt is not None:
         raise PalamError("the mode paper has no prompt; give --mode prompt or --mode chat")
     with json_lines(out) as write:
-        model = load(checkpoint, encoder, llm, device, dtype, language=language, allow_mismatch=allow_mismatch)
+        model = load(checkpoint, **loading)
         processor = model.processor
         if prompt is not None or mode is not None:
             trained = processor.template.mode
@@ -263,7 +248,9 @@ def generate_command(
         set_seed(seed)
         if text is not None and out is None:
             (_, texts), *_ = _chunks(model, text, file, column)
-            model.generate(**processor(texts, languages=[language]), streamer=_streamer(processor), **settings)
+            model.generate(
+                **processor(texts, languages=[loading["language"]]), streamer=_streamer(processor), **settings
+            )
             return
         with _progress() as bar:
             item = bar.add_task("answering", total=None)
@@ -271,7 +258,7 @@ def generate_command(
                 answers = generate(
                     model,
                     texts,
-                    [language] * len(texts),
+                    [loading["language"]] * len(texts),
                     batch_size=batch_size,
                     progress=lambda n: bar.advance(item, n),
                     **settings,

@@ -7,40 +7,26 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from palam.cli.options import (
-    CheckpointArgument,
-    DeviceOption,
-    DtypeOption,
-    EncoderOption,
-    LanguageOption,
-    LLMOption,
-    MismatchOption,
-    load,
-    quiet,
-)
+from palam.cli.options import CheckpointArgument, Loading, load, options_of, quiet
 from palam.cli.output import show
 
 
+@options_of(Loading)
 def inspect_command(
     checkpoint: CheckpointArgument,
     text: Annotated[str, typer.Option(help="The text to look at.")],
     out: Annotated[
         Path | None, typer.Option(help="Write it too: as a picture (.png), a page (.html) or data (.json).")
     ] = None,
-    language: LanguageOption = None,
-    encoder: EncoderOption = None,
-    llm: LLMOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    allow_mismatch: MismatchOption = False,
+    **loading: Any,
 ) -> None:
     """Show how much each encoder layer counts for each token: by weight, and by weight × norm."""
     from palam import report
 
     if out is not None:
         report.check_path(out)
-    model = load(checkpoint, encoder, llm, device, dtype, language=language, allow_mismatch=allow_mismatch)
-    view = report.LayerView.of(model, text, language)
+    model = load(checkpoint, **loading)
+    view = report.LayerView.of(model, text, loading["language"])
     show(report.table(view))
     if out is not None:
         report.save(view, out)

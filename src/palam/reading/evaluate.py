@@ -137,7 +137,6 @@ def evaluate(
     examples: dict[str, list[Example]],
     *,
     name: str = "",
-    on_language: Callable[[str, Evaluation], Any] | None = None,
     **options: Any,
 ) -> Evaluation:
     """Accuracy on each language's examples.
@@ -147,7 +146,6 @@ def evaluate(
         split: recorded.
         examples: per language, as [`load_languages`] gives them.
         name: of the model, recorded.
-        on_language: called after each language.
         **options: of [`predict`].
 
     Raises:
@@ -163,6 +161,4 @@ def evaluate(
         found = predict(model, task, rows, language, **options)
         evaluation.correct[language] = [one["prediction"] == one["label"] for one in found]
         evaluation.predictions += [{"language": language, **one} for one in found]
-        if on_language:
-            on_language(language, evaluation)
     return evaluation

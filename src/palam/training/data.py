@@ -52,6 +52,7 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         seed: of the cuts.
         language: of the texts, for encoders that must be told.
         max_answer: most tokens that the LLM is to continue.
+        distill: give each row `teacher_ids` too, with the first part as the LLM's own tokens.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         language: str | None = None,
         max_answer: int = 128,
+        distill: bool = False,
     ) -> None:
         self.processor = processor
+        self.distill = distill
         self.texts = [text.strip() for text in texts if len(text.split()) > 1]
         self.lengths = [len(text) for text in self.texts]
         self.seed = seed
@@ -93,7 +96,7 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         tokenizer.truncation_side = side
         begin = [*processor.prefix_ids(), TEXT_SLOT]
         answers = [processor.continuation_ids(rest, self.max_answer) for _, rest in parts]
-        return [
+        rows = [
             {
                 "encoder_input_ids": read["input_ids"],
                 "input_ids": begin + answer,
@@ -102,6 +105,11 @@ class PrefixDataset(Dataset[dict[str, Any]]):
             }
             for index, read, answer in zip(indices, encoded, answers, strict=True)
         ]
+        if self.distill:
+            own = processor.features([first for first, _ in parts], direct=True)
+            for row, text, answer in zip(rows, own, answers, strict=True):
+                row["teacher_ids"] = text["input_ids"] + answer
+        return rows
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
@@ -116,8 +124,10 @@ class Collator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """One batch for [`PalamModel`]."""
         answers = max(sum(label != IGNORE for label in row["labels"]) for row in rows)
+        teacher = [{"input_ids": row["teacher_ids"]} for row in rows if "teacher_ids" in row]
         return {
             **self.processor.pad(rows),
+            **({"teacher": dict(self.processor.pad(teacher))} if teacher else {}),
             "logits_to_keep": answers + 1,
             "rows": [row["row"] for row in rows],
         }

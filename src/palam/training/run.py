@@ -232,7 +232,7 @@ def _dataset(settings: TrainSettings, data: Data, rows: list[Any], model: PalamM
     if data.task:
         answers = [data.task.labels[example.label] for example in rows]
         return AnswerDataset(model.processor, texts, answers, [data.language] * len(rows))
-    made = PrefixDataset(model.processor, texts, seed=settings.seed, language=data.language)
+    made = PrefixDataset(model.processor, texts, seed=settings.seed, language=data.language, distill=settings.distill)
     if not len(made):
         raise PalamError(f"{settings.text} has too few lines of two words or more to train on and to validate")
     return made

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
@@ -17,6 +18,7 @@ from transformers.trainer_utils import TrainOutput
 from palam.errors import PalamError
 from palam.files import replacing
 from palam.model import ADAPTER, PalamModel
+from palam.processor import IGNORE
 from palam.training.data import Collator, LengthGroupedSampler
 
 STATE = "trainer_state.json"
@@ -117,6 +119,23 @@ class PalamTrainer(Trainer):
                 f"{inputs['rows']}; nothing of this step was kept: look at these rows, or lower the learning rate"
             )
         return loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The library's; with a `teacher`, KL(the LLM reading the text itself ‖ through the bridge) per label."""
+        teacher = inputs.pop("teacher", None)
+        if teacher is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels, keep = inputs.pop("labels"), inputs["logits_to_keep"]
+        with torch.no_grad():
+            wanted = model(**teacher, logits_to_keep=keep).logits
+        output = model(**inputs)
+        at = labels[:, -keep:][:, 1:] != IGNORE
+        ours, theirs = (logits[:, :-1][at].float().log_softmax(-1) for logits in (output.logits, wanted))
+        total = F.kl_div(ours, theirs, log_target=True, reduction="sum")
+        loss = total / (at.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+        return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add real tokens per second since the last entry; stop at a validation loss that is not finite."""

@@ -1,0 +1,74 @@
+"""Learning from the LLM itself: KL between the LLM reading a text directly and reading it through the bridge."""
+
+import json
+
+import pytest
+import torch
+from ridge import TEXTS
+
+from palam import PalamError
+from palam.training import TrainSettings, train
+from palam.training.data import Collator, PrefixDataset
+from palam.training.trainer import PalamTrainer, PalamTrainingArguments
+
+
+@pytest.fixture
+def english(tmp_path):
+    path = tmp_path / "english.txt"
+    path.write_text("\n".join(TEXTS[:14] * 3) + "\n", encoding="utf-8")
+    return path
+
+
+def one_batch(model, rows=4):
+    data = PrefixDataset(model.processor, TEXTS[:rows], distill=True)
+    return Collator(model.processor)(data.__getitems__(range(rows)))
+
+
+def test_the_loss_is_the_divergence_row_by_row(tiny_model, tmp_path):
+    model = tiny_model("xlmr", fusion="mean")
+    trainer = PalamTrainer(model, PalamTrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+    batch = one_batch(model)
+    found = trainer.compute_loss(model, {**batch, "teacher": dict(batch["teacher"])})
+    data, total, count = PrefixDataset(model.processor, TEXTS[:4]), 0.0, 0
+    for index in range(4):
+        first, rest = data.cut(index)
+        answer = model.processor.continuation_ids(rest, 128)
+        plain = model.processor.llm_tokenizer(first, add_special_tokens=False)["input_ids"]
+        teacher = torch.tensor([[*model.processor.prefix_ids(), *plain, *answer]])
+        theirs = model.llm(input_ids=teacher).logits[0, -len(answer) - 1 : -1].log_softmax(-1)
+        row = data[index]
+        ours = (
+            model(torch.tensor([row["encoder_input_ids"]]), None, torch.tensor([row["input_ids"]]))
+            .logits[0, -len(answer) - 1 : -1]
+            .log_softmax(-1)
+        )
+        total += (theirs.exp() * (theirs - ours)).sum().item()
+        count += len(answer)
+    assert found.item() == pytest.approx(total / count, rel=1e-4)
+    assert found.requires_grad
+
+
+def test_a_bridge_that_gives_the_llms_own_embeddings_has_no_loss(tiny_model, tmp_path, monkeypatch):
+    model = tiny_model("xlmr", fusion="mean")
+    batch = one_batch(model)
+    row = {name: batch["teacher"][name] for name in ("input_ids", "attention_mask")}
+    embedded = model.assemble(None, None, **row)
+    monkeypatch.setattr(model, "assemble", lambda *_, **__: embedded)
+    trainer = PalamTrainer(model, PalamTrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+    assert trainer.compute_loss(model, batch).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_distilling_lowers_the_divergence(base_folder, english, tmp_path):
+    settings = TrainSettings(
+        encoder=str(base_folder("xlmr")), llm=str(base_folder("llama")), text=english, distill=True,
+        init="random", epochs=8, batch_size=8, lr=1e-2, device="cpu", dtype="fp32",
+    )  # fmt: skip
+    train(settings, tmp_path / "bridge")
+    log = (tmp_path / "bridge" / "log.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["eval_loss"] for line in log if "eval_loss" in line]
+    assert losses[-1] < losses[0]
+
+
+def test_distilling_needs_raw_text():
+    with pytest.raises(PalamError, match="distill needs raw text to learn from; give --text"):
+        TrainSettings(task="demo", distill=True)
