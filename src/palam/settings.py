@@ -43,6 +43,11 @@ ALIGN = (
     *("limit", "seed", "device", "dtype"),
 )
 """The settings that count where a bridge is solved and not trained."""
+PLAN = (
+    *("encoder", "llm", "encoder_revision", "llm_revision", "fusion", "mapper", "normalize", "rank", "batch_size"),
+    *("epochs", "gradient_checkpointing", "device", "dtype"),
+)
+"""The settings that decide what a run needs."""
 
 
 def option(default: Any, text: str) -> Any:

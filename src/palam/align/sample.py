@@ -13,7 +13,7 @@ from palam.fusion import FUSIONS, Fusion
 from palam.model import PalamModel
 
 MOST_TOKENS, MOST_NUMBERS = 20_000, 2**28
-SEARCH_STEPS, SEARCH_RATE, SEARCH_TOKENS = 60, 0.05, 6000
+SEARCH_STEPS, SEARCH_TOKENS = 60, 6000
 
 
 @dataclass
@@ -120,7 +120,8 @@ def search(fusion: Fusion, sample: Sample, strength: float = STRENGTHS[3]) -> No
         return
     states, targets = [state[:SEARCH_TOKENS].float() for state in sample.fit.states], sample.fit.targets[:SEARCH_TOKENS]
     half = len(targets) // 2
-    optimizer = torch.optim.Adam(weights, lr=SEARCH_RATE if len(weights) == 1 else SEARCH_RATE / 50)
+    # A handful of scores must move far in few steps; the matrices of a small network must not.
+    optimizer = torch.optim.Adam(weights, lr=1e-3 if any(weight.ndim > 1 for weight in weights) else 0.05)
     for _ in range(SEARCH_STEPS):
         fused = fusion(states)[0]
         x, y = fused - fused[:half].mean(0), targets - targets[:half].mean(0)

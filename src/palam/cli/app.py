@@ -2,7 +2,7 @@
 
 import typer
 
-from palam.cli.learn import align_command, quickstart_command, train_command
+from palam.cli.learn import align_command, plan_command, quickstart_command, train_command
 from palam.cli.read import classify_command, evaluate_command, generate_command
 from palam.cli.show import info_command, inspect_command
 
@@ -16,6 +16,7 @@ app = typer.Typer(
 app.command("quickstart", short_help="Try it: models, training, reading, report.")(quickstart_command)
 app.command("train", short_help="Train a bridge on English.")(train_command)
 app.command("align", short_help="Solve a bridge without training; compare layers and fusions.")(align_command)
+app.command("plan", short_help="What a training run will need.")(plan_command)
 app.command("evaluate", short_help="Measure a bridge on a task, by language.")(evaluate_command)
 app.command("classify", short_help="Label texts.")(classify_command)
 app.command("generate", short_help="Let the LLM answer freely about texts.")(generate_command)

@@ -1,4 +1,4 @@
-"""`palam train`, `palam align` and `palam quickstart`."""
+"""`palam train`, `palam align`, `palam plan` and `palam quickstart`."""
 
 import shlex
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from palam.cli.options import ConfigOption, options_of, quiet
 from palam.cli.output import check_place, show
 from palam.errors import PalamError
-from palam.settings import ALIGN, TrainSettings
+from palam.settings import ALIGN, PLAN, TrainSettings
 
 
 @options_of(TrainSettings)
@@ -73,6 +74,31 @@ def align_command(
         solved = found["solved"]
         shares = f"{solved['r2']:.1%} of the variance explained, {solved['nearest']:.1%} of the nearest tokens right"
         typer.echo(f"{settings.fusion}, from {solved['tokens']} tokens: {shares}\nsaved to {out}", err=True)
+
+
+@options_of(TrainSettings, PLAN)
+def plan_command(
+    rows: Annotated[int, typer.Option(help="Rows of the training data.", min=1)] = 10_000,
+    text_tokens: Annotated[int, typer.Option(help="Encoder tokens of a text.", min=1)] = 64,
+    prompt_tokens: Annotated[int, typer.Option(help="LLM tokens around the text.", min=0)] = 8,
+    answer_tokens: Annotated[int, typer.Option(help="LLM tokens of the answer, with its end.", min=1)] = 4,
+    tflops: Annotated[
+        float | None, typer.Option(help="The device's matrix rate in 10¹² operations a second; not set measures it.")
+    ] = None,
+    config: ConfigOption = None,
+    **options: Any,
+) -> None:
+    """Tell what a training run will need: memory, arithmetic, time. Loads no weights; of a model, only its config."""
+    from palam.plan import plan
+
+    quiet()
+    rate = None if tflops is None else tflops * 1e12
+    lengths = {"text_tokens": text_tokens, "prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+    found = plan(TrainSettings(task="demo", **options), rows=rows, rate=rate, **lengths)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in found.lines().items():
+        table.add_row(name, value)
+    show(table)
 
 
 def quickstart_command(
