@@ -1,6 +1,7 @@
 """Which device and which dtype, where the user does not say."""
 
-import time
+import timeit
+from functools import partial
 
 import torch
 
@@ -34,9 +35,8 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         PalamError: no dtype of that name.
     """
     if name == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-        return torch.bfloat16 if device.type == "cpu" and _bf16_pays() else torch.float32
+        faster = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and _bf16_pays()
+        return torch.bfloat16 if faster else torch.float32
     if name not in DTYPES:
         raise PalamError(f"dtype is {name!r}; it must be one of: auto, {', '.join(DTYPES)}")
     return DTYPES[name]
@@ -60,10 +60,5 @@ def _bf16_pays() -> bool:
     best = {}
     for dtype in (torch.float32, torch.bfloat16):
         left, right = torch.ones(256, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
-        times = []
-        for _ in range(8):
-            start = time.perf_counter()
-            torch.mm(left, right)
-            times.append(time.perf_counter() - start)
-        best[dtype] = min(times)
+        best[dtype] = min(timeit.repeat(partial(torch.mm, left, right), number=1, repeat=8))
     return best[torch.bfloat16] < 0.67 * best[torch.float32]

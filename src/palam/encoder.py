@@ -19,16 +19,11 @@ import torch
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForTextEncoding,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedModel
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
+from palam import starter
 from palam.errors import PalamError
 
 UNLIMITED = 10**9  # tokens: "no limit", for encoders with relative positions
@@ -37,13 +32,9 @@ LOADING_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, Att
 
 
 def load_encoder(
-    name_or_path: str,
-    *,
-    revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device | None = None,
-    attention: str | None = None,
-) -> PreTrainedModel:
+    name_or_path: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None, attention: str | None = None,
+) -> PreTrainedModel:  # fmt: skip
     """Load an encoder, without decoder, head or pooler; frozen, in eval mode.
 
     Args:
@@ -61,9 +52,7 @@ def load_encoder(
         cls, config, key_mapping = _encoder_part(config)
     # A pooler that cannot be left out may be missing: the hidden states do not depend on it.
     options: dict[str, Any] = {"unused": "pooler.", "config": config, "revision": revision, "dtype": dtype}
-    options["attn_implementation"] = attention
-    if key_mapping:
-        options["key_mapping"] = key_mapping
+    options |= {"attn_implementation": attention, "key_mapping": key_mapping or None}
     if "add_pooling_layer" in inspect.signature(cls.__init__).parameters:
         options["add_pooling_layer"] = False
     model: Any = load_weights(cls.from_pretrained, path, name_or_path, "encoder", **options)
@@ -105,9 +94,8 @@ def encode(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) ->
         PalamError is raised if it returns none.
     """
     options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-    options["output_hidden_states"] = True
     with torch.no_grad():
-        output = model(input_ids=input_ids, attention_mask=attention_mask, **options)
+        output = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **options)
     states = getattr(output, "hidden_states", None)
     if not states or len(states) < 2:
         raise PalamError(f"{type(model).__name__} returns no hidden states of its layers")
@@ -121,9 +109,8 @@ def encoder_shape(model: PreTrainedModel) -> tuple[int, int]:
         PalamError: it is no encoder that Palam can use: it fails on plain ids, gives no states or states of
             different shapes, or reads left to right (a decoder-only model).
     """
-    name = model.name_or_path or type(model).__name__
     ids = probe_ids(model)
-    with readable_errors(name, "encoder", "cannot be used as the encoder"):
+    with readable_errors(model.name_or_path or type(model).__name__, "encoder", "cannot be used as the encoder"):
         states = encode(model, ids, torch.ones_like(ids))
         shapes = {tuple(state.shape) for state in states}
         if len(shapes) > 1 or states[0].shape[:-1] != ids.shape:
@@ -138,16 +125,14 @@ def encoder_max_length(model: PreTrainedModel, tokenizer: Any) -> int:
 
     10**9 where neither sets one (T5's positions are relative).
     """
-    limits = [tokenizer.model_max_length, UNLIMITED]
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and re.search(r"(^|\.)(position_embeddings|embed_positions|wpe)$", name):
-            # RoBERTa counts positions from padding_idx + 1; BART's table has `offset` rows in front.
-            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(module.num_embeddings - skipped - int(getattr(module, "offset", 0)))
-            break
-    else:
-        limits.append(getattr(model.config, "max_position_embeddings", None) or UNLIMITED)
-    return int(min(limits))
+    places = r"(^|\.)(position_embeddings|embed_positions|wpe)$"
+    tables = [m for name, m in model.named_modules() if isinstance(m, nn.Embedding) and re.search(places, name)]
+    limit = getattr(model.config, "max_position_embeddings", None) or UNLIMITED
+    if tables:
+        # RoBERTa counts positions from padding_idx + 1; BART's table has `offset` rows in front.
+        skipped = 0 if tables[0].padding_idx is None else tables[0].padding_idx + 1
+        limit = tables[0].num_embeddings - skipped - int(getattr(tables[0], "offset", 0))
+    return int(min(tokenizer.model_max_length, limit, UNLIMITED))
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
@@ -160,9 +145,7 @@ def freeze(model: PreTrainedModel) -> PreTrainedModel:
 # --------------------------------------------------------------------------- shared with the LLM
 def load_config(name_or_path: str, role: str, revision: str | None) -> tuple[str, PreTrainedConfig]:
     """Where the model is (a folder or a hub id) and its config. Raises PalamError, as `load_encoder` does."""
-    from palam.starter import resolve
-
-    path = str(resolve(name_or_path))
+    path = starter.resolve(name_or_path)
     with readable_errors(name_or_path, role):
         return path, AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
 
@@ -186,14 +169,8 @@ def load_weights(
 
 
 def load_tokenizer(name_or_path: str, revision: str | None = None) -> Any:
-    """A base model's tokenizer.
-
-    Raises:
-        PalamError: there is none at that id or folder.
-    """
-    from palam.starter import resolve
-
-    path = resolve(name_or_path)
+    """A base model's tokenizer. Raises PalamError if there is none at that id or folder."""
+    path = starter.resolve(name_or_path)
     try:
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except Exception:  # a damaged file raises whatever its reader raises

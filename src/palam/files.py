@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -66,16 +66,17 @@ def replacing(folder: str | os.PathLike[str], *, marker: str | tuple[str, str]) 
     target = Path(folder).resolve()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        aside = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+        aside.mkdir()
     except OSError as error:
         raise PalamError(f"cannot write to {target.parent}: {error.strerror}") from None
     old = aside.with_name(aside.name + "-old")
     try:
-        aside.chmod(0o777 & ~_umask())
         yield aside
-        for path in aside.rglob("*"):  # some writers make private files; a checkpoint is to be shared
-            if path.is_file():
-                path.chmod(0o666 & ~_umask())
+        mask = os.umask(0)  # it can be read only by setting it
+        os.umask(mask)
+        for path in filter(Path.is_file, aside.rglob("*")):  # some writers' files are private; a checkpoint is shared
+            path.chmod(0o666 & ~mask)
         sync(aside)
         if target.exists():
             target.rename(old)
@@ -110,9 +111,3 @@ def writing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

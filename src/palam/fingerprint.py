@@ -26,11 +26,7 @@ def fingerprint(model: PreTrainedModel, tokenizer: Any = None) -> dict[str, Any]
         spread over the table, cast to bf16, so that a model loaded in bf16 has the fingerprint of the same in fp32.
     """
     config: Any = model.config.get_text_config()
-    shapes = {}
-    for name in SHAPES:
-        value = getattr(config, name, None)
-        if isinstance(value, int):
-            shapes[name] = value
+    shapes = {name: size for name in SHAPES if isinstance(size := getattr(config, name, None), int)}
     embeddings: Any = model.get_input_embeddings()
     table: Tensor = embeddings.weight.detach()
     rows = torch.arange(ROWS) * table.shape[0] // ROWS
@@ -39,11 +35,8 @@ def fingerprint(model: PreTrainedModel, tokenizer: Any = None) -> dict[str, Any]
     if tokenizer is not None:
         pairs = sorted(tokenizer.get_vocab().items(), key=lambda pair: (pair[1], pair[0]))
         vocabulary = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
-    return {
-        "shapes": shapes,
-        "vocabulary": vocabulary,
-        "embeddings": hashlib.sha256(picked.view(torch.uint8).numpy().tobytes()).hexdigest(),
-    }
+    digest = hashlib.sha256(picked.view(torch.uint8).numpy().tobytes()).hexdigest()
+    return {"shapes": shapes, "vocabulary": vocabulary, "embeddings": digest}
 
 
 def check(part: str, expected: dict[str, Any] | None, found: dict[str, Any], name: str) -> None:
@@ -60,17 +53,13 @@ def check(part: str, expected: dict[str, Any] | None, found: dict[str, Any], nam
     """
     if not expected:
         return
-    differing = []
-    for key, want in expected["shapes"].items():
-        have = found["shapes"].get(key, want)  # releases of transformers differ in the aliases they give a size
-        if want != have:
-            differing.append(f"{key} is {have}, not {want}")
+    # Releases of transformers differ in the aliases they give a size: one that is not found is not compared.
+    pairs = {key: (found["shapes"].get(key, want), want) for key, want in expected["shapes"].items()}
+    differing = [f"{key} is {have}, not {want}" for key, (have, want) in pairs.items() if have != want]
     if None not in (expected["vocabulary"], found["vocabulary"]) and expected["vocabulary"] != found["vocabulary"]:
         differing.append("another vocabulary")
     if expected["embeddings"] != found["embeddings"] and not differing:
         differing.append("other weights")
     if differing:
-        raise PalamError(
-            f"{name} is not the {part} that this bridge was trained with ({'; '.join(differing)}); "
-            f"give the right one, or --allow-mismatch to use it all the same"
-        )
+        what = f"{name} is not the {part} that this bridge was trained with ({'; '.join(differing)})"
+        raise PalamError(f"{what}; give the right one, or --allow-mismatch to use it all the same")

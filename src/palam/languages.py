@@ -64,5 +64,4 @@ def resolve(code: str, available: Sequence[str]) -> str | None:
 
 def name(code: str) -> str:
     """The language's English name; an unknown code names itself."""
-    language = lookup(code)
-    return language.name if language else code
+    return language.name if (language := lookup(code)) else code

@@ -13,30 +13,20 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from palam.encoder import freeze, load_config, load_weights, probe_ids, readable_errors
+from palam.encoder import freeze as freeze
+from palam.encoder import load_config, load_weights, probe_ids, readable_errors
 from palam.errors import PalamError
-
-__all__ = ["check_llm", "embedding_rms", "enable_checkpointing", "freeze", "keep_frozen", "load_llm"]
 
 
 def load_llm(
-    name_or_path: str,
-    *,
-    revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device | None = None,
-    device_map: Any = None,
-    attention: str | None = None,
-) -> PreTrainedModel:
+    name_or_path: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None, device_map: Any = None, attention: str | None = None,
+) -> PreTrainedModel:  # fmt: skip
     """Load a decoder-only language model; frozen, in eval mode.
 
     Args:
-        name_or_path: a folder, a hub id, or `starter:llm`. Only safetensors are read; no remote code.
-        revision: of the hub's repository; default its main branch.
-        dtype: of the weights.
-        device: where to put it; default the CPU.
+        name_or_path: a folder, a hub id, or `starter:llm`. This and the others are as in [`load_encoder`].
         device_map: as in transformers, to spread it over several devices; `device` is then not used.
-        attention: transformers' `attn_implementation`; default its own choice.
 
     Raises:
         PalamError: it cannot be found or read, a weight is missing, or it is not decoder-only.
@@ -44,9 +34,8 @@ def load_llm(
     path, config = load_config(name_or_path, "LLM", revision)
     if config.is_encoder_decoder:
         raise PalamError(f"LLM {name_or_path!r} is an encoder-decoder; Palam needs a decoder-only model")
-    options = {"config": config, "revision": revision, "dtype": dtype, "device_map": device_map}
-    options["attn_implementation"] = attention
-    model: Any = load_weights(AutoModelForCausalLM.from_pretrained, path, name_or_path, "LLM", **options)
+    options = {"revision": revision, "dtype": dtype, "device_map": device_map, "attn_implementation": attention}
+    model: Any = load_weights(AutoModelForCausalLM.from_pretrained, path, name_or_path, "LLM", config=config, **options)
     return freeze(model.to(device=device) if device is not None and device_map is None else model)
 
 
@@ -122,5 +111,4 @@ def keep_frozen(llm: PreTrainedModel, training: bool = True) -> None:
 
 
 def _checkpointed(llm: PreTrainedModel) -> list[GradientCheckpointingLayer]:
-    layers = (module for module in llm.modules() if isinstance(module, GradientCheckpointingLayer))
-    return [layer for layer in layers if layer.gradient_checkpointing]
+    return [m for m in llm.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]

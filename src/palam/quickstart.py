@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from palam.device import dtype_name, pick_attention, pick_device, pick_dtype
 from palam.encoder import load_encoder
@@ -73,7 +73,8 @@ def quickstart(out: Path, *, data: Path | None = None, short: bool = False, cons
         found: dict[str, Evaluation] = {}
         for fusion, bridge in bridges.items():
             start = time.time()
-            console.print(f"\n[bold]{_what(fusion)}[/]: training on English", highlight=False)
+            fused = "the encoder's last layer" if fusion == BASELINE else "all the encoder's layers"
+            console.print(f"\n[bold]{fusion} ({fused})[/]: training on English", highlight=False)
             settings = TrainSettings(task=task.name, data=data, fusion=fusion, dtype=dtype_name(dtype))
             if short:
                 settings.epochs = SHORT_EPOCHS
@@ -91,7 +92,7 @@ def quickstart(out: Path, *, data: Path | None = None, short: bool = False, cons
             "n_train": json.loads((aside / bridges[FUSED] / RESULTS).read_text(encoding="utf-8"))["rows"],
             "n_test": len(rows[ENGLISH]),
             "methods": [{"name": name, **evaluation.to_dict()} for name, evaluation in found.items()],
-            "languages": [_language(code) for code in codes],
+            "languages": [{"code": x.code, "name": x.name, "script": x.script} for x in map(lookup, codes) if x],
             "layers": [LayerView.of(model, task.render(rows[c][0]), c).to_dict() for c in SHOWN if c in rows],
             "examples": _examples(rows, found),
             "settings": {key: str(value) for key, value in asdict(settings).items() if value is not None},
@@ -106,15 +107,8 @@ def quickstart(out: Path, *, data: Path | None = None, short: bool = False, cons
         console.print("A demonstration on machine-written sentences, not a benchmark.")
     if short:
         console.print("A short run: hardly trained, on few sentences; without --short it takes some minutes.")
-    console.print(
-        f"\nreport: {out / REPORT}\ntry a sentence of your own:", highlight=False, markup=False, soft_wrap=True
-    )
-    console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+    console.out(f"\nreport: {out / REPORT}\ntry a sentence of your own:\n  {command}", highlight=False)
     return result
-
-
-def _what(fusion: str) -> str:
-    return f"{fusion} (the encoder's last layer)" if fusion == BASELINE else f"{fusion} (all the encoder's layers)"
 
 
 def _read(
@@ -126,11 +120,6 @@ def _read(
         return evaluate(model, task, split, rows, progress=lambda n: bar.advance(item, n), **options)
 
 
-def _language(code: str) -> dict[str, str]:
-    language = lookup(code)
-    return {"code": code, "name": language_name(code), "script": language.script if language else ""}
-
-
 def _examples(rows: dict[str, list[Example]], found: dict[str, Evaluation]) -> list[dict[str, Any]]:
     """Each language's first row, with its English and each method's answer."""
     answers = {
@@ -138,24 +127,18 @@ def _examples(rows: dict[str, list[Example]], found: dict[str, Evaluation]) -> l
         for name, evaluation in found.items()
     }
     english = {example.row: example.fields["text"] for example in rows[ENGLISH]}
-    return [
-        {
-            "language": code,
-            "text": examples[0].fields["text"],
-            "english": english.get(examples[0].row),
-            "label": examples[0].label,
-            "answers": {name: by_row[code, examples[0].row] for name, by_row in answers.items()},
-        }
-        for code, examples in rows.items()
-        if code != ENGLISH
-    ]
+    result = []
+    for code, (first, *_) in rows.items():
+        if code != ENGLISH:
+            said = {name: by_row[code, first.row] for name, by_row in answers.items()}
+            texts = {"text": first.fields["text"], "english": english.get(first.row)}
+            result.append({"language": code, **texts, "label": first.label, "answers": said})
+    return result
 
 
 def _table(found: dict[str, Evaluation], codes: list[str]) -> Table:
-    table = Table(title="topics answered rightly", title_justify="left")
-    table.add_column("language")
-    for name in found:
-        table.add_column(name, justify="right")
+    columns = [Column(name, justify="right") for name in found]
+    table = Table("language", *columns, title="topics answered rightly", title_justify="left")
     for code in codes:
         table.add_row(language_name(code), *(f"{one.accuracy(code):.0%}" for one in found.values()))
     table.add_section()

@@ -41,23 +41,53 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears when all of it is written; a pipe or a device is written to directly."""
     if path.is_dir():
         raise PalamError(f"{path} is a folder; give a file to write")
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            yield file
-    else:
+    special = path.exists() and not path.is_file()
+    if not special:
         check_place(path)
-        with writing(path) as file:
-            yield file
+    with path.open("wb") if special else writing(path) as file:
+        yield file
 
 
 @contextlib.contextmanager
 def json_lines(path: Path | None) -> Iterator[Write]:
     """Write rows as JSON lines to a file (see `opened`), or as they come to standard output."""
-    if path is None:
-        yield lambda row: (sys.stdout.buffer.write(_line(row)), sys.stdout.buffer.flush())
-    else:
-        with opened(path) as file:
-            yield lambda row: file.write(_line(row))
+    with contextlib.nullcontext(sys.stdout.buffer) if path is None else opened(path) as file:
+        yield lambda row: (file.write(_line(row)), file.flush())
+
+
+@contextlib.contextmanager
+def resumable(path: Path) -> Iterator[tuple[Write, int, dict[str, Any]]]:
+    """Rows into `<path>.partial`, which becomes the file at the end, and otherwise stays to be gone on with.
+
+    Yields:
+        What writes a row, how many rows were there already, and the last of them.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    for one in (path, partial):
+        check_place(one)
+        if one.exists() and not one.is_file():
+            raise PalamError(f"{one} is no file; --resume needs one")
+    rows, last = 0, b"{}"
+    with partial.open("ab+") as file:
+        file.seek(0)
+        for line in file:
+            if not line.endswith(b"\n"):  # the run was stopped while it was written
+                file.truncate(file.tell() - len(line))
+                break
+            rows, last = rows + 1, line
+
+        def write(row: dict[str, Any]) -> None:
+            file.write(_line(row))
+            file.flush()
+
+        try:
+            yield write, rows, json.loads(last)
+            os.fsync(file.fileno())
+        except BaseException:
+            if not file.tell():
+                partial.unlink()
+            raise
+    partial.replace(path)
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -1,83 +1,71 @@
 """`palam evaluate`, `palam classify` and `palam generate`."""
-
-from __future__ import annotations
+# ruff: noqa: B008 (an option with its default is typer's own form)
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.table import Column, Table
+from transformers import TextStreamer
+from typer import Option
 
-from palam.cli.options import (
-    BatchOption,
-    CheckpointArgument,
-    ColumnOption,
-    ConfigOption,
-    DataOption,
-    FileOption,
-    LabelColumnOption,
-    Loading,
-    OutOption,
-    TextColumnOption,
-    TextOption,
-    load,
-    options_of,
-)
-from palam.cli.output import json_lines, opened, show
+from palam.bridge import load_bridge
+from palam.cli.options import CheckpointArgument, ConfigOption, Loading, load, options_of
+from palam.cli.output import Write, json_lines, opened, resumable, show
 from palam.errors import PalamError
+from palam.languages import name as language_name
+from palam.model import PalamModel
+from palam.reading import Evaluation, evaluate, generate, label_scores, load_languages
+from palam.reading.evaluate import METHODS
+from palam.tasks import Example, Task, available, get_task, sample, task_from_file
+from palam.tasks.rows import numbered_rows, text_of
+from palam.tasks.task import slots
+from palam.template import Template
 
-if TYPE_CHECKING:
-    from palam.model import PalamModel
-    from palam.reading import Evaluation
-    from palam.tasks import Example, Task
-
+MADE = ("prediction", "scores", "answer")  # columns that the commands add
 CHUNK = 1024  # rows of a file in memory at a time
-Rows = list[dict[str, Any]]
+Chunk = tuple[list[dict[str, Any]], list[str]]
+TEXT = Option(None, help="One text.")
+FILE = Option(None, help="Texts: JSONL, CSV, or plain text with one text a line; - is standard input.")
+COLUMN = Option(None, help="The column that holds the text; not set is text, or the columns of the task.")
+TEXT_COLUMN = Option(None, help="The file's text column, or a template over several; not set is as trained.")
+DATA = Option(None, help="Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub.")
+OUT = Option(None, help="Where to write, as JSON lines; else standard output.")
+RESUME = Option(False, "--resume", help="Keep what is done in <out>.partial; given again, go on from there.")
 
 
 @options_of(Loading, {"encoder", "llm", "device", "dtype", "allow_mismatch"})
 def evaluate_command(
     checkpoint: CheckpointArgument,
-    task: Annotated[
-        str | None, typer.Option(help="Any task of the bridge's family; `palam info` lists the tasks.")
-    ] = None,
-    file: Annotated[Path | None, typer.Option(help="A labelled JSONL or CSV file of your own, not a task.")] = None,
-    text_column: TextColumnOption = None,
-    label_column: LabelColumnOption = "label",
-    data: DataOption = None,
-    split: Annotated[str, typer.Option(help="Split to read.")] = "dev",
-    languages: Annotated[str | None, typer.Option(help="Codes, e.g. en,si,ta; not set is all there are.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Rows per language, a seeded and label-stratified sample; not set is all.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="score (likeliest label) or generate (greedy, exact match).")] = "score",
-    direct: Annotated[
-        bool, typer.Option("--direct", help="The LLM reads the text itself, without the bridge.")
-    ] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Write every prediction here, as JSON lines.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
-    batch_size: BatchOption = 32,
+    task: str | None = Option(None, help="Any task of the bridge's family; `palam info` lists the tasks."),
+    file: Path | None = Option(None, help="A labelled JSONL or CSV file of your own, not a task."),
+    text_column: str | None = TEXT_COLUMN,
+    label_column: str = Option("label", help="The file's label column."),
+    data: Path | None = DATA,
+    split: str = Option("dev", help="Split to read."),
+    languages: str | None = Option(None, help="Codes, e.g. en,si,ta; not set is all there are."),
+    limit: int | None = Option(None, help="Rows per language, a seeded and label-stratified sample; not set is all."),
+    method: str = Option("score", help="score (likeliest label) or generate (greedy, exact match)."),
+    direct: bool = Option(False, "--direct", help="The LLM reads the text itself, without the bridge."),
+    json_file: Path | None = Option(None, "--json", help="Write the results here."),
+    predictions: Path | None = Option(None, help="Write every prediction here, as JSON lines."),
+    seed: int = Option(0, help="Seed of the sample."),
+    batch_size: int = Option(32, help="Texts at a time.", min=1),
     config: ConfigOption = None,
     **loading: Any,
 ) -> None:
     """Measure a bridge on a task in any of its languages, or on a file of your own."""
-    from palam.reading import evaluate, load_languages
-    from palam.reading.evaluate import METHODS
-    from palam.tasks import available, get_task, sample
-
     if method not in METHODS:
         raise PalamError(f"method is {method!r}; it must be one of: {', '.join(METHODS)}")
     if (task is None) == (file is None):
         raise PalamError("give either --task or --file")
-    codes = [code.strip() for code in (languages or "").split(",") if code.strip()]
+    codes = _listed(languages)
     if task is not None:
         chosen = get_task(task)
         codes = codes if languages is not None else available(chosen, data_dir=data).get(split, [])
@@ -93,19 +81,9 @@ def evaluate_command(
         results = files.enter_context(opened(json_file)) if json_file else None
         write = files.enter_context(json_lines(predictions)) if predictions else None
         model = load(checkpoint, **loading)
-        with _progress() as bar:
-            item = bar.add_task("reading", total=sum(map(len, rows.values())))
-            found = evaluate(
-                model,
-                chosen,
-                split,
-                rows,
-                name=checkpoint,
-                method=method,
-                direct=direct,
-                batch_size=batch_size,
-                progress=lambda n: bar.advance(item, n),
-            )
+        options: dict[str, Any] = {"method": method, "direct": direct, "batch_size": batch_size}
+        with _progress("reading", sum(map(len, rows.values()))) as progress:
+            found = evaluate(model, chosen, split, rows, name=checkpoint, progress=progress, **options)
         if results:
             results.write(json.dumps(found.to_dict(), indent=2).encode() + b"\n")
         if write:
@@ -114,40 +92,31 @@ def evaluate_command(
     show(_table(found, model))
 
 
-def _own_task(
-    checkpoint: str, file: Path | None, text_column: str | None, label_column: str
-) -> tuple[Task, list[Example]]:
+def _own_task(bridge: str, file: Path | None, column: str | None, label: str) -> tuple[Task, list[Example]]:
     """The rows of a user's file, with the labels and the form of the text that the bridge was trained with."""
-    from palam.bridge import load_bridge
-    from palam.tasks import task_from_file
-    from palam.tasks.task import slots
-
-    trained = load_bridge(checkpoint).config.task
+    trained = load_bridge(bridge).config.task
     if not trained:
         raise PalamError("this bridge was not trained for a task; it has no labels to measure")
     form = trained["text"]
-    column = text_column or ("text" if slots(form) == {"text"} else form)
-    task, examples = task_from_file(
-        str(file), text_column=column, label_column=label_column, labels=dict(trained["labels"])
-    )
+    column = column or ("text" if slots(form) == {"text"} else form)
+    task, examples = task_from_file(str(file), text_column=column, label_column=label, labels=dict(trained["labels"]))
     form = form if slots(form) == set(task.fields) else task.text
     return replace(task, name=trained["name"], family=trained["family"], text=form, paper_text=form), examples
 
 
 def _table(found: Evaluation, model: PalamModel) -> Table:
     """Accuracy by language; how many texts were cut, and the share of tokens that the encoder does not know."""
-    from palam.languages import name
-
     read = model.processor.stats  # empty if the LLM read the texts itself
-    table = Table(title=f"{found.task}, {found.split}", title_justify="left", caption_justify="left")
-    table.add_column("language")
-    for heading in ("n", "accuracy", "95 % interval", *(("cut", "unknown") if read else ())):
-        table.add_column(heading, justify="right")
+    columns = [Column(one, justify="right") for one in ("n", "accuracy", "95 % interval", "cut", "unknown")]
+    table = Table("language", *columns[: 5 if read else 3], title=f"{found.task}, {found.split}")
+    table.title_justify = table.caption_justify = "left"
     results = found.to_dict()["results"]
     for code, result in results.items():
         low, high = result["ci95"]
         cells = [f"{result['n']:,}", f"{result['accuracy']:.1%}", f"{low:.1%} to {high:.1%}"]
-        table.add_row(f"{name(code)} ({code})", *cells, *_losses(model, code))
+        if code in read:
+            cells += [f"{read[code].cut:,}", f"{read[code].unknown_share:.2%}"]
+        table.add_row(f"{language_name(code)} ({code})", *cells)
     if len(results) > 1:
         table.add_section()
         table.add_row(f"mean of {len(results)}", "", f"{found.macro:.1%}")
@@ -156,22 +125,16 @@ def _table(found: Evaluation, model: PalamModel) -> Table:
     return table
 
 
-def _losses(model: PalamModel, code: str) -> list[str]:
-    stats = model.processor.stats
-    return [f"{stats[code].cut:,}", f"{stats[code].unknown_share:.2%}"] if code in stats else []
-
-
 @options_of(Loading)
 def classify_command(
     checkpoint: CheckpointArgument,
-    text: TextOption = None,
-    file: FileOption = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Labels, e.g. good,bad; not set is those the bridge was trained on.")
-    ] = None,
-    column: ColumnOption = None,
-    out: OutOption = None,
-    batch_size: BatchOption = 32,
+    text: str | None = TEXT,
+    file: str | None = FILE,
+    labels: str | None = Option(None, help="Labels, e.g. good,bad; not set is those the bridge was trained on."),
+    column: str | None = COLUMN,
+    out: Path | None = OUT,
+    resume: bool = RESUME,
+    batch_size: int = Option(32, help="Texts at a time.", min=1),
     config: ConfigOption = None,
     **loading: Any,
 ) -> None:
@@ -179,26 +142,22 @@ def classify_command(
 
     Each row comes out, in input order, with its prediction and the log-probability of each label.
     """
-    from palam.reading import label_scores
-
     _check_source(text, file)
-    given = _given_labels(labels)
-    with json_lines(out) as write:
+    given = {label: label for label in _listed(labels)}  # each with its words, which are the same
+    if labels is not None and len(given) < 2:
+        raise PalamError(f"--labels {labels!r} holds fewer than two labels; give e.g. good,bad")
+    with _output(file, out, resume) as (write, done, last):
         model = load(checkpoint, **loading)
         words = given or dict((model.config.task or {}).get("labels", ()))
         if not words:
             raise PalamError("this bridge was not trained for a task; give --labels, e.g. --labels good,bad")
-        with _progress(text is None) as bar:
-            item = bar.add_task("reading", total=None)
-            for rows, texts in _chunks(model, text, file, column):
-                scores = label_scores(
-                    model,
-                    texts,
-                    list(words.values()),
-                    [loading["language"]] * len(texts),
-                    batch_size=batch_size,
-                    progress=lambda n: bar.advance(item, n),
-                )
+        if last and list(last.get("scores", ())) != list(words):
+            raise PalamError("what <out>.partial holds has other labels; delete it to start anew")
+        options: dict[str, Any] = {"labels": list(words.values()), "batch_size": batch_size}
+        with _progress("reading", wanted=text is None) as progress:
+            for rows, texts in _chunks(model, text, file, column, done, last):
+                languages = [loading["language"]] * len(texts)
+                scores = label_scores(model, texts, languages=languages, progress=progress, **options)
                 for row, best, values in zip(rows, scores.argmax(1).tolist(), scores.tolist(), strict=True):
                     shown = {key: round(value, 4) for key, value in zip(words, values, strict=True)}
                     write({**row, "prediction": list(words)[best], "scores": shown})
@@ -207,20 +166,17 @@ def classify_command(
 @options_of(Loading)
 def generate_command(
     checkpoint: CheckpointArgument,
-    text: TextOption = None,
-    file: FileOption = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="What to ask, with one {text} slot; not set is as the bridge was trained.")
-    ] = None,
-    mode: Annotated[
-        str | None, typer.Option(help="Around the text: paper, prompt or chat; not set is as trained.")
-    ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens to answer with.", min=1)] = 64,
-    temperature: Annotated[float, typer.Option(help="0 is greedy; above, the answer is drawn.", min=0)] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
-    column: ColumnOption = None,
-    out: OutOption = None,
-    batch_size: BatchOption = 16,
+    text: str | None = TEXT,
+    file: str | None = FILE,
+    prompt: str | None = Option(None, help="What to ask, with one {text} slot; not set is as the bridge was trained."),
+    mode: str | None = Option(None, help="Around the text: paper, prompt or chat; not set is as trained."),
+    max_new_tokens: int = Option(64, help="Most tokens to answer with.", min=1),
+    temperature: float = Option(0.0, help="0 is greedy; above, the answer is drawn.", min=0),
+    seed: int = Option(0, help="Seed of what is drawn."),
+    column: str | None = COLUMN,
+    out: Path | None = OUT,
+    resume: bool = RESUME,
+    batch_size: int = Option(16, help="Texts at a time.", min=1),
     config: ConfigOption = None,
     **loading: Any,
 ) -> None:
@@ -230,62 +186,51 @@ def generate_command(
     """
     from transformers import set_seed
 
-    from palam.reading import generate
-    from palam.template import Template
-
     _check_source(text, file)
     if mode == "paper" and prompt is not None:
         raise PalamError("the mode paper has no prompt; give --mode prompt or --mode chat")
-    with json_lines(out) as write:
+    with _output(file, out, resume) as (write, done, last):
         model = load(checkpoint, **loading)
         processor = model.processor
         if prompt is not None or mode is not None:
-            trained = processor.template.mode
-            mode = mode or (trained if trained != "paper" else "prompt")
+            mode = mode or processor.template.mode.replace("paper", "prompt")
             processor.template = Template.build(mode, prompt, processor.llm_tokenizer)
         settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
         settings |= {"temperature": temperature} if temperature else {}
         set_seed(seed)
         if text is not None and out is None:
             (_, texts), *_ = _chunks(model, text, file, column)
-            model.generate(
-                **processor(texts, languages=[loading["language"]]), streamer=_streamer(processor), **settings
-            )
+            inputs = processor(texts, languages=[loading["language"]])
+            streamer = _Streamer(processor.llm_tokenizer, skip_special_tokens=True)
+            model.generate(**inputs, streamer=streamer, **settings)
             return
-        with _progress() as bar:
-            item = bar.add_task("answering", total=None)
-            for rows, texts in _chunks(model, text, file, column):
-                answers = generate(
-                    model,
-                    texts,
-                    [loading["language"]] * len(texts),
-                    batch_size=batch_size,
-                    progress=lambda n: bar.advance(item, n),
-                    **settings,
-                )
+        with _progress("answering") as progress:
+            for rows, texts in _chunks(model, text, file, column, done, last):
+                languages = [loading["language"]] * len(texts)
+                answers = generate(model, texts, languages, batch_size=batch_size, progress=progress, **settings)
                 for row, answer in zip(rows, answers, strict=True):
                     write({**row, "answer": answer})
 
 
-def _streamer(processor: Any) -> Any:
+class _Streamer(TextStreamer):
     """Prints an answer while it is made, without the space in front that an answer begins with."""
-    from transformers import TextStreamer
 
-    class Streamer(TextStreamer):
-        begun = False
+    begun = False
 
-        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            text = text if self.begun else text.lstrip()
-            self.begun = self.begun or bool(text)
-            super().on_finalized_text(text, stream_end)
-
-    return Streamer(processor.llm_tokenizer, skip_special_tokens=True)
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        text = text if self.begun else text.lstrip()
+        self.begun = self.begun or bool(text)
+        super().on_finalized_text(text, stream_end)
 
 
-def _progress(wanted: bool = True) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+@contextlib.contextmanager
+def _progress(doing: str, total: int | None = None, wanted: bool = True) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, if that is a terminal; gives what advances it."""
     console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal))
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
+        item = bar.add_task(doing, total=total)
+        yield lambda n: bar.advance(item, n)
 
 
 def _check_source(text: str | None, file: str | None) -> None:
@@ -293,46 +238,51 @@ def _check_source(text: str | None, file: str | None) -> None:
     if (text is None) == (file is None):
         raise PalamError("give either --text or --file")
     if file not in (None, "-"):
-        with Path(str(file)).open("rb"):
-            pass
+        Path(str(file)).open("rb").close()
 
 
-def _given_labels(given: str | None) -> dict[str, str] | None:
-    """Each label with its words, which are the same."""
-    if given is None:
-        return None
-    names = dict.fromkeys(name.strip() for name in given.split(",") if name.strip())
-    if len(names) < 2:
-        raise PalamError(f"--labels {given!r} holds fewer than two labels; give e.g. good,bad")
-    return {name: name for name in names}
+@contextlib.contextmanager
+def _output(file: str | None, out: Path | None, resume: bool) -> Iterator[tuple[Write, int, dict[str, Any]]]:
+    """What writes a row; how many an interrupted run has written, and its last."""
+    if not resume:
+        with json_lines(out) as write:
+            yield write, 0, {}
+    elif file in (None, "-") or out is None:
+        raise PalamError("--resume needs --file and --out")
+    else:
+        with resumable(out) as found:
+            yield found
+
+
+def _listed(given: str | None) -> list[str]:
+    return [one.strip() for one in (given or "").split(",") if one.strip()]
 
 
 def _chunks(
-    model: PalamModel, text: str | None, file: str | None, column: str | None
-) -> Iterator[tuple[Rows, list[str]]]:
-    """Rows and what the encoder reads of each, a chunk at a time.
+    model: PalamModel, text: str | None, file: str | None, column: str | None, done: int = 0, last: Any = None
+) -> Iterator[Chunk]:
+    """Rows and what the encoder reads of each, a chunk at a time, after those that are done.
 
     The form that the bridge's task gives a text is applied where its columns are known: not to one `--text` or one
     `--column` of a task whose text has several.
     """
-    from palam.tasks.rows import numbered_rows, text_of
-    from palam.tasks.task import slots
-
     form = str(model.config.task["text"]) if model.config.task else "{text}"
     names = sorted(slots(form))
-    several = names != ["text"]
+    if names != ["text"] and (text is not None or column):
+        form, names = "{text}", ["text"]
     if text is not None:
-        yield [{"text": text}], [text if several else form.format(text=text)]
+        yield [{"text": text}], [form.format(text=text)]
         return
-    columns = [column] if column else names
     hint = "" if column else "; name one with --column"
-    numbered = numbered_rows(str(file), column=columns[0] if column or several else None)
-    count = 0
+    numbered = numbered_rows(str(file), column=column or (names[0] if names != ["text"] else None))
+    if done:
+        _, row = next(islice(numbered, done - 1, done), ("", {}))
+        if not row or row | {name: last[name] for name in MADE if name in last} != last:
+            raise PalamError(f"what <out>.partial holds is not of the rows of {file}; delete it to start anew")
+    texts: list[str] = []
     while chunk := list(islice(numbered, CHUNK)):
-        count += len(chunk)
-        found = [[text_of(row, name, where, hint=hint) for name in columns] for where, row in chunk]
-        whole = column is not None and several
-        texts = [one[0] if whole else form.format(**dict(zip(names, one, strict=True))) for one in found]
+        found = ({name: text_of(row, column or name, where, hint=hint) for name in names} for where, row in chunk)
+        texts = [form.format(**fields) for fields in found]
         yield [row for _, row in chunk], texts
-    if not count:
+    if not texts and not done:
         raise PalamError(f"{file if file != '-' else 'standard input'} is empty")

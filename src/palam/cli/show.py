@@ -1,28 +1,34 @@
 """`palam inspect` and `palam info`."""
+# ruff: noqa: B008 (an option with its default is typer's own form)
 
+import platform
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
+from typer import Argument, Option, echo
 
+from palam import report
+from palam.bridge import load_bridge
+from palam.card import public_name
 from palam.cli.options import CheckpointArgument, Loading, load, options_of, quiet
 from palam.cli.output import show
+from palam.device import dtype_name, pick_device, pick_dtype
+from palam.fusion import FUSIONS
+from palam.mapper import MAPPERS
+from palam.tasks import TASKS
 
 
 @options_of(Loading)
 def inspect_command(
     checkpoint: CheckpointArgument,
-    text: Annotated[str, typer.Option(help="The text to look at.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Write it too: as a picture (.png), a page (.html) or data (.json).")
-    ] = None,
+    text: str = Option(help="The text to look at."),
+    out: Path | None = Option(None, help="Write it too: as a picture (.png), a page (.html) or data (.json)."),
     **loading: Any,
 ) -> None:
     """Show how much each encoder layer counts for each token: by weight, and by weight × norm."""
-    from palam import report
-
     if out is not None:
         report.check_path(out)
     model = load(checkpoint, **loading)
@@ -30,13 +36,13 @@ def inspect_command(
     show(report.table(view))
     if out is not None:
         report.save(view, out)
-        typer.echo(f"written to {out}", err=True)
+        echo(f"written to {out}", err=True)
 
 
 def info_command(
-    checkpoint: Annotated[
-        str | None, typer.Argument(help="A bridge to describe: folder or hub id; not given is this installation.")
-    ] = None,
+    checkpoint: str | None = Argument(
+        None, help="A bridge to describe: folder or hub id; not given is this installation."
+    ),
 ) -> None:
     """Describe a bridge; or this installation: versions, device, and the fusions, mappers and tasks there are."""
     quiet()
@@ -47,14 +53,6 @@ def info_command(
 
 
 def _installation() -> dict[str, Any]:
-    import platform
-    from importlib.metadata import version
-
-    from palam.device import dtype_name, pick_device, pick_dtype
-    from palam.fusion import FUSIONS
-    from palam.mapper import MAPPERS
-    from palam.tasks import TASKS
-
     device = pick_device()
     return {
         **{package: version(package) for package in ("palam", "torch", "transformers", "accelerate", "tokenizers")},
@@ -68,21 +66,16 @@ def _installation() -> dict[str, Any]:
 
 
 def _bridge(checkpoint: str) -> dict[str, Any]:
-    from palam.bridge import load_bridge
-    from palam.card import public_name
-
     bridge = load_bridge(checkpoint)
     config = bridge.config
-
-    def part(name: str, options: dict[str, Any]) -> str:
-        return ", ".join([name, *(f"{key} {value}" for key, value in options.items())])
-
+    parts = ((config.fusion, config.fusion_options), (config.mapper, config.mapper_options))
+    fusion, mapper = (", ".join([name, *(f"{key} {options[key]}" for key in options)]) for name, options in parts)
     facts = {
         "encoder": f"{public_name(config.encoder)}: {config.encoder_num_layers} layers, "
         f"{config.encoder_hidden_size} wide",
         "LLM": f"{public_name(config.llm)}: {config.llm_hidden_size} wide" + (", with LoRA" if config.adapter else ""),
-        "fusion": part(config.fusion, config.fusion_options),
-        "mapper": part(config.mapper, config.mapper_options),
+        "fusion": fusion,
+        "mapper": mapper,
         "parameters": f"{sum(parameter.numel() for parameter in bridge.parameters()):,}",
     }
     if config.task:

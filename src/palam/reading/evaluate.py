@@ -1,7 +1,7 @@
 """Accuracy of a bridge on a task, language by language, with Wilson intervals."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from palam.errors import PalamError
 from palam.model import PalamModel
 from palam.reading.generate import generate
-from palam.reading.score import label_scores
+from palam.reading.score import Progress, label_scores
 from palam.tasks import Example, Task, load_split, native_language, sample
 
 METHODS = ("score", "generate")
@@ -42,8 +42,7 @@ class Evaluation:
 
     def accuracy(self, language: str) -> float:
         """Share of right predictions in one language."""
-        right = self.correct[language]
-        return sum(right) / len(right)
+        return sum(self.correct[language]) / len(self.correct[language])
 
     @property
     def macro(self) -> float:
@@ -53,33 +52,16 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         results = {
-            code: {
-                "n": len(right),
-                "accuracy": self.accuracy(code),
-                "ci95": list(wilson(sum(right), len(right))),
-            }
+            code: {"n": len(right), "accuracy": self.accuracy(code), "ci95": list(wilson(sum(right), len(right)))}
             for code, right in self.correct.items()
         }
-        return {
-            "task": self.task,
-            "split": self.split,
-            "model": self.model,
-            "results": results,
-            "macro": self.macro,
-        }
+        return {"task": self.task, "split": self.split, "model": self.model, "results": results, "macro": self.macro}
 
 
 def predict(
-    model: PalamModel,
-    task: Task,
-    examples: Sequence[Example],
-    language: str | None,
-    *,
-    method: str = "score",
-    direct: bool = False,
-    batch_size: int = 32,
-    progress: Callable[[int], Any] | None = None,
-) -> list[dict[str, Any]]:
+    model: PalamModel, task: Task, examples: Sequence[Example], language: str | None, *, method: str = "score",
+    direct: bool = False, batch_size: int = 32, progress: Progress | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """A prediction per example: `{"row", "label", "prediction", "scores" or "answer"}`.
 
     Args:
@@ -98,9 +80,8 @@ def predict(
     if method == "generate":
         most = max(len(model.processor.answer_ids(word)) for word in words)
         said = generate(model, texts, languages, max_new_tokens=most, **common)
-        found: list[dict[str, Any]] = [
-            {"prediction": names[words.index(answer)] if answer in words else None, "answer": answer} for answer in said
-        ]
+        meant = dict(zip(reversed(words), reversed(names), strict=True))  # of two labels with one word, the first
+        found: list[dict[str, Any]] = [{"prediction": meant.get(answer), "answer": answer} for answer in said]
     else:
         scores = label_scores(model, texts, words, languages, **common)
         found = [
@@ -111,14 +92,9 @@ def predict(
 
 
 def load_languages(
-    task: Task,
-    split: str,
-    languages: Sequence[str],
-    *,
-    data_dir: str | Path | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-) -> dict[str, list[Example]]:
+    task: Task, split: str, languages: Sequence[str], *,
+    data_dir: str | Path | None = None, limit: int | None = None, seed: int = 0,
+) -> dict[str, list[Example]]:  # fmt: skip
     """The examples of each language under the task's own code, all read before any is used.
 
     Args:
@@ -131,13 +107,7 @@ def load_languages(
 
 
 def evaluate(
-    model: PalamModel,
-    task: Task,
-    split: str,
-    examples: dict[str, list[Example]],
-    *,
-    name: str = "",
-    **options: Any,
+    model: PalamModel, task: Task, split: str, examples: dict[str, list[Example]], *, name: str = "", **options: Any
 ) -> Evaluation:
     """Accuracy on each language's examples.
 
@@ -153,9 +123,8 @@ def evaluate(
     """
     trained = model.config.task
     if trained and trained["family"] != task.family:
-        raise PalamError(
-            f"this bridge was trained for {trained['family']} ({trained['name']}); {task.name} is {task.family}"
-        )
+        known = f"{trained['family']} ({trained['name']})"
+        raise PalamError(f"this bridge was trained for {known}; {task.name} is {task.family}")
     evaluation = Evaluation(task.name, split, name)
     for language, rows in examples.items():
         found = predict(model, task, rows, language, **options)

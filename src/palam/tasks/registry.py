@@ -18,7 +18,7 @@ _SIB200 = Task(
     parallel=True,
     hub=Hub("Davlan/sib200", columns={"label": "category"}),
 )
-_DEMO = Path(__file__).parents[1] / "demo"
+_DEMO = {path.name.split(".")[1] for path in (Path(__file__).parents[1] / "demo").glob("*.*.jsonl")}
 _XNLI = Task(
     name="xnli",
     family="nli",
@@ -32,16 +32,9 @@ _XNLI = Task(
     hub=Hub("facebook/xnli"),
 )
 _NEWS = ("Business", "Entertainment", "Political", "Sports")
-
 _ALL = (
     _SIB200,
-    replace(
-        _SIB200,
-        name="demo",
-        languages=tuple(sorted({path.name.split(".")[1] for path in _DEMO.glob("*.*.jsonl")})),
-        hub=None,
-        packaged="demo",
-    ),
+    replace(_SIB200, name="demo", languages=tuple(sorted(_DEMO)), hub=None, packaged="demo"),
     _XNLI,
     replace(_XNLI, name="lingnli", languages=("en",), parallel=False, hub=Hub("tasksource/lingnli", config=None)),
     Task(

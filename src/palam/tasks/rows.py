@@ -8,6 +8,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,8 @@ def numbered_rows(path: str | Path, *, column: str | None = None) -> Iterator[tu
     """Stream `("file, line 3", row)` pairs; see `read_rows`."""
     source = "standard input" if str(path) == "-" else str(path)
     try:
-        if str(path) == "-":
-            yield from _parse(_decode(sys.stdin.buffer, source), source, None, column)
-        else:
-            with Path(path).open("rb") as file:
-                kind = _FORMATS.get(Path(path).suffix.lower())
-                yield from _parse(_decode(file, source), source, kind, column)
+        with nullcontext(sys.stdin.buffer) if str(path) == "-" else Path(path).open("rb") as file:
+            yield from _parse(_decode(file, source), source, _FORMATS.get(Path(path).suffix.lower()), column)
     except OSError as error:
         raise PalamError(f"cannot read {source}: {error.strerror or error}") from None
 
@@ -108,17 +105,14 @@ def _json(line: str, where: str) -> Row:
 
 def _csv(lines: Iterator[str], source: str) -> Iterator[tuple[str, Row]]:
     reader = csv.reader(lines, strict=True)
-    header: list[str] = []
+    rows = ((f"{source}, line {reader.line_num}", cells) for cells in reader if cells)
     try:
-        for cells in filter(None, reader):
-            where = f"{source}, line {reader.line_num}"
-            if not header:
-                header = cells
-                if len(set(header)) < len(header):
-                    raise PalamError(f"{where}: the header names a column twice: {shortened(header)}")
-            elif len(cells) == len(header):
-                yield where, dict(zip(header, cells, strict=True))
-            else:
+        where, header = next(rows, ("", []))
+        if len(set(header)) < len(header):
+            raise PalamError(f"{where}: the header names a column twice: {shortened(header)}")
+        for where, cells in rows:
+            if len(cells) != len(header):
                 raise PalamError(f"{where}: {len(cells)} columns where the header has {len(header)}")
+            yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise PalamError(f"{source}, line {reader.line_num}: not CSV: {error}") from None
