@@ -49,7 +49,7 @@ def load_encoder(
     """
     path, config = load_config(name_or_path, "encoder", revision)
     with readable_errors(name_or_path, "encoder"), torch.device("meta"):
-        cls, config, key_mapping = _encoder_part(config)
+        cls, config, key_mapping = encoder_part(config)
     # A pooler that cannot be left out may be missing: the hidden states do not depend on it.
     options: dict[str, Any] = {"unused": "pooler.", "config": config, "revision": revision, "dtype": dtype}
     options |= {"attn_implementation": attention, "key_mapping": key_mapping or None}
@@ -59,7 +59,7 @@ def load_encoder(
     return freeze(model.to(device=device) if device is not None else model)
 
 
-def _encoder_part(config: PreTrainedConfig) -> tuple[type[PreTrainedModel], PreTrainedConfig, dict[str, str]]:
+def encoder_part(config: PreTrainedConfig) -> tuple[type[PreTrainedModel], PreTrainedConfig, dict[str, str]]:
     """The class of the encoder, its config, and the renaming of a full checkpoint's keys. Under `meta`."""
     text_encoder: Any = AutoModelForTextEncoding
     any_model: Any = AutoModel

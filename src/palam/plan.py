@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from palam.bridge import PalamBridge
 from palam.configuration import PalamConfig, split_options
 from palam.device import pick_attention, pick_device, pick_dtype
-from palam.encoder import _encoder_part, freeze, load_config, readable_errors
+from palam.encoder import encoder_part, freeze, load_config, readable_errors
 from palam.llm import enable_checkpointing
 from palam.settings import TrainSettings
 
@@ -125,7 +125,7 @@ def _bases(settings: TrainSettings, dtype: torch.dtype, attention: str | None) -
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     with readable_errors(settings.encoder, "encoder", "cannot be planned with"):
         kind: Any
-        kind, config, _ = _encoder_part(load_config(settings.encoder, "encoder", settings.encoder_revision)[1])
+        kind, config, _ = encoder_part(load_config(settings.encoder, "encoder", settings.encoder_revision)[1])
         pooler = {"add_pooling_layer": False} if "add_pooling_layer" in signature(kind.__init__).parameters else {}
         encoder = freeze(kind._from_config(config, **options, **pooler))
     with readable_errors(settings.llm, "LLM", "cannot be planned with"):

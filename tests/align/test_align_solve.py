@@ -155,3 +155,8 @@ def test_aligning_a_model_leaves_the_bases_alone_and_is_usable_at_once(tiny_mode
     again = PalamModel.from_pretrained(tmp_path / "bridge")
     batch = model.processor(["මම ගෙදර යනවා."])
     assert torch.equal(model(**batch).logits, again(**batch).logits)
+
+
+def test_not_one_language_per_text_is_refused(tiny_model):
+    with pytest.raises(PalamError, match="3 texts but 2 languages; give one language per text"):
+        tiny_model("nllb").align(TEXTS[:3], ["sin_Sinh"] * 2)

@@ -5,7 +5,7 @@ takes the fused states to the LLM's own input embeddings of the same characters.
 no label, no foreign text. Only sums over tokens are kept, so memory does not depend on the number of texts.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import islice, repeat
 
@@ -46,7 +46,9 @@ def batches(
     """
     together = distributed.is_available() and distributed.is_initialized()
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
-    rows = zip(texts, languages or repeat(None), strict=False)
+    if isinstance(texts, Sized) and isinstance(languages, Sized) and len(texts) != len(languages):
+        raise PalamError(f"{len(texts)} texts but {len(languages)} languages; give one language per text")
+    rows = zip(texts, repeat(None) if languages is None else languages, strict=False)
     mine = ((i % HELD_OUT_EVERY == 0, *row) for i, row in enumerate(rows) if i // HELD_OUT_EVERY % world == rank)
     while chunk := list(islice(mine, CHUNK * size)):
         for held in (True, False):
@@ -78,7 +80,8 @@ def solve(
         sample: where the fusion's own weights are searched first, if it has any; None leaves them as they are.
 
     Raises:
-        PalamError: fewer aligned tokens than a regression needs, or a tokenizer without offsets.
+        PalamError: fewer aligned tokens than a regression needs, not one language per text, or a tokenizer without
+            offsets.
     """
     bridge, readout = model.bridge, model.bridge.mapper.readout
     device = "cpu" if model.device.type == "mps" else model.device  # MPS has no float64
