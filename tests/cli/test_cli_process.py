@@ -8,7 +8,9 @@ import time
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "from palam.cli import main; main()"]
+# A shell's background job passes on that Ctrl-C is ignored; the command is to be tested as in the foreground.
+FOREGROUND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+COMMAND = [sys.executable, "-c", f"{FOREGROUND}; from palam.cli import main; main()"]
 
 
 @pytest.fixture
