@@ -185,7 +185,8 @@ class PalamModel(nn.Module):
         """
         from palam.align import Sample, batches, solve
 
-        sample = Sample.take(self, batches(self, texts, languages))
+        weights = list(self.bridge.fusion.parameters())  # a fusion without any needs no search
+        sample = Sample.take(self, batches(self, texts, languages)) if weights else None
         return solve(self, texts, languages, sample=sample, **options)
 
     def add_lora(self, rank: int = 8, alpha: int | None = None, target_modules: Any = "all-linear") -> None:

@@ -13,6 +13,8 @@ class Moments:
     """Sums from which a ridge regression of y [n, q] on x [n, p] is solved, in float64."""
 
     def __init__(self, inputs: int, outputs: int, device: torch.device | str = "cpu") -> None:
+        device = "cpu" if torch.device(device).type == "mps" else device  # MPS has no float64
+
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 

@@ -96,7 +96,7 @@ def _fused(fusion: Fusion, states: list[Tensor]) -> Tensor:
 def _solved(model: PalamModel, sample: Sample, fit: Tensor, held: Tensor) -> dict[str, float]:
     moments = []
     for x, pairs in ((fit, sample.fit), (held, sample.held)):
-        moments.append(Moments(x.shape[1], pairs.targets.shape[1], "cpu" if x.device.type == "mps" else x.device))
+        moments.append(Moments(x.shape[1], pairs.targets.shape[1], x.device))
         moments[-1].add(x, pairs.targets)
     _, weight, bias, r2 = moments[0].best(moments[1])
     mapped = held @ weight.T.to(held) + bias.to(held)

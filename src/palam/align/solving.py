@@ -84,8 +84,7 @@ def solve(
             offsets.
     """
     bridge, readout = model.bridge, model.bridge.mapper.readout
-    device = "cpu" if model.device.type == "mps" else model.device  # MPS has no float64
-    fit, held = (Moments(readout.in_features, readout.out_features, device) for _ in range(2))
+    fit, held = (Moments(readout.in_features, readout.out_features, model.device) for _ in range(2))
     kept: list[tuple[Tensor, Tensor]] = []
     with model.evaluating():
         if sample is not None:

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +157,8 @@ def train(
         facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
     elif settings.init == "solve":
         with console.status("solving the start"):
-            texts = (
-                list(read_texts(settings.solve_text)) if settings.solve_text else data.texts(data.train, settings.mode)
-            )
-            solved = solve(model, texts, [data.language] * len(texts))
+            texts = read_texts(settings.solve_text) if settings.solve_text else data.texts(data.train, settings.mode)
+            solved = solve(model, texts, repeat(data.language))
         facts["solved"] = vars(solved)
         console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
     train_set, dev_set = (_dataset(settings, data, rows, model) for rows in (data.train, data.dev))
