@@ -398,7 +398,8 @@ class PalamModel(nn.Module):
         total = joined.inputs_embeds.shape[1]
         arguments: dict[str, Any] = {"attention_mask": joined.attention_mask, "use_cache": use_cache}
         if cache is not None:
-            arguments["past_key_values"] = cache
+            # transformers' newer releases call it `cache`, and warn of the old name.
+            arguments["cache" if "cache" in self._llm_arguments else "past_key_values"] = cache
         if "position_ids" in self._llm_arguments:
             arguments["position_ids"] = joined.position_ids
         keep = 0 if logits_to_keep >= total else logits_to_keep

@@ -65,6 +65,7 @@ def _score_batch(model: PalamModel, batch: BatchFeature, answers: Sequence[Seque
     """Scores [batch, answers] of one padded batch without answers."""
     text = model.assemble(**{"encoder_input_ids": None, "encoder_attention_mask": None, **batch})
     output: Any = model.run_llm(text, 1, use_cache=True)
+    cache = output.get("cache", output.get("past_key_values"))  # its name depends on the release of transformers
     first: Tensor = output.logits[:, -1].float().log_softmax(-1)
     columns = []
     for answer in answers:
@@ -72,7 +73,7 @@ def _score_batch(model: PalamModel, batch: BatchFeature, answers: Sequence[Seque
         columns.append(first.gather(1, ids[:, :1])[:, 0])
         if len(answer) > 1:
             # A cache grows in place, and some kinds cannot be cut back: each label continues a copy.
-            columns[-1] = columns[-1] + _continue(model, text, ids, copy.deepcopy(output.past_key_values))
+            columns[-1] = columns[-1] + _continue(model, text, ids, copy.deepcopy(cache))
     return torch.stack(columns, 1)
 
 
