@@ -210,11 +210,12 @@ class PalamProcessor:
         languages: Codes = None,
         *,
         direct: bool = False,
+        count: bool = True,
     ) -> list[dict[str, Any]]:
         """Each text's unpadded lists: `encoder_input_ids`, `input_ids` with the slot, `labels` with answers.
 
         Args:
-            texts, languages: see `encode_texts`.
+            texts, languages, count: see `encode_texts`.
             answers: what the LLM should say to each text; None at inference.
             direct: the LLM reads the text itself: its ids stand in the slot, and nothing goes to the encoder.
 
@@ -224,7 +225,7 @@ class PalamProcessor:
         if answers is not None and len(answers) != len(texts):
             raise PalamError(f"{len(texts)} texts but {len(answers)} answers; give one answer per text")
         before, after = self.prefix_ids(), self.suffix_ids()
-        encoded = [{}] * len(texts) if direct else self.encode_texts(texts, languages)
+        encoded = [{}] * len(texts) if direct else self.encode_texts(texts, languages, count=count)
         rows = []
         for index, (text, read) in enumerate(zip(texts, encoded, strict=True)):
             middle = self._plain(text)[: self.direct_max_length] if direct else [TEXT_SLOT]

@@ -33,6 +33,7 @@ LEAST = {
     "lora_rank": 1,
     "rank": 1,
     "patience": 0,
+    "passage_words": 0,
 }
 LEAST |= {"max_length": 8, "mixing_lr": 0, "weight_decay": 0}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
@@ -79,6 +80,7 @@ class TrainSettings:
     label_column: str = option("label", "The file's label column.")
     text: Path | None = option(None, "Raw English text, a text a line: train by prefix language modelling.")
     distill: bool = option(False, "With raw text: learn to continue it as the LLM does when it reads the text itself.")
+    passage_words: int | None = option(None, "Train on passages of so many words, other ones each epoch; 0 never.")
     language: str | None = option(None, "Language of the training text; not set is English.")
     dev_limit: int | None = option(1000, "Validate on at most so many rows, a seeded and label-stratified sample.")
     limit: int | None = option(None, "Train on so many rows, a seeded and label-stratified sample.")

@@ -48,6 +48,7 @@ class Task:
     paper_text: str  # what the encoder reads in paper mode, where the LLM reads nothing else
     fields: tuple[str, ...] = ("text",)  # the columns that make the text
     languages: tuple[str, ...] = ()  # the task's own codes, authoritative
+    passage_words: int | None = None  # train on passages of so many words: English texts are longer than the others'
     parallel: bool = False  # row i of a split says the same in every language
     hub: Hub | None = None
     packaged: str | None = None  # the folder of this package that holds its data

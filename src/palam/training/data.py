@@ -11,15 +11,35 @@ from torch.utils.data import Dataset, Sampler
 from palam.processor import IGNORE, TEXT_SLOT, PalamProcessor
 
 POOL = 32  # batches sorted by length together: little padding, much shuffling
+SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["')\]])\s+|\n+""")
+
+
+def draw(*key: object) -> int:
+    """A large number that depends on the key alone: the same in a resumed run and in every process."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, key)).encode()).digest()[:8], "big")
+
+
+def passage(text: str, words: int, number: int) -> str:
+    """Whole sentences from the text, in order: the first is the one `number` falls on, the last completes `words`."""
+    starts = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
+    starts = [start for start in starts if len(text[start:].split()) >= words] or [0]  # enough must follow
+    first = starts[number % len(starts)]
+    for end in SENTENCE_END.finditer(text, first):
+        if len(text[first : end.start()].split()) >= words:
+            return text[first : end.start()]
+    return text[first:]
 
 
 class AnswerDataset(Dataset[dict[str, Any]]):
-    """Input → answer pairs, tokenised once.
+    """Input → answer pairs, tokenised once (with `words`: once per epoch).
 
     Args:
         processor: makes the features.
         texts, answers: what is read and what is to be answered.
         languages: one code per text, or None.
+        words: read a passage of whole sentences with at least so many words in place of each text, another one in
+            every epoch; None is the text itself.
+        seed: of the passages.
     """
 
     def __init__(
@@ -28,8 +48,24 @@ class AnswerDataset(Dataset[dict[str, Any]]):
         texts: Sequence[str],
         answers: Sequence[str],
         languages: Sequence[str | None] | None = None,
+        *,
+        words: int | None = None,
+        seed: int = 0,
     ) -> None:
-        self.rows = processor.features(texts, answers, languages)
+        self.processor, self.texts, self.answers, self.languages = processor, texts, answers, languages
+        self.words, self.seed = words, seed
+        self._read(0, count=True)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's passages."""
+        if self.words is not None and epoch != self.epoch:
+            self._read(epoch)
+
+    def _read(self, epoch: int, count: bool = False) -> None:
+        self.epoch, texts = epoch, self.texts
+        if self.words is not None:
+            texts = [passage(text, self.words, draw(self.seed, epoch, row)) for row, text in enumerate(texts)]
+        self.rows = self.processor.features(texts, self.answers, self.languages, count=count)
         for index, row in enumerate(self.rows):
             row["row"] = index
         self.lengths = [len(row["encoder_input_ids"]) + len(row["input_ids"]) for row in self.rows]
@@ -83,9 +119,8 @@ class PrefixDataset(Dataset[dict[str, Any]]):
 
     def cut(self, index: int) -> tuple[str, str]:
         """The two parts of a row in this epoch; the second begins with its space."""
-        digest = hashlib.sha256(f"{self.seed}/{self.epoch}/{index}".encode()).digest()
         places = [match.start() for match in re.finditer(r"\s+", self.texts[index])]
-        place = places[int.from_bytes(digest[:8], "big") % len(places)]
+        place = places[draw(self.seed, self.epoch, index) % len(places)]
         return self.texts[index][:place], self.texts[index][place:]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
@@ -144,7 +179,6 @@ class LengthGroupedSampler(Sampler[int]):
 
     def __init__(self, data: Any, batch_size: int, seed: int) -> None:
         self.data = data
-        self.lengths: Sequence[int] = data.lengths
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -156,16 +190,17 @@ class LengthGroupedSampler(Sampler[int]):
             self.data.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.data.lengths)
 
     def __iter__(self) -> Iterator[int]:
         generator = random.Random(f"{self.seed}/{self.epoch}")
-        order = list(range(len(self.lengths)))
+        lengths = self.data.lengths
+        order = list(range(len(lengths)))
         generator.shuffle(order)
         pool = self.batch_size * POOL
         batches = []
         for first in range(0, len(order), pool):
-            rows = sorted(order[first : first + pool], key=lambda i: -self.lengths[i])
+            rows = sorted(order[first : first + pool], key=lambda i: -lengths[i])
             batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         short = [batch for batch in batches if len(batch) < self.batch_size]  # at most one, and it goes last
         full = [batch for batch in batches if len(batch) == self.batch_size]

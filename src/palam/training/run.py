@@ -230,7 +230,9 @@ def _dataset(settings: TrainSettings, data: Data, rows: list[Any], model: PalamM
     texts = data.texts(rows, settings.mode)
     if data.task:
         answers = [data.task.labels[example.label] for example in rows]
-        return AnswerDataset(model.processor, texts, answers, [data.language] * len(rows))
+        words = data.task.passage_words if settings.passage_words is None else settings.passage_words
+        languages = [data.language] * len(rows)
+        return AnswerDataset(model.processor, texts, answers, languages, words=words or None, seed=settings.seed)
     made = PrefixDataset(model.processor, texts, seed=settings.seed, language=data.language, distill=settings.distill)
     if not len(made):
         raise PalamError(f"{settings.text} has too few lines of two words or more to train on and to validate")
