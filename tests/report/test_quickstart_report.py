@@ -34,6 +34,7 @@ def result(**changes):
         "data": "demo",
         "n_train": 350,
         "n_test": 35,
+        "n_alone": 35,
         "methods": methods,
         "languages": [{"code": c, "name": lookup(c).name, "script": lookup(c).script} for c in RIGHT],
         "layers": layers,

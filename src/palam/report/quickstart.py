@@ -34,7 +34,8 @@ def write_report(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
 
     Args:
         result: what was found, all shares from 0 to 1: `title`; `data`, a task's name (`"demo"`, `"sib200"`);
-            `n_train`; `n_test`, of a language; `command`, to try a sentence; `settings` and `seconds`, dictionaries;
+            `n_train`; `n_test`, of a language, and `n_alone`, of those that the LLM alone read; `command`, to try a
+            sentence; `settings` and `seconds`, dictionaries;
             `methods`, first the LLM alone, then one for each fusion: `{"name", "results", "macro"}` as evaluation
             gives them; `languages`, in the table's order: `{"code", "name", "script"}`; `layers`, from
             [`LayerView.to_dict`]; `examples`: `{"language", "text", "label", "answers": {method: answer}}`. Optional:
