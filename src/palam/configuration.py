@@ -26,6 +26,8 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         adapter: whether a LoRA adapter of the LLM lies beside the bridge.
         task: what it was trained for, or None: `{"name", "family", "text": how fields become the encoder's text,
             "labels": [[data label, answer words], ...]}`.
+        label_priors: what each label's words score on average over English texts, if that was measured; it is
+            subtracted in classification (see `palam.reading.measure_priors`).
     """
 
     model_type = "palam"
@@ -47,6 +49,7 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         fingerprints: dict[str, Any] | None = None,
         adapter: bool = False,
         task: dict[str, Any] | None = None,
+        label_priors: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         self.encoder = encoder
@@ -64,6 +67,7 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self.fingerprints = dict(fingerprints or {})
         self.adapter = adapter
         self.task = task
+        self.label_priors = dict(label_priors or {})
         super().__init__(**kwargs)
 
 

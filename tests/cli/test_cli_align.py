@@ -7,6 +7,7 @@ import tiny
 
 from palam import PalamModel
 from palam.fusion import FUSIONS
+from palam.reading import label_scores
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
 
@@ -33,6 +34,10 @@ def test_an_aligned_task_can_be_read_at_once(palam, base_options, data, tmp_path
     model = PalamModel.from_pretrained(out)
     assert model.config.fusion == "global_softmax"
     assert model.processor.template.suffix == "\nTopic:"
+    labels = [words for _, words in model.config.task["labels"]]
+    texts = [json.loads(line)["text"] for line in (data / "sib200" / "train.eng_Latn.jsonl").open(encoding="utf-8")]
+    expected = label_scores(model, texts, labels, calibrated=False).mean(0)
+    assert model.config.label_priors == pytest.approx(dict(zip(labels, expected.tolist(), strict=True)), abs=1e-4)
     read = palam("evaluate", out, "--task", "sib200", "--data", data, "--languages", "si", *CPU)
     assert read.code == 0
 

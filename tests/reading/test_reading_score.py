@@ -4,8 +4,9 @@ import pytest
 import tiny
 import torch
 
+from palam import PalamModel
 from palam.errors import PalamError
-from palam.reading import label_scores
+from palam.reading import label_scores, measure_priors
 
 LABELS = ["sports", "science/technology", "x", "the rice price went up"]
 TEXTS = [tiny.TEXT["en"][:n] for n in (40, 5, 120, 77, 1)] + [tiny.TEXT["si"], ""]
@@ -86,3 +87,23 @@ def test_no_texts_and_no_labels(tiny_model):
     for labels in ([], ["a", ""]):
         with pytest.raises(PalamError, match="give at least one, and none empty"):
             label_scores(tiny_model(), TEXTS, labels)
+
+
+def test_priors_are_the_mean_scores_and_are_subtracted(tiny_model, tmp_path):
+    model = tiny_model()
+    labels = ["sports", "politics", "science/technology"]
+    plain = label_scores(model, TEXTS, labels)
+    measure_priors(model, TEXTS, labels, batch_size=2)
+    calibrated = label_scores(model, TEXTS, labels)
+    torch.testing.assert_close(calibrated, plain - plain.mean(0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(label_scores(model, TEXTS, labels[::-1]), calibrated.flip(1), atol=1e-4, rtol=0)
+    assert torch.equal(label_scores(model, TEXTS, labels, calibrated=False), plain)
+    measure_priors(model, TEXTS, labels)  # again, from the plain scores
+    torch.testing.assert_close(label_scores(model, TEXTS, labels), calibrated, atol=1e-4, rtol=0)
+    model.save_pretrained(tmp_path / "bridge")
+    loaded = PalamModel.from_pretrained(tmp_path / "bridge")
+    assert torch.equal(label_scores(loaded, TEXTS, labels), label_scores(model, TEXTS, labels))
+    other = [*labels[:2], "health"]
+    assert torch.equal(label_scores(model, TEXTS, other), label_scores(model, TEXTS, other, calibrated=False))
+    direct = [label_scores(model, TEXTS, labels, direct=True, calibrated=on) for on in (True, False)]
+    assert torch.equal(*direct)

@@ -15,11 +15,15 @@ from palam.card import model_card
 from palam.device import dtype_name, pick_device, pick_dtype
 from palam.files import check_free, replacing
 from palam.model import MARKER
+from palam.reading import measure_priors
 from palam.report.probe import write_probe
 from palam.settings import TrainSettings
 from palam.tasks import read_texts
+from palam.tasks import sample as sample_rows
 from palam.template import SLOT, Template
 from palam.training.run import RESULTS, SETTINGS, Bases, Data, build, read_data
+
+PRIOR_TEXTS = 256
 
 
 def align(
@@ -62,6 +66,10 @@ def align(
     with console.status("solving the bridge"):
         solved = solve(model, texts(), repeat(data.language), sample=sample)
     found["solved"] = asdict(solved)
+    if data.task:
+        some = data.texts(sample_rows(data.train, PRIOR_TEXTS, settings.seed), settings.mode)
+        with console.status("measuring the labels' priors"):
+            measure_priors(model, some, list(data.task.labels.values()), [data.language] * len(some))
     with replacing(out, marker=MARKER) as aside:
         model.write(aside, model_card(model, settings, {f"solved_{key}": value for key, value in vars(solved).items()}))
         (aside / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")

@@ -2,6 +2,15 @@
 
 from palam.reading.evaluate import Evaluation, evaluate, load_languages, predict, wilson
 from palam.reading.generate import generate
-from palam.reading.score import label_scores
+from palam.reading.score import label_scores, measure_priors
 
-__all__ = ["Evaluation", "evaluate", "generate", "label_scores", "load_languages", "predict", "wilson"]
+__all__ = [
+    "Evaluation",
+    "evaluate",
+    "generate",
+    "label_scores",
+    "load_languages",
+    "measure_priors",
+    "predict",
+    "wilson",
+]

@@ -17,9 +17,10 @@ Progress = Callable[[int], Any]  # called with the number of texts just read
 @torch.no_grad()
 def label_scores(
     model: PalamModel, texts: Sequence[str], labels: Sequence[str], languages: Sequence[str | None] | None = None, *,
-    direct: bool = False, per_token: bool = False, batch_size: int = 32, progress: Progress | None = None,
+    direct: bool = False, per_token: bool = False, calibrated: bool = True, batch_size: int = 32,
+    progress: Progress | None = None,
 ) -> Tensor:  # fmt: skip
-    """The log-probability of each label as the answer to each text.
+    """The log-probability of each label as the answer to each text, less its prior where the bridge has one.
 
     Args:
         model: in evaluation or not; nothing is drawn at random here.
@@ -27,6 +28,7 @@ def label_scores(
         labels: the words of each label.
         languages: one code per text, or None.
         direct: the LLM reads the text itself instead of through the bridge.
+        calibrated: subtract the labels' priors, if the bridge has them for all of these (see [`measure_priors`]).
         per_token: divide by the number of the label's tokens (off by default).
         batch_size: texts at a time.
         progress: called with the number of texts just read.
@@ -43,7 +45,27 @@ def label_scores(
     scores = torch.empty(len(texts), len(answers))
     for chosen, batch in read_batches(model, texts, languages, direct, batch_size, progress):
         scores[chosen] = _score_batch(model, batch, answers).cpu()
+    priors = model.config.label_priors
+    if calibrated and not direct and all(label in priors for label in labels):
+        scores -= torch.tensor([priors[label] for label in labels])
     return scores / torch.tensor([len(answer) for answer in answers]) if per_token else scores
+
+
+def measure_priors(
+    model: PalamModel, texts: Sequence[str], labels: Sequence[str], languages: Sequence[str | None] | None = None,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Learn how much the LLM is inclined to each label whatever it reads, and let [`label_scores`] make up for it.
+
+    A bridge that was solved and not trained leaves the LLM with its own liking for some words. The mean score over
+    unlabelled English texts measures it (batch calibration, arXiv 2309.17249, on texts that are not those to classify).
+
+    Args:
+        model: its configuration takes the priors up, and they are saved with the bridge.
+        texts, labels, languages, **options: see [`label_scores`]. The texts should be about all labels alike.
+    """
+    scores = label_scores(model, texts, labels, languages, calibrated=False, **options)
+    model.config.label_priors = dict(zip(labels, scores.mean(0).tolist(), strict=True))
 
 
 def read_batches(
