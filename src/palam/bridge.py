@@ -44,11 +44,13 @@ class PalamBridge(PreTrainedModel):  # type: ignore[no-untyped-call]
         Returns:
             Vectors [..., d_llm] in the LLM's embedding space, and the layer weights [..., L] or None.
         """
-        # The bridge's own weights stay in fp32 for the optimiser; with half-precision bases the matmuls follow them.
-        dtype = states[0].dtype
-        with torch.autocast(states[0].device.type, dtype=dtype, enabled=dtype != torch.float32):
+        with self.precision(states[0].dtype):
             fused, weights = self.fusion(states)
             return self.mapper(fused), weights
+
+    def precision(self, dtype: torch.dtype) -> torch.autocast:
+        """The bridge's own weights stay in fp32 for the optimiser; its matmuls follow the base models' `dtype`."""
+        return torch.autocast(self.boundary.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> PalamBridge:

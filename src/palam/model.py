@@ -33,6 +33,7 @@ from palam.template import Template
 
 if TYPE_CHECKING:
     from palam.align import Solved
+    from palam.states import StateCache
 
 DEFAULT_MAX_LENGTH = 256
 ADAPTER = "adapter"
@@ -60,6 +61,7 @@ class PalamModel(nn.Module):
         bridge: the [`PalamBridge`], all that is trained (besides an optional LoRA on the LLM).
         processor: the [`PalamProcessor`] that makes this model's inputs.
         card: the model card's text, if it was loaded with one; it is saved again.
+        cache: encoder states that were kept; None reads every text anew.
     """
 
     accepts_loss_kwargs = True
@@ -73,6 +75,7 @@ class PalamModel(nn.Module):
         self.llm: Any = llms.freeze(llm)
         self.processor = processor
         self.card: str | None = None
+        self.cache: StateCache | None = None
         base: Any = getattr(self.llm, "get_base_model", lambda: self.llm)()  # inside a LoRA
         self._llm_arguments = set(inspect.signature(base.forward).parameters)
         self.eval()
@@ -343,7 +346,10 @@ class PalamModel(nn.Module):
             columns = [torch.where(before, place, place + inserted[:, None])[real]]
             columns += [(start[:, None] + text.cumsum(1) - 1)[text], start + inserted - 1]
             rows += [text.nonzero()[:, 0], torch.arange(len(text), device=device)]
-            mapped, _ = self.bridge(self.encode(encoder_input_ids, mask))
+            if self.cache is None:
+                mapped, _ = self.bridge(self.encode(encoder_input_ids, mask))
+            else:
+                mapped = self.cache.mapped(self, encoder_input_ids, mask)
             vectors += [mapped.to(vectors[0].dtype), self.bridge.boundary.to(vectors[0].dtype).expand(len(text), -1)]
             length = length + inserted
         if not length.all():

@@ -35,7 +35,7 @@ LEAST = {
     "patience": 0,
     "passage_words": 0,
 }
-LEAST |= {"max_length": 8, "mixing_lr": 0, "weight_decay": 0}
+LEAST |= {"max_length": 8, "cache_states": 0, "mixing_lr": 0, "weight_decay": 0}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 ALIGN = (
@@ -100,6 +100,8 @@ class TrainSettings:
     max_grad_norm: float = option(1.0, "Clip the gradient to this norm.")
     eval_steps: int | None = option(None, "Validate and save every so many steps; not set is every epoch.")
     patience: int = option(3, "Stop after so many validations without a better loss; 0 never stops.")
+    cache_states: float = option(1.0, "Keep at most so many GB of encoder states across epochs; 0 keeps none.")
+    cache_dir: Path | None = option(None, "Keep them in this folder, for later runs too; not set is in memory.")
     lora_rank: int | None = option(None, "Train a LoRA of this rank on the LLM too.")
     gradient_checkpointing: bool = option(False, "Recompute the LLM's activations: less memory, more time.")
 

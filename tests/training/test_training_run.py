@@ -206,3 +206,27 @@ def test_progress_has_loss_speed_and_time_left(settings, bases, tmp_path):
         r"cut at 9 tok",
     ):
         assert re.search(form, text), form
+
+
+@pytest.mark.parametrize("fusion", ["mean", "transformer_softmax"])
+def test_kept_states_change_nothing_but_the_encoders_work(settings, bases, tmp_path, monkeypatch, fusion):
+    read = []
+    encode = PalamModel.encode
+    monkeypatch.setattr(PalamModel, "encode", lambda self, ids, mask: read.append(len(ids)) or encode(self, ids, mask))
+    found = {}
+    for name, changes in {"none": {"cache_states": 0}, "memory": {}, "disk": {"cache_dir": tmp_path / "kept"}}.items():
+        for again in range(2 if name == "disk" else 1):
+            read.clear()
+            chosen = settings(fusion=fusion, epochs=3, init="random", **changes)
+            model = train(chosen, tmp_path / f"{name}{again}", bases=bases)
+            found[f"{name}{again}"] = (sum(read), {k: v.clone() for k, v in model.bridge.state_dict().items()})
+            assert model.cache is None
+    expected = found["none0"][1]
+    for name, (_, weights) in found.items():
+        for key, weight in weights.items():
+            torch.testing.assert_close(weight, expected[key], atol=2e-4, rtol=1e-3, msg=f"{name}: {key}")
+    rest = found["disk1"][0]  # what reads outside the training loop
+    assert found["none0"][0] - rest == 3 * (21 + 7)
+    data = read_data(chosen)
+    different = {example.fields["text"] for example in (*data.train, *data.dev)}
+    assert found["memory0"][0] - rest == found["disk0"][0] - rest == len(different)

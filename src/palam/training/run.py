@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
@@ -28,6 +29,7 @@ from palam.fusion import FUSIONS
 from palam.model import MARKER, PalamModel
 from palam.reading import evaluate
 from palam.settings import TrainSettings
+from palam.states import StateCache
 from palam.tasks import Task, get_task, native_language, read_texts, sample, task_from_file, train_and_dev
 from palam.training.callbacks import JsonLog, ProgressBar
 from palam.training.data import AnswerDataset, PrefixDataset
@@ -170,6 +172,7 @@ def train(
         work.mkdir(parents=True)
         (work / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
         (work / RESULTS).write_text(json.dumps(facts), encoding="utf-8")
+    _cache(settings, model, [train_set, dev_set], console)
     start, progress = time.time(), ProgressBar(console)
     own: list[TrainerCallback] = [JsonLog(work / LOG), progress, *callbacks]
     own += [EarlyStoppingCallback(settings.patience)] if settings.patience else []
@@ -186,6 +189,7 @@ def train(
         raise
     finally:
         progress.bar.stop()
+        model.cache = None
     model.eval()
     facts |= {
         "steps": trainer.state.global_step,
@@ -237,6 +241,18 @@ def _dataset(settings: TrainSettings, data: Data, rows: list[Any], model: PalamM
     if not len(made):
         raise PalamError(f"{settings.text} has too few lines of two words or more to train on and to validate")
     return made
+
+
+def _cache(settings: TrainSettings, model: PalamModel, sets: list[Any], console: Console) -> None:
+    """Let the encoder read the texts that are the same in every epoch, once."""
+    rows = [row["encoder_input_ids"] for data in sets if getattr(data, "fixed", False) for row in data.rows]
+    budget = int(settings.cache_states * 1e9)
+    if not rows or not budget:
+        return
+    model.cache = StateCache(model, budget, settings.cache_dir)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        item = bar.add_task("the encoder reads", total=len(rows))
+        model.cache.fill(model, rows, lambda n: bar.advance(item, n))
 
 
 def _arguments(settings: TrainSettings, rows: int, device: str, work: Path) -> PalamTrainingArguments:
