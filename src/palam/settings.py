@@ -83,6 +83,7 @@ class TrainSettings:
     passage_words: int | None = option(None, "Train on passages of so many words, other ones each epoch; 0 never.")
     language: str | None = option(None, "Language of the training text; not set is English.")
     dev_limit: int | None = option(1000, "Validate on at most so many rows, a seeded and label-stratified sample.")
+    balance: bool | None = option(None, "Train on equally many rows of each label; not set is as the task has it.")
     limit: int | None = option(None, "Train on so many rows, a seeded and label-stratified sample.")
 
     init: str = option("solve", "Start of the mapper: solve (closed form, from text alone) or random (the paper).")

@@ -16,6 +16,7 @@ from palam.tasks import (
     Hub,
     Task,
     available,
+    balanced,
     load_split,
     native_language,
     sample,
@@ -288,6 +289,50 @@ def test_the_hub_is_asked_for_the_tasks_names(monkeypatch):
     ]
     assert "it has train in en, si; test in en, si" in error(load_split, TASKS["sinhala_news"], "dev", "si")
     assert available(XNLI)["dev"] == list(XNLI.languages)
+
+
+def test_the_hubs_own_codes_integers_and_missing_labels(monkeypatch):
+    asked = []
+
+    def load_dataset(path, config, *, split, revision):
+        asked.append((config, split, revision))
+        return Rows([{"premise": "p", "hypothesis": "h", "text": "a", "label": label} for label in (1, -1, 0)])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert [e.label for e in load_split(TASKS["amazon_reviews"], "dev", "de")] == ["2", "1"]
+    assert [e.label for e in load_split(TASKS["snli"], "dev", "en")] == ["neutral", "entailment"]
+    assert [e.label for e in load_split(TASKS["tweet_sentiment"], "dev", "hi")] == ["neutral", "negative"]
+    load_split(TASKS["mnli"], "dev", "en")
+    assert asked == [
+        ("de", "validation", None),
+        (None, "validation", None),
+        ("hindi", "validation", "refs/convert/parquet"),
+        (None, "validation_matched", None),
+    ]
+
+
+def test_escapes_are_read_as_characters(tmp_path):
+    text = r"it\u2019s \ud83d\ude02 C:\users \u12"
+    write(tmp_path, "tweet_sentiment/dev.en.jsonl", [{"text": text, "label": "positive"}])
+    write(tmp_path, "sib200/dev.eng_Latn.jsonl", [{"text": text, "label": "health"}])
+    read = load_split(TASKS["tweet_sentiment"], "dev", "en", data_dir=tmp_path)[0].fields["text"]
+    assert read == "it\u2019s \U0001f602 C:\\users \\u12"
+    assert load_split(SIB, "dev", "en", data_dir=tmp_path)[0].fields["text"] == text
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_balanced_rows(seed):
+    rows = [Example(i, {"text": str(i)}, label) for i, label in enumerate("a" * 70 + "b" * 25 + "c" * 5)]
+    found = balanced(rows, seed)
+    assert Counter(example.label for example in found) == {"a": 34, "b": 34, "c": 34}
+    times = Counter(example.row for example in found)
+    assert {example.row for example in rows if example.label != "a"} <= set(times)
+    for label in "abc":
+        counts = [times[example.row] for example in rows if example.label == label]
+        assert max(counts) - min(counts) <= 1, label
+    assert balanced(rows, seed) == found
+    assert balanced(rows, seed + 1) != found
+    assert balanced(rows[:1]) == rows[:1]
 
 
 def test_an_unreachable_hub_is_one_line(monkeypatch):

@@ -17,7 +17,8 @@ def a_task(**changes):
 
 
 def test_the_registry_names_its_tasks():
-    assert {"sib200", "demo", "xnli", "lingnli", "sinhala_news"} <= set(TASKS)
+    known = {"sib200", "demo", "xnli", "indicxnli", "lingnli", "mnli", "snli", "cad_nli", "sinhala_news", "newsfirst"}
+    assert known | {"amazon_reviews", "tweet_sentiment"} <= set(TASKS)
     assert all(get_task(name).name == name for name in TASKS)
     with pytest.raises(PalamError, match=r'unknown task "sib20": one of sib200, demo, xnli'):
         get_task("sib20")
@@ -34,9 +35,10 @@ def test_a_family_shares_labels_prompt_and_text():
 def test_labels_can_be_told_apart(task):
     assert len(set(task.labels.values())) == len(task.labels)
     for number, (label, words) in enumerate(task.labels.items()):
-        for given in (label, label.upper(), words, words.lower(), number, str(number)):
+        numbered = () if label.isdigit() else (number, str(number))
+        for given in (label, label.upper(), words, words.lower(), *numbered):
             assert task.label_of(given) == label
-    for wrong in ("", "maybe", None, 1.0, [], -1, "-1", len(task.labels), "9" * 5000, "²"):
+    for wrong in ("", "maybe", None, 1.0, [], -1, "-1", len(task.labels) + 1, "9" * 5000, "²"):
         assert task.label_of(wrong) is None
 
 
@@ -53,6 +55,10 @@ def test_the_papers_texts():
         ("contradiction", "Contradiction"),
     ]
     assert TASKS["sinhala_news"].labels["Science/Technology"] == "Science"
+    assert TASKS["amazon_reviews"].labels == {
+        "1": "Very Negative", "2": "Negative", "3": "Neutral", "4": "Positive", "5": "Very Positive",
+    }  # fmt: skip
+    assert TASKS["amazon_reviews"].label_of(5) == "5"
     with pytest.raises(PalamError, match="unknown mode"):
         TASKS["xnli"].render(nli, "plain")
 

@@ -1,9 +1,20 @@
 """Tasks: a registry of labelled multilingual data sets, and loading them or a user's own file."""
 
-from palam.tasks.loading import available, load_split, native_language, sample, task_from_file, train_and_dev
+from palam.tasks.loading import available, balanced, load_split, native_language, sample, task_from_file, train_and_dev
 from palam.tasks.registry import TASKS, get_task
 from palam.tasks.rows import read_rows, read_texts
 from palam.tasks.task import Example, Hub, Task
 
-__all__ = ["TASKS", "Example", "Hub", "Task", "available", "get_task", "load_split", "native_language", "read_rows"]
+__all__ = [
+    "TASKS",
+    "Example",
+    "Hub",
+    "Task",
+    "available",
+    "balanced",
+    "get_task",
+    "load_split",
+    "native_language",
+    "read_rows",
+]
 __all__ += ["read_texts", "sample", "task_from_file", "train_and_dev"]

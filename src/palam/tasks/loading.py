@@ -2,8 +2,10 @@
 
 import os
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 
 from palam.errors import PalamError
@@ -100,6 +102,21 @@ def sample(examples: Sequence[Example], limit: int | None, seed: int = 0) -> lis
     return [examples[index] for index in sorted(chosen)]
 
 
+def balanced(examples: Sequence[Example], seed: int = 0) -> list[Example]:
+    """As many examples as there are, equally many of each label: of a rare one each is taken several times."""
+    rows: dict[str, list[Example]] = defaultdict(list)
+    for example in random.Random(seed).sample(list(examples), len(examples)):
+        rows[example.label].append(example)
+    each = -(-len(examples) // max(1, len(rows)))
+    return [example for some in rows.values() for example in islice(cycle(some), each)]
+
+
+def unescaped(text: str) -> str:
+    r"""The text with escapes such as `\u2019` (also pairs of them) as the characters they stand for."""
+    units = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
+    return units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def task_from_file(
     path: str | Path, *, text_column: str = "text", label_column: str = "label",
     labels: Sequence[str] | Mapping[str, str] | None = None, prompt: str | None = None, name: str | None = None,
@@ -167,8 +184,9 @@ def _from_hub(task: Task, split: str, language: str, copy: Path | None) -> list[
         import datasets
     except ImportError:
         raise PalamError(f"{task.name} on the hub needs datasets: install palam[hub], or {help_}") from None
-    config = task.hub.config and task.hub.config.format(language=language)
-    named = task.hub.splits[split].format(language=language)
+    code = task.hub.codes.get(language, language)
+    config = task.hub.config and task.hub.config.format(language=code)
+    named = task.hub.splits[split].format(language=code)
     path = str(copy or task.hub.id)
     where = f"{path} ({config or 'default'}, {named})"
     try:
@@ -178,8 +196,9 @@ def _from_hub(task: Task, split: str, language: str, copy: Path | None) -> list[
         raise PalamError(f"cannot load {where}: {said}; {help_}") from error
     column = task.hub.columns.get("label", "label")
     # a ClassLabel's own names are surer than our order of integers
-    names = dict(enumerate(getattr(data.features.get(column), "names", None) or ()))
-    rows = ({**row, column: names.get(row[column], row[column])} if names else row for row in data)
+    names = dict(enumerate(getattr(data.features.get(column), "names", None) or task.hub.labels))
+    labelled = (row for row in data if row.get(column) != -1)
+    rows = ({**row, column: names.get(row[column], row[column])} if names else row for row in labelled)
     return _examples(task, ((f"{where}, row {i}", row) for i, row in enumerate(rows)), where, task.hub.columns)
 
 
@@ -188,6 +207,8 @@ def _examples(task: Task, rows: Iterable[tuple[str, Row]], source: str, columns:
     examples = []
     for number, (where, row) in enumerate(rows):
         fields = {field: text_of(row, columns.get(field, field), where) for field in task.fields}
+        if task.escaped:
+            fields = {field: unescaped(text) for field, text in fields.items()}
         if column not in row:
             raise PalamError(f'{where}: no column "{column}" among {shortened(row)}')
         label = task.label_of(row[column])

@@ -23,7 +23,8 @@ class Example:
 class Hub:
     """Where a task lives on the Hugging Face hub; `{language}` in `config` and `splits` is the task's code.
 
-    `splits` maps our names to the data set's, `columns` too, where they differ.
+    `splits` maps our names to the data set's; `columns` and `codes` (of languages) too, where they differ. `labels` are
+    the task's labels in the order of the data set's integers, where that is not the task's own. -1 is no label.
     """
 
     id: str
@@ -31,6 +32,8 @@ class Hub:
     config: str | None = "{language}"
     splits: Mapping[str, str] = field(default_factory=_SPLITS.copy)
     columns: Mapping[str, str] = field(default_factory=dict)
+    codes: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class Task:
     fields: tuple[str, ...] = ("text",)  # the columns that make the text
     languages: tuple[str, ...] = ()  # the task's own codes, authoritative
     passage_words: int | None = None  # train on passages of so many words: English texts are longer than the others'
+    balance: bool = False  # train on as many rows of each label
+    escaped: bool = False  # its texts hold escapes such as \\u2019 in place of characters
     parallel: bool = False  # row i of a split says the same in every language
     hub: Hub | None = None
     packaged: str | None = None  # the folder of this package that holds its data
@@ -71,12 +76,16 @@ class Task:
         return (self.paper_text if mode == "paper" else self.text).format_map(fields)
 
     def label_of(self, value: object) -> str | None:
-        """The task's label that a label, its words (both in any case) or its integer means, or None."""
+        """The task's label that a label, its words (both in any case) or its integer means, or None.
+
+        Integers are counted from 0, but not where the labels are numbers themselves.
+        """
         text = str(value) if isinstance(value, str | int) else ""
         if text in self.labels:
             return text
+        numbers = any(label.isdigit() for label in self.labels)
         for number, (label, words) in enumerate(self.labels.items()):
-            if text.casefold() in (label.casefold(), words.casefold(), str(number)):
+            if text.casefold() in (label.casefold(), words.casefold(), "" if numbers else str(number)) and text:
                 return label
         return None
 

@@ -30,7 +30,7 @@ from palam.model import MARKER, PalamModel
 from palam.reading import evaluate
 from palam.settings import TrainSettings
 from palam.states import StateCache
-from palam.tasks import Task, get_task, native_language, read_texts, sample, task_from_file, train_and_dev
+from palam.tasks import Task, balanced, get_task, native_language, read_texts, sample, task_from_file, train_and_dev
 from palam.training.callbacks import JsonLog, ProgressBar
 from palam.training.data import AnswerDataset, PrefixDataset
 from palam.training.trainer import PalamTrainer, PalamTrainingArguments, newest_checkpoint
@@ -83,7 +83,10 @@ def read_data(settings: TrainSettings) -> Data:
     if not train_rows:
         raise PalamError("there is nothing to train on once validation rows are held out; give more rows")
     dev_rows = sample(dev_rows, settings.dev_limit, settings.seed)
-    return Data(task, sample(train_rows, settings.limit, settings.seed), dev_rows, language, note)
+    train_rows = sample(train_rows, settings.limit, settings.seed)
+    if task.balance if settings.balance is None else settings.balance:
+        train_rows = balanced(train_rows, settings.seed)
+    return Data(task, train_rows, dev_rows, language, note)
 
 
 def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> PalamModel:
