@@ -1,13 +1,17 @@
 """Which device and which dtype, where the user does not say."""
 
+import logging
 import timeit
 from functools import partial
+from typing import Any
 
 import torch
+from transformers import BitsAndBytesConfig
 
 from palam.errors import PalamError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LOAD_IN = ("8bit", "4bit")
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -48,6 +52,34 @@ def pick_attention(device: torch.device) -> str | None:
     On CPUs the fused attention's backward pass made a training step on short texts 1.5 times as long.
     """
     return "eager" if device.type == "cpu" else None
+
+
+def quantisation(load_in: str | None, dtype: torch.dtype, device: Any, device_map: Any) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that load a base model's matrices in fewer bits; its embeddings stay whole.
+
+    Args:
+        load_in: one of `LOAD_IN`; None is none.
+        dtype: of the arithmetic.
+        device, device_map: where the model goes, which has to be known as it is loaded.
+
+    Raises:
+        PalamError: another word, or bitsandbytes is not installed.
+    """
+    if load_in is None:
+        return {}
+    if load_in not in LOAD_IN:
+        raise PalamError(f"load_in is {load_in!r}; it must be one of: {', '.join(LOAD_IN)}")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise PalamError(f'{load_in} needs bitsandbytes: pip install "palam[quant]"') from None
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of a cast at every product
+    kind: Any = BitsAndBytesConfig
+    settings = kind(
+        load_in_8bit=load_in == "8bit", load_in_4bit=load_in == "4bit",
+        bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4",
+    )  # fmt: skip
+    return {"quantization_config": settings, "device_map": device_map or {"": str(device or "cpu")}}
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -24,6 +24,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from palam import starter
+from palam.device import quantisation
 from palam.errors import PalamError
 
 UNLIMITED = 10**9  # tokens: "no limit", for encoders with relative positions
@@ -33,7 +34,7 @@ LOADING_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, Att
 
 def load_encoder(
     name_or_path: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32,
-    device: str | torch.device | None = None, attention: str | None = None,
+    device: str | torch.device | None = None, attention: str | None = None, load_in: str | None = None,
 ) -> PreTrainedModel:  # fmt: skip
     """Load an encoder, without decoder, head or pooler; frozen, in eval mode.
 
@@ -43,6 +44,7 @@ def load_encoder(
         dtype: of the weights.
         device: where to put it; default the CPU.
         attention: transformers' `attn_implementation`; default its own choice.
+        load_in: `8bit` or `4bit`, see [`palam.device.quantisation`]; default whole.
 
     Raises:
         PalamError: it cannot be found or read, or a weight is missing from the checkpoint.
@@ -53,10 +55,11 @@ def load_encoder(
     # A pooler that cannot be left out may be missing: the hidden states do not depend on it.
     options: dict[str, Any] = {"unused": "pooler.", "config": config, "revision": revision, "dtype": dtype}
     options |= {"attn_implementation": attention, "key_mapping": key_mapping or None}
+    options |= (fewer := quantisation(load_in, dtype, device, None))
     if "add_pooling_layer" in inspect.signature(cls.__init__).parameters:
         options["add_pooling_layer"] = False
     model: Any = load_weights(cls.from_pretrained, path, name_or_path, "encoder", **options)
-    return freeze(model.to(device=device) if device is not None else model)
+    return freeze(model.to(device=device) if device is not None and not fewer else model)
 
 
 def encoder_part(config: PreTrainedConfig) -> tuple[type[PreTrainedModel], PreTrainedConfig, dict[str, str]]:

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from palam.device import quantisation
 from palam.encoder import freeze as freeze
 from palam.encoder import load_config, load_weights, probe_ids, readable_errors
 from palam.errors import PalamError
@@ -21,6 +22,7 @@ from palam.errors import PalamError
 def load_llm(
     name_or_path: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None, device_map: Any = None, attention: str | None = None,
+    load_in: str | None = None,
 ) -> PreTrainedModel:  # fmt: skip
     """Load a decoder-only language model; frozen, in eval mode.
 
@@ -35,8 +37,9 @@ def load_llm(
     if config.is_encoder_decoder:
         raise PalamError(f"LLM {name_or_path!r} is an encoder-decoder; Palam needs a decoder-only model")
     options = {"revision": revision, "dtype": dtype, "device_map": device_map, "attn_implementation": attention}
+    options |= (fewer := quantisation(load_in, dtype, device, device_map))
     model: Any = load_weights(AutoModelForCausalLM.from_pretrained, path, name_or_path, "LLM", config=config, **options)
-    return freeze(model.to(device=device) if device is not None and device_map is None else model)
+    return freeze(model.to(device=device) if device is not None and device_map is None and not fewer else model)
 
 
 @torch.no_grad()

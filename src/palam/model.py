@@ -86,7 +86,7 @@ class PalamModel(nn.Module):
         fusion: str = "global_softmax", mapper: str = "linear", seed: int = 0,
         processor: PalamProcessor | None = None, mode: str = "paper", prompt: str | None = None,
         max_length: int | None = None, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None,
-        device_map: Any = None, attention: str | None = None,
+        device_map: Any = None, attention: str | None = None, load_in: str | None = None,
         encoder_revision: str | None = None, llm_revision: str | None = None, **options: Any,
     ) -> "PalamModel":  # fmt: skip
         """A new bridge between two base models.
@@ -98,8 +98,8 @@ class PalamModel(nn.Module):
             processor: made from the bases' tokenizers, `mode`, `prompt` and `max_length` if None.
             mode, prompt: the template, see [`Template.build`].
             max_length: most encoder tokens of a text; None is the smaller of 256 and what the encoder takes.
-            dtype, device, device_map, attention: of the base models (see [`load_llm`]). The bridge's own weights are
-                always fp32.
+            dtype, device, device_map, attention, load_in: of the base models (see [`load_llm`]). The bridge's own
+                weights are always fp32.
             encoder_revision, llm_revision: revisions on the hub.
             **options: of the fusion and the mapper, e.g. `normalize="layer"`, `rank=32`, `hidden_size=1024`.
 
@@ -107,7 +107,7 @@ class PalamModel(nn.Module):
             PalamError: a model that cannot be used or found, or an unknown name or option.
         """
         fusion_options, mapper_options = split_options(fusion, mapper, options)
-        how = {"dtype": dtype, "device": device, "device_map": device_map, "attention": attention}
+        how = {"dtype": dtype, "device": device, "device_map": device_map, "attention": attention, "load_in": load_in}
         encoder_model, llm_model, shapes = _load_bases(encoder, llm, encoder_revision, llm_revision, **how)
         names = encoder_model.name_or_path, llm_model.name_or_path
         if processor is None:
@@ -140,14 +140,14 @@ class PalamModel(nn.Module):
         cls, path: str | os.PathLike[str], encoder: str | PreTrainedModel | None = None,
         llm: str | PreTrainedModel | None = None, *, dtype: torch.dtype = torch.float32,
         device: str | torch.device | None = None, device_map: Any = None, attention: str | None = None,
-        revision: str | None = None, allow_mismatch: bool = False,
+        load_in: str | None = None, revision: str | None = None, allow_mismatch: bool = False,
     ) -> "PalamModel":  # fmt: skip
         """Load a bridge and the base models that it names.
 
         Args:
             path: checkpoint folder or hub id.
             encoder, llm: where the base models are, if not where the checkpoint says; or the loaded models.
-            dtype, device, device_map, attention: of the base models, see [`load_llm`].
+            dtype, device, device_map, attention, load_in: of the base models, see [`load_llm`].
             revision: of the checkpoint on the hub.
             allow_mismatch: load base models that are not those the bridge was trained with, if the shapes fit.
 
@@ -160,7 +160,7 @@ class PalamModel(nn.Module):
         processor = PalamProcessor.from_pretrained(path, encoder=names[0], llm=names[1], revision=revision)
         processor.encoder, processor.llm = config.encoder, config.llm  # a moved base is saved under its old name
         revisions = None if encoder else config.encoder_revision, None if llm else config.llm_revision
-        how = {"dtype": dtype, "device": device, "device_map": device_map, "attention": attention}
+        how = {"dtype": dtype, "device": device, "device_map": device_map, "attention": attention, "load_in": load_in}
         bases = encoder or config.encoder, llm or config.llm
         encoder_model, llm_model, shapes = _load_bases(*bases, *revisions, **how)
         if not allow_mismatch:

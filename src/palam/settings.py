@@ -109,6 +109,7 @@ class TrainSettings:
     seed: int = option(0, "Seed of everything.")
     device: str = option("auto", "Device: auto, cpu, cuda, cuda:1, mps.")
     dtype: str = option("auto", "Dtype of the base models: auto (measured), fp32, bf16, fp16.")
+    load_in: str | None = option(None, "Load the base models in fewer bits: 8bit or 4bit (needs bitsandbytes).")
     report_to: str = option("none", "Trackers, e.g. tensorboard or wandb; a JSON-lines log is always written.")
 
     def __post_init__(self) -> None:

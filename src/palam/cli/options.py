@@ -46,6 +46,7 @@ class Loading:
     llm: str | None = option(None, "Where the LLM is, if not where the checkpoint says.")
     device: str = option("auto", "Device: auto, cpu, cuda, cuda:1, mps.")
     dtype: str = option("auto", "Dtype of the base models: auto (measured), fp32, bf16, fp16.")
+    load_in: str | None = option(None, "Load the base models in fewer bits: 8bit or 4bit (needs bitsandbytes).")
     allow_mismatch: bool = option(False, "Accept other base models than the bridge was trained with.")
 
 
@@ -87,6 +88,7 @@ def load(checkpoint: str, **options: Any) -> PalamModel:
     how = Loading(**options)
     language, place = how.language, pick_device(how.device)
     bases: dict[str, Any] = {"device": place, "dtype": pick_dtype(how.dtype, place), "attention": pick_attention(place)}
+    bases["load_in"] = how.load_in
     model = PalamModel.from_pretrained(checkpoint, how.encoder, how.llm, allow_mismatch=how.allow_mismatch, **bases)
     told = hasattr(model.processor.encoder_tokenizer, "src_lang")
     if language is not None and not told and lookup(language) is None:

@@ -40,7 +40,7 @@ OUT = Option(None, help="Where to write, as JSON lines; else standard output.")
 RESUME = Option(False, "--resume", help="Keep what is done in <out>.partial; given again, go on from there.")
 
 
-@options_of(Loading, {"encoder", "llm", "device", "dtype", "allow_mismatch"})
+@options_of(Loading, {"encoder", "llm", "device", "dtype", "load_in", "allow_mismatch"})
 def evaluate_command(
     checkpoint: CheckpointArgument,
     task: str | None = Option(None, help="Any task of the bridge's family; `palam info` lists the tasks."),

@@ -101,6 +101,7 @@ def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> Pa
         dtype=pick_dtype(settings.dtype, device),
         device=device,
         attention=pick_attention(device),
+        load_in=settings.load_in,
         **{name: getattr(settings, name) for name in names},
     )
     if data.task:
