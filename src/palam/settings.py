@@ -87,7 +87,7 @@ class TrainSettings:
     limit: int | None = option(None, "Train on so many rows, a seeded and label-stratified sample.")
 
     init: str = option("solve", "Start of the mapper: solve (closed form, from text alone) or random (the paper).")
-    solve_text: Path | None = option(None, "Solve from this text, a text a line; not set is the training inputs.")
+    solve_text: Path | None = option(None, "Solve from this text, a text a line; not set is 2,000 training inputs.")
     epochs: float = option(3.0, "Passes over the training data.")
     max_steps: int = option(-1, "Stop after so many steps; -1 is no limit.")
     lr: float = option(1e-3, "Learning rate of the mapper and the boundary.")

@@ -38,6 +38,7 @@ from palam.training.trainer import PalamTrainer, PalamTrainingArguments, newest_
 SETTINGS = "settings.yaml"
 LOG = "log.jsonl"
 RESULTS = "results.json"
+SOLVE_TEXTS = 2000  # more training inputs do not make a better start
 Bases = tuple[PreTrainedModel, PreTrainedModel]
 
 
@@ -163,7 +164,8 @@ def train(
         facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
     elif settings.init == "solve":
         with console.status("solving the start"):
-            texts = read_texts(settings.solve_text) if settings.solve_text else data.texts(data.train, settings.mode)
+            some = random.Random(settings.seed).sample(data.train, min(SOLVE_TEXTS, len(data.train)))
+            texts = read_texts(settings.solve_text) if settings.solve_text else data.texts(some, settings.mode)
             solved = solve(model, texts, repeat(data.language))
         facts["solved"] = vars(solved)
         console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
