@@ -31,6 +31,7 @@ def test_an_aligned_task_can_be_read_at_once(palam, base_options, data, tmp_path
     found = json.loads((out / "results.json").read_text())
     assert [row["name"] for row in found["probe"]] == names
     assert found["solved"]["tokens"] > 100
+    assert found["task"]["factor"] in map(float, found["task"]["losses"])
     model = PalamModel.from_pretrained(out)
     assert model.config.fusion == "global_softmax"
     assert model.processor.template.suffix == "\nTopic:"

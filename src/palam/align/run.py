@@ -11,19 +11,16 @@ from rich.console import Console
 
 from palam.align.sample import Sample, probe
 from palam.align.solving import batches, solve
+from palam.align.suit import suit
 from palam.card import model_card
 from palam.device import dtype_name, pick_device, pick_dtype
 from palam.files import check_free, replacing
 from palam.model import MARKER
-from palam.reading import measure_priors
 from palam.report.probe import write_probe
 from palam.settings import TrainSettings
 from palam.tasks import read_texts
-from palam.tasks import sample as sample_rows
 from palam.template import SLOT, Template
 from palam.training.run import RESULTS, SETTINGS, Bases, Data, build, read_data
-
-PRIOR_TEXTS = 256
 
 
 def align(
@@ -67,9 +64,8 @@ def align(
         solved = solve(model, texts(), repeat(data.language), sample=sample)
     found["solved"] = asdict(solved)
     if data.task:
-        some = data.texts(sample_rows(data.train, PRIOR_TEXTS, settings.seed), settings.mode)
-        with console.status("measuring the labels' priors"):
-            measure_priors(model, some, list(data.task.labels.values()), [data.language] * len(some))
+        with console.status("suiting it to the task"):
+            found["task"] = suit(model, data.task, data.train, data.dev, data.language, seed=settings.seed)
     with replacing(out, marker=MARKER) as aside:
         model.write(aside, model_card(model, settings, {f"solved_{key}": value for key, value in vars(solved).items()}))
         (aside / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
