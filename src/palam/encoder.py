@@ -29,8 +29,8 @@ from palam.errors import PalamError
 
 UNLIMITED = 10**9  # tokens: "no limit", for encoders with relative positions
 # What libraries raise for a folder or a name that is not a usable model.
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
-LOADING_ERRORS += (SafetensorError, StrictDataclassError)
+USUAL = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
+LOADING_ERRORS = (*USUAL, SafetensorError, StrictDataclassError)
 
 
 def load_encoder(
