@@ -2,6 +2,7 @@
 
 import timeit
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -48,6 +49,12 @@ def pick_attention(device: torch.device) -> str | None:
     On CPUs the fused attention's backward pass made a training step on short texts 1.5 times as long.
     """
     return "eager" if device.type == "cpu" else None
+
+
+def place(device: str | None = None, dtype: str = "auto") -> dict[str, Any]:
+    """Device, dtype and attention of the base models, as the functions that load them take them."""
+    found = pick_device(device)
+    return {"device": found, "dtype": pick_dtype(dtype, found), "attention": pick_attention(found)}
 
 
 def dtype_name(dtype: torch.dtype) -> str:
