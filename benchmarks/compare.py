@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from palam.device import pick_attention, pick_device, pick_dtype
+from palam.device import place
 from palam.encoder import load_encoder
 from palam.llm import load_llm
 from palam.reading import evaluate, load_languages
@@ -48,9 +48,7 @@ def main() -> None:
     parser.add_argument("--train-limit", type=int)
     args = parser.parse_args()
 
-    device = pick_device()
-    dtype, attention = pick_dtype("auto", device), pick_attention(device)
-    options = {"dtype": dtype, "device": device, "attention": attention}
+    options = place()
     bases = load_encoder("starter:encoder", **options), load_llm("starter:llm", **options)
     task = get_task(args.eval_task or args.task)
     rows = load_languages(task, "dev", args.languages.split(","), data_dir=args.data, limit=args.limit)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from palam.device import pick_attention, pick_device, pick_dtype
+from palam.device import place
 from palam.encoder import encode, load_encoder, load_tokenizer
 from palam.reading import load_languages
 from palam.tasks import Example, Task, get_task, native_language, train_and_dev
@@ -31,10 +31,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--languages", default="en")
     args = parser.parse_args()
-    device = pick_device()
-    encoder = load_encoder(
-        args.encoder, dtype=pick_dtype("auto", device), device=device, attention=pick_attention(device)
-    )
+    encoder = load_encoder(args.encoder, **place())
     tokenizer, task = load_tokenizer(args.encoder), get_task(args.task)
     labels = list(task.labels)
 

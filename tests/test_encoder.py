@@ -224,6 +224,10 @@ def test_not_a_model_folder(tmp_path):
     assert str(tmp_path) in refusal(load_encoder, str(tmp_path))
 
 
+def test_a_config_with_a_wrong_value(copy):
+    assert "Validation error for field 'hidden_size': TypeError" in refusal(load_encoder, copy("bert", hidden_size="x"))
+
+
 def test_no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))

@@ -1,6 +1,7 @@
 """What a bridge is: its bases, its shapes, its fusion and mapper. Saved as `config.json`."""
 
 import inspect
+from dataclasses import field
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -32,43 +33,22 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     model_type = "palam"
 
-    def __init__(
-        self,
-        encoder: str = "",
-        llm: str = "",
-        encoder_revision: str | None = None,
-        llm_revision: str | None = None,
-        encoder_hidden_size: int = 384,
-        encoder_num_layers: int = 12,
-        llm_hidden_size: int = 576,
-        fusion: str = "last",
-        fusion_options: dict[str, Any] | None = None,
-        mapper: str = "linear",
-        mapper_options: dict[str, Any] | None = None,
-        embedding_rms: float = 1.0,
-        fingerprints: dict[str, Any] | None = None,
-        adapter: bool = False,
-        task: dict[str, Any] | None = None,
-        label_priors: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.encoder = encoder
-        self.llm = llm
-        self.encoder_revision = encoder_revision
-        self.llm_revision = llm_revision
-        self.encoder_hidden_size = encoder_hidden_size
-        self.encoder_num_layers = encoder_num_layers
-        self.llm_hidden_size = llm_hidden_size
-        self.fusion = fusion
-        self.fusion_options = dict(fusion_options or {})
-        self.mapper = mapper
-        self.mapper_options = dict(mapper_options or {})
-        self.embedding_rms = embedding_rms
-        self.fingerprints = dict(fingerprints or {})
-        self.adapter = adapter
-        self.task = task
-        self.label_priors = dict(label_priors or {})
-        super().__init__(**kwargs)
+    encoder: str = ""
+    llm: str = ""
+    encoder_revision: str | None = None
+    llm_revision: str | None = None
+    encoder_hidden_size: int = 384
+    encoder_num_layers: int = 12
+    llm_hidden_size: int = 576
+    fusion: str = "last"
+    fusion_options: dict[str, Any] = field(default_factory=dict)
+    mapper: str = "linear"
+    mapper_options: dict[str, Any] = field(default_factory=dict)
+    embedding_rms: float = 1.0
+    fingerprints: dict[str, Any] = field(default_factory=dict)
+    adapter: bool = False
+    task: dict[str, Any] | None = None
+    label_priors: dict[str, float] = field(default_factory=dict)
 
 
 def lookup(kind: str, name: str, registry: dict[str, Any]) -> Any:

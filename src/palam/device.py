@@ -54,6 +54,12 @@ def pick_attention(device: torch.device) -> str | None:
     return "eager" if device.type == "cpu" else None
 
 
+def place(device: str | None = None, dtype: str = "auto") -> dict[str, Any]:
+    """Device, dtype and attention of the base models, as the functions that load them take them."""
+    found = pick_device(device)
+    return {"device": found, "dtype": pick_dtype(dtype, found), "attention": pick_attention(found)}
+
+
 def quantisation(load_in: str | None, dtype: torch.dtype, device: Any, device_map: Any) -> dict[str, Any]:
     """Arguments of `from_pretrained` that load a base model's matrices in fewer bits; its embeddings stay whole.
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -28,8 +29,9 @@ from palam.device import quantisation
 from palam.errors import PalamError
 
 UNLIMITED = 10**9  # tokens: "no limit", for encoders with relative positions
-# What transformers and torch raise for a folder or a name that is not a usable model.
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
+# What libraries raise for a folder or a name that is not a usable model.
+USUAL = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
+LOADING_ERRORS = (*USUAL, SafetensorError, StrictDataclassError)
 
 
 def load_encoder(
@@ -189,8 +191,8 @@ def readable_errors(name: str, role: str, fault: str = "cannot be loaded") -> It
         log.set_verbosity_error()
     try:
         yield
-    except (*LOADING_ERRORS, SafetensorError) as error:
-        text = str(error).strip() or type(error).__name__
+    except LOADING_ERRORS as error:
+        text = re.sub(r":\s*\n\s*", ": ", str(error).strip()) or type(error).__name__
         if "file named model.safetensors" in text:
             text = "it has no model.safetensors (pickled weights, pytorch_model.bin, are never read)"
         elif "Repo id must" in text or "couldn't connect" in text or "not a valid model identifier" in text:

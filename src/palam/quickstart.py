@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from palam.device import dtype_name, pick_attention, pick_device, pick_dtype
+from palam.device import dtype_name, place
 from palam.encoder import load_encoder
 from palam.errors import PalamError
 from palam.files import replacing
@@ -68,9 +68,7 @@ def quickstart(out: Path, *, data: Path | None = None, short: bool = False, cons
         for name in ("starter:encoder", "starter:llm"):
             resolve(name)
         fetched = time.time()
-        device = pick_device()
-        dtype = pick_dtype("auto", device)
-        options: dict[str, Any] = {"dtype": dtype, "device": device, "attention": pick_attention(device)}
+        options = place()
         bases = load_encoder("starter:encoder", **options), load_llm("starter:llm", **options)
         seconds = {"fetching the models": fetched - began}
         found: dict[str, Evaluation] = {}
@@ -78,7 +76,7 @@ def quickstart(out: Path, *, data: Path | None = None, short: bool = False, cons
             start = time.time()
             fused = "the encoder's last layer" if fusion == BASELINE else "all the encoder's layers"
             console.print(f"\n[bold]{fusion} ({fused})[/]: training on English", highlight=False)
-            settings = TrainSettings(task=task.name, data=data, fusion=fusion, dtype=dtype_name(dtype))
+            settings = TrainSettings(task=task.name, data=data, fusion=fusion, dtype=dtype_name(options["dtype"]))
             settings.epochs = SHORT_EPOCHS if short else EPOCHS
             model = train(settings, aside / bridge, bases=bases, console=console)
             if fusion == BASELINE:

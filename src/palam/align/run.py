@@ -9,14 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
-from palam.align.sample import Sample, probe
+from palam.align.sample import Sample, probe, search
 from palam.align.solving import batches, solve
 from palam.align.suit import suit
-from palam.card import model_card
+from palam.card import model_card, public_name, render
 from palam.device import dtype_name, pick_device, pick_dtype
 from palam.files import check_free, replacing
 from palam.model import MARKER
-from palam.report.probe import write_probe
 from palam.settings import TrainSettings
 from palam.tasks import read_texts
 from palam.template import SLOT, Template
@@ -57,11 +56,12 @@ def align(
 
     with console.status("comparing layers and fusions"):
         sample = Sample.take(model, batches(model, texts(), repeat(data.language)))
+        search(model.bridge.fusion, sample)
         found: dict[str, Any] = {"probe": probe(model, sample)}
     if out is None:
         return found
     with console.status("solving the bridge"):
-        solved = solve(model, texts(), repeat(data.language), sample=sample)
+        solved = solve(model, texts(), repeat(data.language))
     found["solved"] = asdict(solved)
     if data.task:
         with console.status("suiting it to the task"):
@@ -70,5 +70,7 @@ def align(
         model.write(aside, model_card(model, settings, {f"solved_{key}": value for key, value in vars(solved).items()}))
         (aside / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
         (aside / RESULTS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        write_probe(found["probe"], settings, aside / "probe.html")
+        names = public_name(settings.encoder), public_name(settings.llm)
+        page = render("probe.html.j2", rows=found["probe"], bases=names, normalize=settings.normalize)
+        (aside / "probe.html").write_text(page, encoding="utf-8", errors="replace")
     return found

@@ -66,11 +66,11 @@ def probe(model: PalamModel, sample: Sample) -> list[dict[str, float | str]]:
     """Held-out R² and nearest-token accuracy of a solved linear map, from each layer and from every fusion.
 
     Args:
-        model: its layers, normalised as its fusion normalises them.
+        model: its layers, normalised as its fusion normalises them; that fusion is taken with the weights that it has.
         sample: of [`Sample.take`].
 
     Returns:
-        A row each: `name` (`layer 1`, ..., and the fusions' names, with their weights searched), `r2`, `nearest`.
+        A row each: `name` (`layer 1`, ..., and the fusions' names, the others' weights searched), `r2`, `nearest`.
     """
     own = model.bridge.fusion
     rows: list[dict[str, float | str]] = []
@@ -78,19 +78,17 @@ def probe(model: PalamModel, sample: Sample) -> list[dict[str, float | str]]:
         fit, held = (own.prepare(pairs.states[layer].float()) for pairs in (sample.fit, sample.held))
         rows.append({"name": f"layer {layer + 1}", **_solved(model, sample, fit, held)})
     for name, kind in FUSIONS.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            fusion = kind(own.hidden_size, own.num_layers, normalize=own.normalize).to(model.device).eval()
-        search(fusion, sample)
+        fusion = own
+        if type(own) is not kind:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                fusion = kind(own.hidden_size, own.num_layers, normalize=own.normalize).to(model.device).eval()
+            search(fusion, sample)
         with torch.no_grad():
-            fit, held = (_fused(fusion, pairs.states) for pairs in (sample.fit, sample.held))
+            states = ([state.float() for state in pairs.states] for pairs in (sample.fit, sample.held))
+            fit, held = (fusion(layers)[0] for layers in states)
         rows.append({"name": name, **_solved(model, sample, fit, held)})
     return rows
-
-
-def _fused(fusion: Fusion, states: list[Tensor]) -> Tensor:
-    fused: Tensor = fusion([state.float() for state in states])[0]
-    return fused
 
 
 def _solved(model: PalamModel, sample: Sample, fit: Tensor, held: Tensor) -> dict[str, float]:

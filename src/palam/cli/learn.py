@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from palam.cli.options import ConfigOption, options_of, quiet
 from palam.cli.output import check_place, show
@@ -65,11 +65,16 @@ def align_command(
     if out is not None:
         check_place(out)
     from palam.align.run import align
-    from palam.report import probe_table
 
     quiet()
     found = align(settings, out, console=Console(stderr=True))
-    show(probe_table(found["probe"]))
+    table = Table(
+        "", *(Column(f"{name}, %", justify="right") for name in ("variance explained", "nearest token right"))
+    )
+    table.box, table.padding = None, (0, 2, 0, 0)
+    for row in found["probe"]:
+        table.add_row(row["name"], f"{100 * row['r2']:.1f}", f"{100 * row['nearest']:.1f}")
+    show(table)
     if out is not None:
         solved = found["solved"]
         shares = f"{solved['r2']:.1%} of the variance explained, {solved['nearest']:.1%} of the nearest tokens right"

@@ -12,7 +12,7 @@ import typer
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers.utils import logging
 
-from palam.device import pick_attention, pick_device, pick_dtype
+from palam.device import place
 from palam.errors import PalamError
 from palam.languages import lookup
 from palam.model import PalamModel
@@ -79,18 +79,15 @@ def quiet() -> None:
     disable_progress_bars()
 
 
-def load(checkpoint: str, **options: Any) -> PalamModel:
-    """The checkpoint's model, in evaluation, where and how the options (fields of [`Loading`]) say.
+def load(checkpoint: str, how: Loading) -> PalamModel:
+    """The checkpoint's model, in evaluation.
 
     An unknown language is refused; an encoder that must be told the language knows its own.
     """
     quiet()
-    how = Loading(**options)
-    language, place = how.language, pick_device(how.device)
-    bases: dict[str, Any] = {"device": place, "dtype": pick_dtype(how.dtype, place), "attention": pick_attention(place)}
-    bases["load_in"] = how.load_in
+    bases = {**place(how.device, how.dtype), "load_in": how.load_in}
     model = PalamModel.from_pretrained(checkpoint, how.encoder, how.llm, allow_mismatch=how.allow_mismatch, **bases)
     told = hasattr(model.processor.encoder_tokenizer, "src_lang")
-    if language is not None and not told and lookup(language) is None:
-        raise PalamError(f"language is {language!r}, which is unknown; give a code such as si or sin_Sinh")
+    if how.language is not None and not told and lookup(how.language) is None:
+        raise PalamError(f"language is {how.language!r}, which is unknown; give a code such as si or sin_Sinh")
     return model

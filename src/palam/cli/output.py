@@ -49,19 +49,18 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def json_lines(path: Path | None) -> Iterator[Write]:
-    """Write rows as JSON lines to a file (see `opened`), or as they come to standard output."""
-    with contextlib.nullcontext(sys.stdout.buffer) if path is None else opened(path) as file:
-        yield lambda row: (file.write(_line(row)), file.flush())
+def json_lines(path: Path | None, resume: bool = False) -> Iterator[tuple[Write, int, dict[str, Any]]]:
+    """Write rows as JSON lines to a file (see `opened`), or as they come to standard output.
 
-
-@contextlib.contextmanager
-def resumable(path: Path) -> Iterator[tuple[Write, int, dict[str, Any]]]:
-    """Rows into `<path>.partial`, which becomes the file at the end, and otherwise stays to be gone on with.
+    With `resume` they go into `<path>.partial`, which becomes the file at the end, and else stays to be gone on with.
 
     Yields:
         What writes a row, how many rows were there already, and the last of them.
     """
+    if path is None or not resume:
+        with contextlib.nullcontext(sys.stdout.buffer) if path is None else opened(path) as out:
+            yield _writer(out), 0, {}
+        return
     partial = path.with_name(f"{path.name}.partial")
     for one in (path, partial):
         check_place(one)
@@ -75,13 +74,8 @@ def resumable(path: Path) -> Iterator[tuple[Write, int, dict[str, Any]]]:
                 file.truncate(file.tell() - len(line))
                 break
             rows, last = rows + 1, line
-
-        def write(row: dict[str, Any]) -> None:
-            file.write(_line(row))
-            file.flush()
-
         try:
-            yield write, rows, json.loads(last)
+            yield _writer(file), rows, json.loads(last)
             os.fsync(file.fileno())
         except BaseException:
             if not file.tell():
@@ -90,8 +84,13 @@ def resumable(path: Path) -> Iterator[tuple[Write, int, dict[str, Any]]]:
     partial.replace(path)
 
 
-def _line(row: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # an unpaired surrogate in the input: escaped, it survives
-        return json.dumps(row).encode() + b"\n"
+def _writer(file: IO[bytes]) -> Write:
+    def write(row: dict[str, Any]) -> None:
+        try:
+            line = json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # an unpaired surrogate in the input: escaped, it survives
+            line = json.dumps(row).encode()
+        file.write(line + b"\n")
+        file.flush()
+
+    return write

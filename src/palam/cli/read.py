@@ -1,10 +1,10 @@
 """`palam evaluate`, `palam classify` and `palam generate`."""
-# ruff: noqa: B008 (an option with its default is typer's own form)
+# ruff: noqa: B008, RUF009 (an option with its default is typer's own form, and `option` is a field with its help)
 
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from typer import Option
 
 from palam.bridge import load_bridge
 from palam.cli.options import CheckpointArgument, ConfigOption, Loading, load, options_of
-from palam.cli.output import Write, json_lines, opened, resumable, show
+from palam.cli.output import json_lines, opened, show
 from palam.errors import PalamError
 from palam.languages import name as language_name
 from palam.model import PalamModel
 from palam.reading import Evaluation, evaluate, generate, label_scores, load_languages
 from palam.reading.evaluate import METHODS
+from palam.settings import TrainSettings, option
 from palam.tasks import Example, Task, available, get_task, sample, task_from_file
 from palam.tasks.rows import numbered_rows, text_of
 from palam.tasks.task import slots
@@ -30,14 +31,25 @@ from palam.template import Template
 
 MADE = ("prediction", "scores", "answer")  # columns that the commands add
 CHUNK = 1024  # rows of a file in memory at a time
-Chunk = tuple[list[dict[str, Any]], list[str]]
-TEXT = Option(None, help="One text.")
-FILE = Option(None, help="Texts: JSONL, CSV, or plain text with one text a line; - is standard input.")
-COLUMN = Option(None, help="The column that holds the text; not set is text, or the columns of the task.")
-TEXT_COLUMN = Option(None, help="The file's text column, or a template over several; not set is as trained.")
-DATA = Option(None, help="Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub.")
-OUT = Option(None, help="Where to write, as JSON lines; else standard output.")
-RESUME = Option(False, "--resume", help="Keep what is done in <out>.partial; given again, go on from there.")
+
+
+@dataclass
+class Source(Loading):
+    """Texts to read, and where to write; a source that cannot be read is told before a model is loaded."""
+
+    text: str | None = option(None, "One text.")
+    file: str | None = option(None, "Texts: JSONL, CSV, or plain text with one text a line; - is standard input.")
+    column: str | None = option(None, "The column that holds the text; not set is text, or the columns of the task.")
+    out: Path | None = option(None, "Where to write, as JSON lines; else standard output.")
+    resume: bool = option(False, "Keep what is done in <out>.partial; given again, go on from there.")
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.file is None):
+            raise PalamError("give either --text or --file")
+        if self.file not in (None, "-"):
+            Path(str(self.file)).open("rb").close()
+        if self.resume and (self.file in (None, "-") or self.out is None):
+            raise PalamError("--resume needs --file and --out")
 
 
 @options_of(Loading, {"encoder", "llm", "device", "dtype", "load_in", "allow_mismatch"})
@@ -45,9 +57,11 @@ def evaluate_command(
     checkpoint: CheckpointArgument,
     task: str | None = Option(None, help="Any task of the bridge's family; `palam info` lists the tasks."),
     file: Path | None = Option(None, help="A labelled JSONL or CSV file of your own, not a task."),
-    text_column: str | None = TEXT_COLUMN,
+    text_column: str | None = Option(
+        None, help="The file's text column, or a template over several; not set is as trained."
+    ),
     label_column: str = Option("label", help="The file's label column."),
-    data: Path | None = DATA,
+    data: Path | None = Option(None, help=TrainSettings.__dataclass_fields__["data"].metadata["help"]),
     split: str = Option("dev", help="Split to read."),
     languages: str | None = Option(None, help="Codes, e.g. en,si,ta; not set is all there are."),
     limit: int | None = Option(None, help="Rows per language, a seeded and label-stratified sample; not set is all."),
@@ -79,8 +93,8 @@ def evaluate_command(
         rows, split = {codes[0]: sample(examples, limit, seed)}, str(file)
     with contextlib.ExitStack() as files:  # opened now, so that a place that cannot be written to is told at once
         results = files.enter_context(opened(json_file)) if json_file else None
-        write = files.enter_context(json_lines(predictions)) if predictions else None
-        model = load(checkpoint, **loading)
+        write, *_ = files.enter_context(json_lines(predictions)) if predictions else (None,)
+        model = load(checkpoint, Loading(**loading))
         options: dict[str, Any] = {"method": method, "direct": direct, "batch_size": batch_size}
         with _progress("reading", sum(map(len, rows.values()))) as progress:
             found = evaluate(model, chosen, split, rows, name=checkpoint, progress=progress, **options)
@@ -125,60 +139,50 @@ def _table(found: Evaluation, model: PalamModel) -> Table:
     return table
 
 
-@options_of(Loading)
+@options_of(Source)
 def classify_command(
     checkpoint: CheckpointArgument,
-    text: str | None = TEXT,
-    file: str | None = FILE,
     labels: str | None = Option(None, help="Labels, e.g. good,bad; not set is those the bridge was trained on."),
-    column: str | None = COLUMN,
-    out: Path | None = OUT,
-    resume: bool = RESUME,
     batch_size: int = Option(32, help="Texts at a time.", min=1),
     config: ConfigOption = None,
-    **loading: Any,
+    **given: Any,
 ) -> None:
     """Label texts.
 
     Each row comes out, in input order, with its prediction and the log-probability of each label.
     """
-    _check_source(text, file)
-    given = {label: label for label in _listed(labels)}  # each with its words, which are the same
-    if labels is not None and len(given) < 2:
+    source = Source(**given)
+    own = {label: label for label in _listed(labels)}  # each with its words, which are the same
+    if labels is not None and len(own) < 2:
         raise PalamError(f"--labels {labels!r} holds fewer than two labels; give e.g. good,bad")
-    with _output(file, out, resume) as (write, done, last):
-        model = load(checkpoint, **loading)
-        words = given or dict((model.config.task or {}).get("labels", ()))
+    with json_lines(source.out, source.resume) as (write, done, last):
+        model = load(checkpoint, source)
+        words = own or dict((model.config.task or {}).get("labels", ()))
         if not words:
             raise PalamError("this bridge was not trained for a task; give --labels, e.g. --labels good,bad")
         if last and list(last.get("scores", ())) != list(words):
             raise PalamError("what <out>.partial holds has other labels; delete it to start anew")
         options: dict[str, Any] = {"labels": list(words.values()), "batch_size": batch_size}
-        with _progress("reading", wanted=text is None) as progress:
-            for rows, texts in _chunks(model, text, file, column, done, last):
-                languages = [loading["language"]] * len(texts)
+        with _progress("reading", wanted=source.text is None) as progress:
+            for rows, texts in _chunks(model, source, done, last):
+                languages = [source.language] * len(texts)
                 scores = label_scores(model, texts, languages=languages, progress=progress, **options)
                 for row, best, values in zip(rows, scores.argmax(1).tolist(), scores.tolist(), strict=True):
                     shown = {key: round(value, 4) for key, value in zip(words, values, strict=True)}
                     write({**row, "prediction": list(words)[best], "scores": shown})
 
 
-@options_of(Loading)
+@options_of(Source)
 def generate_command(
     checkpoint: CheckpointArgument,
-    text: str | None = TEXT,
-    file: str | None = FILE,
     prompt: str | None = Option(None, help="What to ask, with one {text} slot; not set is as the bridge was trained."),
     mode: str | None = Option(None, help="Around the text: paper, prompt or chat; not set is as trained."),
     max_new_tokens: int = Option(64, help="Most tokens to answer with.", min=1),
     temperature: float = Option(0.0, help="0 is greedy; above, the answer is drawn.", min=0),
     seed: int = Option(0, help="Seed of what is drawn."),
-    column: str | None = COLUMN,
-    out: Path | None = OUT,
-    resume: bool = RESUME,
     batch_size: int = Option(16, help="Texts at a time.", min=1),
     config: ConfigOption = None,
-    **loading: Any,
+    **given: Any,
 ) -> None:
     """Let the LLM answer freely about texts.
 
@@ -186,11 +190,11 @@ def generate_command(
     """
     from transformers import set_seed
 
-    _check_source(text, file)
+    source = Source(**given)
     if mode == "paper" and prompt is not None:
         raise PalamError("the mode paper has no prompt; give --mode prompt or --mode chat")
-    with _output(file, out, resume) as (write, done, last):
-        model = load(checkpoint, **loading)
+    with json_lines(source.out, source.resume) as (write, done, last):
+        model = load(checkpoint, source)
         processor = model.processor
         if prompt is not None or mode is not None:
             mode = mode or processor.template.mode.replace("paper", "prompt")
@@ -198,15 +202,15 @@ def generate_command(
         settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
         settings |= {"temperature": temperature} if temperature else {}
         set_seed(seed)
-        if text is not None and out is None:
-            (_, texts), *_ = _chunks(model, text, file, column)
-            inputs = processor(texts, languages=[loading["language"]])
+        if source.text is not None and source.out is None:
+            (_, texts), *_ = _chunks(model, source)
+            inputs = processor(texts, languages=[source.language])
             streamer = _Streamer(processor.llm_tokenizer, skip_special_tokens=True)
             model.generate(**inputs, streamer=streamer, **settings)
             return
         with _progress("answering") as progress:
-            for rows, texts in _chunks(model, text, file, column, done, last):
-                languages = [loading["language"]] * len(texts)
+            for rows, texts in _chunks(model, source, done, last):
+                languages = [source.language] * len(texts)
                 answers = generate(model, texts, languages, batch_size=batch_size, progress=progress, **settings)
                 for row, answer in zip(rows, answers, strict=True):
                     write({**row, "answer": answer})
@@ -233,34 +237,13 @@ def _progress(doing: str, total: int | None = None, wanted: bool = True) -> Iter
         yield lambda n: bar.advance(item, n)
 
 
-def _check_source(text: str | None, file: str | None) -> None:
-    """One source, and one that can be read: told before the models are loaded."""
-    if (text is None) == (file is None):
-        raise PalamError("give either --text or --file")
-    if file not in (None, "-"):
-        Path(str(file)).open("rb").close()
-
-
-@contextlib.contextmanager
-def _output(file: str | None, out: Path | None, resume: bool) -> Iterator[tuple[Write, int, dict[str, Any]]]:
-    """What writes a row; how many an interrupted run has written, and its last."""
-    if not resume:
-        with json_lines(out) as write:
-            yield write, 0, {}
-    elif file in (None, "-") or out is None:
-        raise PalamError("--resume needs --file and --out")
-    else:
-        with resumable(out) as found:
-            yield found
-
-
 def _listed(given: str | None) -> list[str]:
     return [one.strip() for one in (given or "").split(",") if one.strip()]
 
 
 def _chunks(
-    model: PalamModel, text: str | None, file: str | None, column: str | None, done: int = 0, last: Any = None
-) -> Iterator[Chunk]:
+    model: PalamModel, source: Source, done: int = 0, last: Any = None
+) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
     """Rows and what the encoder reads of each, a chunk at a time, after those that are done.
 
     The form that the bridge's task gives a text is applied where its columns are known: not to one `--text` or one
@@ -268,13 +251,14 @@ def _chunks(
     """
     form = str(model.config.task["text"]) if model.config.task else "{text}"
     names = sorted(slots(form))
-    if names != ["text"] and (text is not None or column):
+    if names != ["text"] and (source.text is not None or source.column):
         form, names = "{text}", ["text"]
-    if text is not None:
-        yield [{"text": text}], [form.format(text=text)]
+    if source.text is not None:
+        yield [{"text": source.text}], [form.format(text=source.text)]
         return
+    file, column = str(source.file), source.column
     hint = "" if column else "; name one with --column"
-    numbered = numbered_rows(str(file), column=column or (names[0] if names != ["text"] else None))
+    numbered = numbered_rows(file, column=column or (names[0] if names != ["text"] else None))
     if done:
         _, row = next(islice(numbered, done - 1, done), ("", {}))
         if not row or row | {name: last[name] for name in MADE if name in last} != last:

@@ -31,7 +31,7 @@ def inspect_command(
     """Show how much each encoder layer counts for each token: by weight, and by weight × norm."""
     if out is not None:
         report.check_path(out)
-    model = load(checkpoint, **loading)
+    model = load(checkpoint, Loading(**loading))
     view = report.LayerView.of(model, text, loading["language"])
     show(report.table(view))
     if out is not None:
