@@ -1,6 +1,6 @@
 """What a task is: which columns make its text, how the LLM is asked, and which words it may answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
 
@@ -33,7 +33,7 @@ class Hub:
     splits: Mapping[str, str] = field(default_factory=_SPLITS.copy)
     columns: Mapping[str, str] = field(default_factory=dict)
     codes: Mapping[str, str] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
