@@ -126,7 +126,7 @@ def shelf(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_pip_run(shelf, monkeypatch):
-    """`_download` without pip: the wheel is copied (pip itself runs in the tests without this)."""
+    """`download` without pip: the wheel is copied (pip itself runs in the tests without this)."""
     calls = []
 
     def download(member, work):
@@ -134,7 +134,7 @@ def no_pip_run(shelf, monkeypatch):
         found = next(shelf.folder.glob(member.requirement.split("==")[0] + "*"))
         return Path(shutil.copy(found, work))
 
-    monkeypatch.setattr(fetch, "_download", download)
+    monkeypatch.setattr(fetch, "download", download)
     return calls
 
 

