@@ -1,4 +1,5 @@
 import re
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_chat_template_is_rendered_once(llama, base_folder):
     tokenizer.apply_chat_template = apply
     template = Template.build("chat", PROMPT, tokenizer)
     assert template.suffix.endswith("day 1")
-    assert Template(**template.to_dict()) == template
+    assert Template(**asdict(template)) == template
     assert len(rendered) == 1
 
 

@@ -1,7 +1,8 @@
 """What a training run will need, found without a weight in memory: the models' own code runs on fake tensors."""
 
 import math
-import time
+import statistics
+import timeit
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from palam.bridge import PalamBridge
 from palam.configuration import PalamConfig, split_options
-from palam.device import pick_attention, pick_device, pick_dtype
+from palam.device import place
 from palam.encoder import encoder_part, freeze, load_config, readable_errors
 from palam.llm import enable_checkpointing
 from palam.settings import TrainSettings
@@ -74,11 +75,10 @@ def plan(
     Raises:
         PalamError: base models that cannot be found or used.
     """
-    device = pick_device(settings.device)
-    dtype = pick_dtype(settings.dtype, device)
+    device, dtype, attention = place(settings.device, settings.dtype).values()
     batch, keep = settings.batch_size, answer_tokens + 1
     with FakeTensorMode():
-        encoder, llm = _bases(settings, dtype, pick_attention(device))
+        encoder, llm = _bases(settings, dtype, attention)
         ids = torch.ones(batch, text_tokens, dtype=torch.long)
         with FlopCounterMode(display=False) as encoding, torch.no_grad():
             found = encoder(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True)
@@ -139,13 +139,10 @@ def _bases(settings: TrainSettings, dtype: torch.dtype, attention: str | None) -
 
 def _bridge(settings: TrainSettings, width: int, layers: int, llm_width: int) -> PalamBridge:
     options: dict[str, Any] = {"normalize": settings.normalize} | ({"rank": settings.rank} if settings.rank else {})
-    of_fusion, of_mapper = split_options(settings.fusion, settings.mapper, options)
-    return PalamBridge(
-        PalamConfig(
-            encoder_hidden_size=width, encoder_num_layers=layers, llm_hidden_size=llm_width, fusion=settings.fusion,
-            fusion_options=of_fusion, mapper=settings.mapper, mapper_options=of_mapper,
-        )
-    )  # fmt: skip
+    config = PalamConfig(encoder_hidden_size=width, encoder_num_layers=layers, llm_hidden_size=llm_width)
+    config.fusion, config.mapper = settings.fusion, settings.mapper
+    config.fusion_options, config.mapper_options = split_options(settings.fusion, settings.mapper, options)
+    return PalamBridge(config)
 
 
 def _clock(seconds: float) -> str:
@@ -159,9 +156,5 @@ def _bytes(tensors: Any) -> int:
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a [2048, 2048]² matrix multiplication, the median of ten."""
     left, right = (torch.ones(MATRIX, MATRIX, dtype=dtype, device=device) for _ in range(2))
-    times = []
-    for _ in range(12):
-        start = time.perf_counter()
-        (left @ right)[0, 0].item()
-        times.append(time.perf_counter() - start)
-    return 2 * MATRIX**3 / float(sorted(times[2:])[5])
+    times = timeit.repeat(lambda: (left @ right)[0, 0].item(), number=1, repeat=12)[2:]
+    return 2 * MATRIX**3 / statistics.median(times)

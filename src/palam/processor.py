@@ -4,7 +4,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class PalamProcessor:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `processor_config.json`; the tokenizers stay with their base models."""
-        settings = {"processor_class": type(self).__name__, "template": self.template.to_dict()}
+        settings = {"processor_class": type(self).__name__, "template": asdict(self.template)}
         settings |= {name: getattr(self, name) for name in SETTINGS}
         path = Path(folder) / CONFIG_NAME
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,18 +24,8 @@ CHOICES: dict[str, Iterable[str]] = {
     "init": ("solve", "random"),
     "dtype": ("auto", *DTYPES),
 }
-LEAST = {
-    "batch_size": 1,
-    "accumulate": 1,
-    "limit": 1,
-    "dev_limit": 1,
-    "eval_steps": 1,
-    "lora_rank": 1,
-    "rank": 1,
-    "patience": 0,
-    "passage_words": 0,
-}
-LEAST |= {"max_length": 8, "cache_states": 0, "mixing_lr": 0, "weight_decay": 0}
+LEAST = dict.fromkeys(("batch_size", "accumulate", "limit", "dev_limit", "eval_steps", "lora_rank", "rank"), 1)
+LEAST |= {"patience": 0, "passage_words": 0, "cache_states": 0, "max_length": 8, "mixing_lr": 0, "weight_decay": 0}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 ALIGN = (

@@ -1,6 +1,6 @@
 """The one sequence that the LLM reads: prefix · text · boundary · suffix · answer · EOS."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from palam.errors import PalamError
@@ -53,7 +53,3 @@ class Template:
                 raise PalamError("the LLM's chat template does not keep the text's slot; use the mode prompt")
         prefix, suffix = prompt.split(SLOT)
         return cls(mode, prefix, suffix)
-
-    def to_dict(self) -> dict[str, str]:
-        """As saved in `processor_config.json`."""
-        return asdict(self)

@@ -180,9 +180,8 @@ def test_a_file_is_read_and_written_a_chunk_at_a_time(palam, trained, monkeypatc
     def stop(row):
         if "text 20" in row["text"]:
             raise Enough
-        return b""
 
-    monkeypatch.setattr("palam.cli.output._line", stop)
+    monkeypatch.setattr("palam.cli.output._writer", lambda file: stop)
     with pytest.raises(Enough):
         palam("classify", trained, "--file", "-", "--labels", "a,b", *CPU)
     assert ahead[0] <= 5

