@@ -66,11 +66,15 @@ class AnswerDataset(Dataset[dict[str, Any]]):
         if self.words is not None and epoch != self.epoch:
             self._read(epoch)
 
+    def read(self) -> Sequence[str]:
+        """What this epoch reads."""
+        if self.words is None:
+            return self.texts
+        return [passage(text, self.words, draw(self.seed, self.epoch, row)) for row, text in enumerate(self.texts)]
+
     def _read(self, epoch: int, count: bool = False) -> None:
-        self.epoch, texts = epoch, self.texts
-        if self.words is not None:
-            texts = [passage(text, self.words, draw(self.seed, epoch, row)) for row, text in enumerate(texts)]
-        self.rows = self.processor.features(texts, self.answers, self.languages, count=count)
+        self.epoch = epoch
+        self.rows = self.processor.features(self.read(), self.answers, self.languages, count=count)
         for index, row in enumerate(self.rows):
             row["row"] = index
         self.lengths = [len(row["encoder_input_ids"]) + len(row["input_ids"]) for row in self.rows]

@@ -159,17 +159,19 @@ def train(
     set_seed(settings.seed)
     data = read_data(settings)
     model = build(settings, data, bases)
+    train_set, dev_set = (_dataset(settings, data, rows, model) for rows in (data.train, data.dev))
     facts: dict[str, Any] = {"validation": data.note}
     if checkpoint:
         facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
     elif settings.init == "solve":
         with console.status("solving the start"):
-            some = random.Random(settings.seed).sample(data.train, min(SOLVE_TEXTS, len(data.train)))
-            texts = read_texts(settings.solve_text) if settings.solve_text else data.texts(some, settings.mode)
-            solved = solve(model, texts, repeat(data.language))
+            inputs = train_set.read() if data.task else data.train
+            some = random.Random(settings.seed).sample(inputs, min(SOLVE_TEXTS, len(inputs)))
+            solved = solve(
+                model, read_texts(settings.solve_text) if settings.solve_text else some, repeat(data.language)
+            )
         facts["solved"] = vars(solved)
         console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
-    train_set, dev_set = (_dataset(settings, data, rows, model) for rows in (data.train, data.dev))
     facts["rows"] = len(train_set)
 
     made = [folder for folder in (work, *work.parents) if not folder.exists()]
