@@ -1,0 +1,140 @@
+"""A benchmark's recipe: a YAML file of methods × seeds, one training set, one set to read."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from palam.errors import PalamError
+from palam.settings import TrainSettings, read_settings
+from palam.tasks import get_task
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+BASELINES = ("majority", "direct", "head")
+FEATURES = ("last", "mean")  # layers that a head may read
+SETTINGS = {one.name for one in dataclasses.fields(TrainSettings)}
+READ = {"task": None, "split": "test", "languages": None, "limit": None, "batch_size": 32}
+
+
+@dataclass
+class Recipe:
+    """What to compare.
+
+    Attributes:
+        train: settings of every run (see [`TrainSettings`]).
+        methods: by name, what a method changes of them; `lr` may be a list, of which the best is chosen. Or a
+            baseline: `{baseline: majority}`, `direct` (the LLM reads the text itself) or `head`, with `layers`.
+        seeds: of which the first chooses the rate.
+        read: the task, split and languages to read, the `limit` of rows of each, the batch size.
+        curve: step counts at which a run is read too; 0 is its start.
+        against: the method that others are tested against; default the first.
+        published: by method and language, percent; with a `note` of what is different.
+    """
+
+    methods: dict[str, dict[str, Any]]
+    train: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    read: dict[str, Any] = field(default_factory=dict)
+    curve: list[int] = field(default_factory=list)
+    against: str | None = None
+    title: str = ""
+    published: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.methods, dict) or not self.methods or not self.seeds:
+            raise PalamError("a recipe needs methods and seeds")
+        for numbers in (self.seeds, self.curve, [self.read.get(key) or 1 for key in ("limit", "batch_size")]):
+            if not isinstance(numbers, list) or any(type(one) is not int or one < 0 for one in numbers):
+                raise PalamError(f"{numbers} must be a list of whole numbers")
+        if unknown := set(self.train) - SETTINGS:
+            raise PalamError(f"train: there is no setting {', '.join(sorted(unknown))}")
+        for name, own in self.methods.items():
+            own = self.methods[name] = own or {}
+            if set(str(name)) & set("/\\,"):
+                raise PalamError(f"method {name}: a name holds no comma and no slash")
+            baseline = own.get("baseline")
+            known = {"baseline", "layers"} if baseline else SETTINGS
+            if unknown := set(own) - known:
+                raise PalamError(f"method {name}: there is no setting {', '.join(sorted(unknown))}")
+            if baseline and baseline not in BASELINES:
+                raise PalamError(f"method {name}: baseline is {baseline!r}; it must be one of: {', '.join(BASELINES)}")
+            if baseline == "head" and own.setdefault("layers", "last") not in FEATURES:
+                raise PalamError(f"method {name}: layers is {own['layers']!r}; it must be one of: last, mean")
+            if not baseline:
+                for lr in self.rates(name):
+                    self.settings(name, lr, self.seeds[0])
+        if unknown := set(self.read) - set(READ):
+            raise PalamError(f"read: there is no setting {', '.join(sorted(unknown))}; there are {', '.join(READ)}")
+        self.read = READ | {"task": self.train.get("task")} | self.read
+        self.read["languages"] = self.read["languages"] or list(get_task(self.read["task"]).languages)
+        self.against = self.against or next(iter(self.methods))
+        if self.against not in self.methods:
+            raise PalamError(f"against is {self.against!r}, which is no method: there are {', '.join(self.methods)}")
+
+    def rates(self, method: str) -> list[float]:
+        """Its learning rates, to choose from."""
+        lr = self.methods[method].get("lr", self.train.get("lr", TrainSettings.lr))
+        return list(map(float, lr)) if isinstance(lr, list) else [float(lr)]
+
+    def settings(self, method: str, lr: float | None = None, seed: int = 0) -> TrainSettings:
+        """Of one run; of a baseline, the settings that it shares with the runs."""
+        own = {} if "baseline" in self.methods[method] else self.methods[method]
+        return TrainSettings(**self.train | own | {"lr": lr or self.rates(method)[0], "seed": seed})
+
+    def cells(self) -> list[tuple[str, list[int]]]:
+        """Each method with its seeds; a baseline needs one."""
+        return [(name, self.seeds[:1] if "baseline" in own else self.seeds) for name, own in self.methods.items()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written."""
+        return asdict(self)
+
+
+def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe file, or one that the package has, with changes.
+
+    Args:
+        name: a path, or a name in the package's `recipes` folder: `starter/sib200`.
+        changes: `setting=value` in YAML: a setting of training, one of the recipe's own fields, or `read.…`.
+            `methods=last,mean` keeps these.
+
+    Raises:
+        PalamError: no such recipe or setting.
+    """
+    packaged = FOLDER / f"{name}.yaml"
+    path = packaged if packaged.is_file() and not Path(name).is_file() else Path(name)
+    if not path.is_file():
+        there = sorted(one.relative_to(FOLDER).with_suffix("").as_posix() for one in FOLDER.rglob("*.yaml"))
+        raise PalamError(f"no recipe {name}: give a YAML file, or one of: {', '.join(there)}")
+    known = {one.name for one in dataclasses.fields(Recipe)}
+    content = read_settings(path, known)
+    for change in changes:
+        key, sign, text = change.partition("=")
+        key = key.strip().replace("-", "_")
+        if not sign:
+            raise PalamError(f"--set takes setting=value, not {change!r}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise PalamError(f"--set {key}: {text!r} is not YAML") from None
+        if key == "methods":
+            names = text.split(",")
+            if missing := [one for one in names if one not in content.get("methods", {})]:
+                raise PalamError(f"no method {missing[0]!r}: there are {', '.join(content.get('methods', {}))}")
+            content["methods"] = {one: content["methods"][one] for one in names}
+        elif key.startswith("read."):
+            content["read"] = (content.get("read") or {}) | {key.removeprefix("read."): value}
+        elif key in known:
+            content[key] = value
+        elif key in SETTINGS:
+            content["train"] = (content.get("train") or {}) | {key: value}
+            for own in content.get("methods", {}).values():
+                (own or {}).pop(key, None)
+        else:
+            raise PalamError(f"there is no setting {key!r}")
+    if "methods" not in content:
+        raise PalamError(f"{path}: a recipe needs methods and seeds")
+    return Recipe(**content)

@@ -1,0 +1,242 @@
+"""Run a recipe, cell by cell, into one results folder; what is finished is never done again.
+
+`recipe.yaml`, `run.json` (versions, hashes of the data), `cells.jsonl` (one line a cell), `rates.jsonl` (one line a
+training run), `curve.jsonl`, and `predictions/<method>.<seed>.jsonl`. Bridges are in `bridges/`.
+"""
+
+import contextlib
+import hashlib
+import json
+import platform
+import shutil
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from transformers import TrainerCallback
+
+from palam.bench import baselines
+from palam.bench.recipe import Recipe
+from palam.device import place
+from palam.encoder import load_encoder
+from palam.errors import PalamError
+from palam.files import check_free, writing
+from palam.llm import load_llm
+from palam.model import PalamModel
+from palam.plan import plan
+from palam.reading import Evaluation, evaluate, load_languages
+from palam.tasks import Example, get_task
+from palam.training.run import Bases, Data, read_data, train
+from palam.training.trainer import newest_checkpoint
+
+RECIPE, RUN, CELLS, RATES, CURVE = "recipe.yaml", "run.json", "cells.jsonl", "rates.jsonl", "curve.jsonl"
+PLACES = ("data", "cache_dir", "cache_states", "device")  # may differ when results are gone on with
+
+
+class Curve(TrainerCallback):
+    """Reads the languages at some steps of a run."""
+
+    def __init__(self, bench: "Bench", cell: dict[str, Any]) -> None:
+        self.bench, self.cell = bench, cell
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Step 0."""
+        self.on_step_end(args, state, control, **kwargs)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Read, if this step is asked for."""
+        if state.global_step in self.bench.recipe.curve:
+            found = self.bench.read(model)
+            results = {code: found.accuracy(code) for code in found.correct}
+            append(self.bench.out / CURVE, {**self.cell, "at": state.global_step, "results": results})
+
+
+class Bench:
+    """A recipe and its results folder.
+
+    Args:
+        recipe: what to compare.
+        out: new, or the results of the same recipe, perhaps with fewer methods or seeds.
+        console: for progress.
+
+    Raises:
+        PalamError: results of other settings or data are there; or a mistake in the data.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path, console: Console) -> None:
+        self.recipe, self.out, self.console = recipe, out, console
+        check_free(out, RECIPE)
+        self.task = get_task(recipe.read["task"])
+        first = recipe.settings(recipe.against or "", seed=recipe.seeds[0])
+        self.rows = load_languages(
+            self.task, recipe.read["split"], recipe.read["languages"], data_dir=first.data, limit=recipe.read["limit"]
+        )
+        self.data: Data = read_data(first)
+        if self.data.task is None or self.data.task.family != self.task.family:
+            raise PalamError(
+                f"a recipe trains on a task of the family {self.task.family}, which {self.task.name} is of"
+            )
+        hashes = {"train": _hash(self.data.train), "dev": _hash(self.data.dev)}
+        hashes |= {code: _hash(some) for code, some in self.rows.items()}
+        content = recipe.to_dict()
+        if (out / RECIPE).is_file():
+            was = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8"))
+            changed = [f"{part}.{key}" for part in ("train", "read") for key in was[part] | content[part]
+                       if key not in PLACES and was[part].get(key) != content[part].get(key)]  # fmt: skip
+            changed += [name for name, own in recipe.methods.items() if was["methods"].get(name, own) != own]
+            if changed:
+                raise PalamError(f"{out} holds results with other settings ({', '.join(changed)}); give another --out")
+            if json.loads((out / RUN).read_text(encoding="utf-8"))["data"] != hashes:
+                raise PalamError(f"{out} holds results on other data; give another --out")
+            content["methods"] = was["methods"] | content["methods"]
+        versions = {"python": platform.python_version()} | {p: version(p) for p in ("palam", "torch", "transformers")}
+        with writing(out / RUN) as file:
+            file.write(json.dumps({"versions": versions, "data": hashes, "validation": self.data.note}).encode())
+        with writing(out / RECIPE) as file:
+            file.write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+        self._bases: Bases | None = None
+
+    def read(self, model: PalamModel) -> Evaluation:
+        """The recipe's languages."""
+        return evaluate(
+            model, self.task, self.recipe.read["split"], self.rows, batch_size=self.recipe.read["batch_size"]
+        )
+
+    def run(self) -> None:
+        """Every cell that is not there yet."""
+        cells = [(method, seed) for method, seeds in self.recipe.cells() for seed in seeds]
+        done = {(one["method"], one["seed"]) for one in lines(self.out / CELLS)}
+        left = [cell for cell in cells if cell not in done]
+        began = time.time()
+        for number, (method, seed) in enumerate(left):
+            rest = f", {(time.time() - began) / number * (len(left) - number) / 60:.0f} min left" if number else ""
+            self.console.print(
+                f"[{len(cells) - len(left) + number + 1}/{len(cells)}] {method}, seed {seed}{rest}", markup=False
+            )
+            start = time.time()
+            found, facts = self._cell(method, seed)
+            with writing(self.out / "predictions" / f"{method}.{seed}.jsonl") as file:
+                file.writelines(json.dumps(one, ensure_ascii=True).encode() + b"\n" for one in found)
+            right: dict[str, list[bool]] = {}
+            for one in found:
+                right.setdefault(one["language"], []).append(one["prediction"] == one["label"])
+            results = {code: sum(some) / len(some) for code, some in right.items()}
+            cell = {"method": method, "seed": seed, **facts, "seconds": round(time.time() - start, 1)}
+            append(self.out / CELLS, cell | {"results": results})
+
+    def _cell(self, method: str, seed: int) -> baselines.Found:
+        own, rows = self.recipe.methods[method], self.rows
+        if own.get("baseline") == "majority":
+            return baselines.majority(self.data, rows)
+        settings = self.recipe.settings(method, seed=seed)
+        if own.get("baseline") == "head":
+            return baselines.head(settings, self.bases(), self.data, self.task, rows, own["layers"])
+        if own.get("baseline") == "direct":
+            batch = self.recipe.read["batch_size"]
+            return baselines.direct(settings, self.bases(), self.data, self.task, rows, batch)
+        rates = self.recipe.rates(method)
+        tried = {rate: self._train(method, rate, self.recipe.seeds[0]) for rate in rates} if len(rates) > 1 else {}
+        lr = min(tried, key=lambda rate: tried[rate]["validation_loss"]) if tried else rates[0]
+        facts = self._train(method, lr, seed, keep=True)
+        model = self._load(method, lr, seed)
+        found = self.read(model).predictions
+        for rate in rates:
+            if rate != lr:
+                shutil.rmtree(self._bridge(method, rate, self.recipe.seeds[0]), ignore_errors=True)
+        keep = ("lr", "steps", "validation_loss", "validation_accuracy", "training_seconds", "trained_parameters")
+        return found, {name: facts[name] for name in keep}
+
+    def _train(self, method: str, lr: float, seed: int, keep: bool = False) -> dict[str, Any]:
+        """What the run gave; it is trained if it was not yet, or if its bridge is needed and gone."""
+        bridge = self._bridge(method, lr, seed)
+        for known in lines(self.out / RATES):
+            if (known["method"], known["lr"], known["seed"]) == (method, lr, seed) and (bridge.is_dir() or not keep):
+                return known
+        settings, cell = self.recipe.settings(method, lr, seed), {"method": method, "lr": lr, "seed": seed}
+        if not bridge.is_dir():
+            resume = newest_checkpoint(bridge.with_name(f"{bridge.name}.partial")) is not None
+            curve = [Curve(self, cell)] if self.recipe.curve else []
+            bases = None if self._alters(method) else self.bases()
+            train(settings, bridge, resume=resume, console=self.console, bases=bases, callbacks=curve)
+        facts = json.loads((bridge / "results.json").read_text(encoding="utf-8"))
+        append(self.out / RATES, cell | {name: value for name, value in facts.items() if name != "texts"})
+        return cell | facts
+
+    def _load(self, method: str, lr: float, seed: int) -> PalamModel:
+        settings = self.recipe.settings(method, lr, seed)
+        bases = (None, None) if self._alters(method) else self.bases()
+        bridge = self._bridge(method, lr, seed)
+        return PalamModel.from_pretrained(bridge, *bases, **place(settings.device, settings.dtype))
+
+    def _alters(self, method: str) -> bool:
+        """Whether it cannot use the base models of the others."""
+        return bool({"encoder", "llm", "lora_rank", "dtype", "device", "load_in"} & set(self.recipe.methods[method]))
+
+    def _bridge(self, method: str, lr: float, seed: int) -> Path:
+        return self.out / "bridges" / f"{method}-{lr:g}-{seed}"
+
+    def bases(self) -> Bases:
+        """Encoder and LLM, loaded once."""
+        if self._bases is None:
+            shared = self.recipe.train
+            options: dict[str, Any] = place(shared.get("device", "auto"), shared.get("dtype", "auto"))
+            options["load_in"] = shared.get("load_in")
+            encoder, llm = shared.get("encoder", "starter:encoder"), shared.get("llm", "starter:llm")
+            revisions = shared.get("encoder_revision"), shared.get("llm_revision")
+            self._bases = (
+                load_encoder(encoder, revision=revisions[0], **options), load_llm(llm, revision=revisions[1], **options)
+            )  # fmt: skip
+        return self._bases
+
+
+def estimate(recipe: Recipe, rate: float | None = None) -> list[dict[str, Any]]:
+    """What each method will need, without data or weights: `{"method", "runs", "tokens", "hours", "GiB"}`.
+
+    The rows are the settings' `limit`, else 10,000; `tokens` of all runs. Where a base model's configuration cannot be
+    had, `note` says so in place of figures.
+    """
+    found = []
+    for method, seeds in recipe.cells():
+        if "baseline" in recipe.methods[method]:
+            found.append({"method": method, "runs": len(seeds), "note": "nothing is trained with the LLM"})
+            continue
+        settings = recipe.settings(method)
+        runs = len(recipe.rates(method)) + len(seeds) - 1
+        try:
+            one = plan(settings, rows=settings.limit or 10_000, rate=rate)
+        except PalamError as error:
+            found.append({"method": method, "runs": runs, "note": str(error)})
+            continue
+        steps = min(one.steps, settings.max_steps) if settings.max_steps > 0 else one.steps
+        row = {"method": method, "runs": runs, "tokens": runs * steps * one.tokens}
+        hours = runs * steps * one.step_seconds / 0.5 / 3600
+        found.append(row | {"hours": round(hours, 2), "GiB": round(sum(one.memory.values()) / 2**30, 2)})
+    return found
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Add a line; what a killed run left of one stays a line of its own."""
+    with path.open("a+b") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        file.write(b"\n" * (file.read(1) not in (b"", b"\n")) + json.dumps(row).encode() + b"\n")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The file's rows; a line that was cut off is none."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def _hash(examples: list[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(asdict(example), sort_keys=True).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,113 @@
+"""What a benchmark found, for its report: means over seeds, paired tests, groups of languages, learning curves."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+
+from palam import languages
+from palam.bench.recipe import Recipe
+from palam.bench.run import CELLS, CURVE, RECIPE, RUN, lines
+from palam.bench.statistics import Answers, compare
+from palam.errors import PalamError
+from palam.languages import resolve
+from palam.tasks import get_task
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Everything a template shows, from the finished cells; shares from 0 to 1.
+
+    Raises:
+        PalamError: no results, or none of the method that others are tested against.
+    """
+    if not (folder / RECIPE).is_file() or not (folder / CELLS).is_file():
+        raise PalamError(f"{folder} holds no results of palam bench")
+    recipe = Recipe(**yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
+    task = get_task(recipe.read["task"])
+    cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in lines(folder / CELLS):
+        cells[one["method"]].append(one)
+    answers = {name: _answers(folder, name, cells[name]) for name in recipe.methods if cells[name]}
+    if recipe.against not in answers:
+        raise PalamError(f"{recipe.against}, which the others are tested against, has no finished cell yet")
+    against = answers[recipe.against]
+    codes = list(against)
+    groups = _groups(codes)
+    methods = []
+    for name, read in answers.items():
+        each, overall = compare(read, against, parallel=task.parallel) if name != recipe.against else ({}, None)
+        # the mean that counts is of the languages that were not trained on
+        unseen = groups[0][1]
+        tested = {code: one for code, one in read.items() if code in unseen}
+        if overall and tested:
+            overall = compare(tested, against, parallel=task.parallel)[1]
+        values = {code: mean(one.accuracies) for code, one in read.items()}
+        seeds = [mean(one.accuracies[i] for one in tested.values()) for i in range(len(cells[name]))] if tested else []
+        methods.append({
+            "name": name, "accuracy": values, "differences": each, "difference": overall, "seeds": seeds,
+            "groups": [mean(values[code] for code in some) for _, some in groups],
+            "facts": cells[name][0], "seconds": sum(one["seconds"] for one in cells[name]),
+        })  # fmt: skip
+    published = dict(recipe.published)
+    note = published.pop("note", None)
+    gains = [one for m in methods for one in m["differences"].values()]
+    return {
+        "title": recipe.title or task.name,
+        "task": task,
+        "recipe": recipe,
+        "methods": methods,
+        "languages": [{"code": code, "name": languages.name(code), "n": len(against[code].rows)} for code in codes],
+        "groups": groups,
+        "published": [
+            {"method": name, "where": place, "value": value / 100, "ours": _ours(answers.get(name, {}), place, codes)}
+            for name, some in published.items()
+            for place, value in some.items()
+        ],
+        "note": note,
+        "curves": _curves(folder, recipe, groups[0][1]),
+        "span": max([0.05, *(abs(end) for one in gains for end in one.ci95)]),
+        "run": json.loads((folder / RUN).read_text(encoding="utf-8")),
+        "name": languages.name,
+    }
+
+
+def _ours(read: dict[str, Answers], place: str, codes: list[str]) -> float | None:
+    """Our figure where the paper gives one: of a language, or the `mean` of all."""
+    found = {code: mean(one.accuracies) for code, one in read.items()}
+    return (mean(found.values()) if found else None) if place == "mean" else found.get(resolve(place, codes) or "")
+
+
+def _groups(codes: list[str]) -> list[tuple[str, list[str]]]:
+    """Names and languages: all but English first, then by script."""
+    english = languages.lookup("en")
+    unseen = [code for code in codes if languages.lookup(code) != english] or codes
+    scripts = {code: one.script if (one := languages.lookup(code)) else "" for code in unseen}
+    latin = [code for code in unseen if scripts[code] == "Latin"]
+    other = [code for code in unseen if scripts[code] != "Latin"]
+    found = [("mean without English", unseen)]
+    return found + ([("mean, Latin script", latin), ("mean, other scripts", other)] if latin and other else [])
+
+
+def _answers(folder: Path, method: str, cells: list[dict[str, Any]]) -> dict[str, Answers]:
+    found: dict[str, Answers] = {}
+    for cell in sorted(cells, key=lambda one: one["seed"]):
+        seeds: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in lines(folder / "predictions" / f"{method}.{cell['seed']}.jsonl"):
+            seeds[row["language"]].append(row)
+        for code, rows in seeds.items():
+            one = found.setdefault(code, Answers([r["row"] for r in rows], [r["label"] for r in rows], []))
+            one.predictions.append([row["prediction"] for row in rows])
+    return found
+
+
+def _curves(folder: Path, recipe: Recipe, codes: list[str]) -> dict[str, list[tuple[int, float]]]:
+    """By method, (step, mean over seeds and languages), at the rate that was chosen."""
+    chosen = {(one["method"], one["seed"]): one.get("lr") for one in lines(folder / CELLS)}
+    points: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for one in lines(folder / CURVE):
+        if chosen.get((one["method"], one["seed"])) == one["lr"]:
+            points[one["method"]][one["at"]][one["seed"]] = mean(one["results"][code] for code in codes)
+    return {name: [(at, mean(by.values())) for at, by in sorted(some.items())] for name, some in points.items()}

@@ -1,0 +1,169 @@
+"""`palam bench` and `palam report`: cells are done once, rates are chosen in English, a report says what was found."""
+
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+
+from palam.bench import run as bench_run
+from palam.bench.recipe import FOLDER, load_recipe
+from palam.cli import run
+
+RECIPE = {
+    "train": {"task": "sib200", "epochs": 1, "batch_size": 4, "device": "cpu", "dtype": "fp32"},
+    "read": {"split": "dev", "languages": ["si", "en"]},
+    "seeds": [0, 1],
+    "curve": [0, 3],
+    "methods": {
+        "last": {"fusion": "last", "lr": [1e-3, 1e-2]},
+        "mean": {"fusion": "mean", "init": "random"},
+        "most": {"baseline": "majority"},
+        "LLM alone": {"baseline": "direct"},
+        "head": {"baseline": "head", "layers": "mean"},
+    },
+    "published": {"note": "A note.", "last": {"si": 71.66, "mean": 50}},
+}
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def results(data, base_folder, tmp_path_factory):
+    """A recipe and its finished results; not to be changed."""
+    folder = tmp_path_factory.mktemp("bench")
+    bases = {"encoder": str(base_folder("bert")), "llm": str(base_folder("llama")), "data": str(data)}
+    recipe = RECIPE | {"train": RECIPE["train"] | bases}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    assert run(["bench", str(folder / "recipe.yaml"), "--out", str(folder / "out")]) == 0
+    return folder
+
+
+@pytest.fixture
+def again(results, tmp_path):
+    return shutil.copytree(results, tmp_path / "again")
+
+
+def test_every_cell_has_its_results_and_predictions(results):
+    cells = rows(results / "out" / "cells.jsonl")
+    trained = [(name, seed) for name in ("last", "mean") for seed in (0, 1)]
+    assert [(c["method"], c["seed"]) for c in cells] == [*trained, ("most", 0), ("LLM alone", 0), ("head", 0)]
+    for cell in cells:
+        said = rows(results / "out" / "predictions" / f"{cell['method']}.{cell['seed']}.jsonl")
+        assert len(said) == 42
+        for code, accuracy in cell["results"].items():
+            right = [one["prediction"] == one["label"] for one in said if one["language"] == code]
+            assert accuracy == pytest.approx(sum(right) / 21)
+    assert cells[4]["results"] == pytest.approx({"sin_Sinh": 1 / 7, "eng_Latn": 1 / 7})
+
+
+def test_the_rate_with_the_lowest_english_loss_is_used_for_all_seeds(results):
+    tried = {(r["method"], r["lr"], r["seed"]): r["validation_loss"] for r in rows(results / "out" / "rates.jsonl")}
+    assert len(tried) == 5  # two rates and a second seed; one rate with two seeds
+    best = min((1e-3, 1e-2), key=lambda lr: tried["last", lr, 0])
+    assert {c["lr"] for c in rows(results / "out" / "cells.jsonl") if c["method"] == "last"} == {best}
+    assert not (results / "out" / "bridges" / f"last-{1e-3 + 1e-2 - best:g}-0").exists()
+
+
+def test_curves_are_read_at_the_steps_and_change_nothing(results, again, palam):
+    points = [c for c in rows(results / "out" / "curve.jsonl") if c["method"] == "mean" and c["seed"] == 0]
+    assert [c["at"] for c in points] == [0, 3]
+    assert points[0]["results"].keys() == {"sin_Sinh", "eng_Latn"}
+    options = ("--out", again / "plain", "--set", "curve=[]", "--set", "methods=mean", "--set", "seeds=[0]")
+    assert palam("bench", again / "recipe.yaml", *options).code == 0
+    (plain,) = rows(again / "plain" / "cells.jsonl")
+    assert plain["validation_loss"] == next(
+        c["validation_loss"] for c in rows(results / "out" / "cells.jsonl") if c["method"] == "mean"
+    )
+
+
+def test_what_is_finished_is_not_repeated_and_the_rest_is_done(again, palam, monkeypatch):
+    train, trained = bench_run.train, []
+    monkeypatch.setattr(
+        bench_run, "train", lambda s, out, **options: trained.append(out.name) or train(s, out, **options)
+    )
+    options = ("bench", again / "recipe.yaml", "--out", again / "out")
+    before = (again / "out" / "cells.jsonl").read_bytes()
+    assert palam(*options).code == 0
+    assert (trained, (again / "out" / "cells.jsonl").read_bytes()) == ([], before)
+    (again / "out" / "cells.jsonl").write_bytes(before[:-20])  # killed while the last cell's line was written
+    assert palam(*options).code == 0
+    cells = bench_run.lines(again / "out" / "cells.jsonl")
+    assert (len(cells), trained, cells[-1]["method"]) == (7, [], "head")
+    assert palam(*options, "--set", "seeds=[0,1,2]", "--set", "methods=mean").code == 0
+    assert trained == ["mean-0.001-2"]
+    assert palam("report", again / "out").out.count("| most |") == 2  # methods that were there stay
+
+
+def test_other_settings_or_data_are_refused(again, palam):
+    options = ("bench", again / "recipe.yaml", "--out", again / "out")
+    assert "other settings (train.epochs)" in palam(*options, "--set", "epochs=2").err
+    assert "other settings (read.limit)" in palam(*options, "--set", "read.limit=7").err
+    found = json.loads((again / "out" / "run.json").read_text())
+    (again / "out" / "run.json").write_text(json.dumps(found | {"data": found["data"] | {"dev": "0"}}))
+    assert "results on other data" in palam(*options).err
+
+
+def test_the_report_in_markdown_latex_and_html(results, palam, tmp_path):
+    cells = rows(results / "out" / "cells.jsonl")
+    shown = palam("report", results / "out")
+    assert shown.code == 0
+    line = next(line for line in shown.out.splitlines() if line.startswith("| Sinhala |"))
+    found = [float(cell.strip(" *")) for cell in line.split("|")[3:-1]]
+    for value, name in zip(found, RECIPE["methods"], strict=True):
+        seeds = [100 * c["results"]["sin_Sinh"] for c in cells if c["method"] == name]
+        assert value == pytest.approx(sum(seeds) / len(seeds), abs=0.051)
+    assert "**" in line
+    assert f"| last | si | 71.7 | {found[0]:.1f} |" in shown.out
+    latex = palam("report", results / "out", "--latex").out
+    assert latex.count(r" \\") == 1 + 2 + 1
+    assert r"\begin{tabular}{lrrrrrr}" in latex
+    assert palam("report", results / "out", "--html", tmp_path / "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<svg") == 4 + 1
+    assert not re.search(r'(?:src|href)="|https?:', page)
+
+
+def test_mistakes(refused, results, tmp_path, palam):
+    recipe = results / "recipe.yaml"
+    assert "give a YAML file, or one of: paper/amazon_reviews" in refused("bench", "nothing", "--out", tmp_path / "x")
+    assert "there is no setting 'epoch'" in refused("bench", recipe, "--set", "epoch=2", "--out", tmp_path / "x")
+    assert "no method 'fast'" in refused("bench", recipe, "--set", "methods=fast", "--out", tmp_path / "x")
+    assert "no language" in refused("bench", recipe, "--set", "read.languages=[xx]", "--out", tmp_path / "x")
+    assert "of the family nli" in refused(
+        "bench", recipe, "--set", "read.task=lingnli", "--set", "read.split=dev", "--set", "read.languages=[en]",
+        "--set", f"data={_nli(results)}", "--out", tmp_path / "x"
+    )  # fmt: skip
+    assert "holds no results" in refused("report", tmp_path)
+
+
+def _nli(results):
+    folder = results / "nli"
+    for name in ("lingnli", "sib200"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    pair = {"premise": "a", "hypothesis": "b", "label": "neutral"}
+    (folder / "lingnli" / "dev.en.jsonl").write_text(json.dumps(pair) + "\n")
+    for split in ("train", "dev"):
+        (folder / "sib200" / f"{split}.eng_Latn.jsonl").write_text('{"text": "a", "label": "travel"}\n' * 2)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
+)
+def test_the_packages_recipes_can_be_planned_with_other_models(name, palam, base_folder):
+    made = load_recipe(name)
+    assert made.against in made.methods
+    bases = ("--set", f"encoder={base_folder('mt5')}", "--set", f"llm={base_folder('llama')}", "--set", "dtype=fp32")
+    result = palam("bench", name, "--dry-run", "--tflops", 1, *bases)
+    assert result.code == 0, result.err
+    assert [line.split("  ")[0] for line in result.out.splitlines()[1:]] == list(made.methods)
+
+
+def test_a_dry_run_needs_no_hub(palam):
+    result = palam("bench", "paper/xnli", "--dry-run", "--tflops", 100)
+    assert result.code == 0
+    assert "cannot be reached" in result.out
