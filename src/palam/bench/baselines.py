@@ -111,5 +111,5 @@ def _fit(x: Tensor, y: Tensor, classes: int, penalty: float) -> Callable[[Tensor
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return lambda rows: linear((rows - mean) / deviation).detach()

@@ -125,6 +125,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
             if missing := [one for one in names if one not in content.get("methods", {})]:
                 raise PalamError(f"no method {missing[0]!r}: there are {', '.join(content.get('methods', {}))}")
             content["methods"] = {one: content["methods"][one] for one in names}
+            content["against"] = content.get("against") if content.get("against") in names else names[0]
         elif key.startswith("read."):
             content["read"] = (content.get("read") or {}) | {key.removeprefix("read."): value}
         elif key in known:

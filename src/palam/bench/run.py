@@ -162,7 +162,7 @@ class Bench:
             curve = [Curve(self, cell)] if self.recipe.curve else []
             bases = None if self._alters(method) else self.bases()
             train(settings, bridge, resume=resume, console=self.console, bases=bases, callbacks=curve)
-        facts = json.loads((bridge / "results.json").read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads((bridge / "results.json").read_text(encoding="utf-8"))
         append(self.out / RATES, cell | {name: value for name, value in facts.items() if name != "texts"})
         return cell | facts
 

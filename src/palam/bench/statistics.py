@@ -29,7 +29,7 @@ class Answers:
     def correct(self) -> NDArray[np.float64]:
         """Share of the seeds that are right, [items]."""
         right = [[said == label for said, label in zip(one, self.labels, strict=True)] for one in self.predictions]
-        return np.mean(right, 0, dtype=float)
+        return np.array(np.mean(right, 0, dtype=np.float64))
 
     @property
     def vote(self) -> NDArray[np.bool_]:
