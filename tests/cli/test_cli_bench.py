@@ -10,6 +10,7 @@ import yaml
 from palam.bench import run as bench_run
 from palam.bench.recipe import FOLDER, load_recipe
 from palam.cli import run
+from palam.training.trainer import NonFiniteLoss
 
 RECIPE = {
     "train": {"task": "sib200", "epochs": 1, "batch_size": 4, "device": "cpu", "dtype": "fp32"},
@@ -95,7 +96,25 @@ def test_what_is_finished_is_not_repeated_and_the_rest_is_done(again, palam, mon
     assert (len(cells), trained, cells[-1]["method"]) == (7, [], "head")
     assert palam(*options, "--set", "seeds=[0,1,2]", "--set", "methods=mean").code == 0
     assert trained == ["mean-0.001-2"]
-    assert palam("report", again / "out").out.count("| most |") == 2  # methods that were there stay
+    shown = palam("report", again / "out").out
+    assert "| most |" in shown  # methods that were there stay, and so does the one to test against
+    assert "## Against last," in shown
+
+
+def test_a_rate_at_which_training_fails_is_not_chosen(again, palam, monkeypatch):
+    train = bench_run.train
+
+    def failing(settings, out, **options):
+        if settings.lr == 1e-3:
+            raise NonFiniteLoss("the loss is not finite")
+        return train(settings, out, **options)
+
+    monkeypatch.setattr(bench_run, "train", failing)
+    options = ("--out", again / "new", "--set", "methods=last", "--set", "seeds=[0]", "--set", "curve=[]")
+    assert palam("bench", again / "recipe.yaml", *options).code == 0
+    assert [cell["lr"] for cell in rows(again / "new" / "cells.jsonl")] == [1e-2]
+    assert len(rows(again / "new" / "rates.jsonl")) == 2
+    assert palam("bench", again / "recipe.yaml", *options, "--set", "lr=1e-3", "--out", again / "alone").code == 2
 
 
 def test_other_settings_or_data_are_refused(again, palam):

@@ -74,14 +74,15 @@ class Recipe:
         if self.against not in self.methods:
             raise PalamError(f"against is {self.against!r}, which is no method: there are {', '.join(self.methods)}")
 
-    def rates(self, method: str) -> list[float]:
+    def rates(self, method: str = "") -> list[float]:
         """Its learning rates, to choose from."""
-        lr = self.methods[method].get("lr", self.train.get("lr", TrainSettings.lr))
+        lr = self.methods.get(method, {}).get("lr", self.train.get("lr", TrainSettings.lr))
         return list(map(float, lr)) if isinstance(lr, list) else [float(lr)]
 
-    def settings(self, method: str, lr: float | None = None, seed: int = 0) -> TrainSettings:
-        """Of one run; of a baseline, the settings that it shares with the runs."""
-        own = {} if "baseline" in self.methods[method] else self.methods[method]
+    def settings(self, method: str = "", lr: float | None = None, seed: int = 0) -> TrainSettings:
+        """Of one run; without a method, and of a baseline, the settings that all share."""
+        own = self.methods.get(method, {})
+        own = {} if "baseline" in own else own
         return TrainSettings(**self.train | own | {"lr": lr or self.rates(method)[0], "seed": seed})
 
     def cells(self) -> list[tuple[str, list[int]]]:

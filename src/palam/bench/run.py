@@ -7,6 +7,7 @@ training run), `curve.jsonl`, and `predictions/<method>.<seed>.jsonl`. Bridges a
 import contextlib
 import hashlib
 import json
+import math
 import platform
 import shutil
 import time
@@ -31,7 +32,7 @@ from palam.plan import plan
 from palam.reading import Evaluation, evaluate, load_languages
 from palam.tasks import Example, get_task
 from palam.training.run import Bases, Data, read_data, train
-from palam.training.trainer import newest_checkpoint
+from palam.training.trainer import NonFiniteLoss, newest_checkpoint
 
 RECIPE, RUN, CELLS, RATES, CURVE = "recipe.yaml", "run.json", "cells.jsonl", "rates.jsonl", "curve.jsonl"
 PLACES = ("data", "cache_dir", "cache_states", "device")  # may differ when results are gone on with
@@ -71,7 +72,7 @@ class Bench:
         self.recipe, self.out, self.console = recipe, out, console
         check_free(out, RECIPE)
         self.task = get_task(recipe.read["task"])
-        first = recipe.settings(recipe.against or "", seed=recipe.seeds[0])
+        first = recipe.settings(seed=recipe.seeds[0])
         self.rows = load_languages(
             self.task, recipe.read["split"], recipe.read["languages"], data_dir=first.data, limit=recipe.read["limit"]
         )
@@ -93,6 +94,8 @@ class Bench:
             if json.loads((out / RUN).read_text(encoding="utf-8"))["data"] != hashes:
                 raise PalamError(f"{out} holds results on other data; give another --out")
             content["methods"] = was["methods"] | content["methods"]
+            if was["against"] not in recipe.methods:  # only some of the methods were named this time
+                content["against"] = was["against"]
         versions = {"python": platform.python_version()} | {p: version(p) for p in ("palam", "torch", "transformers")}
         with writing(out / RUN) as file:
             file.write(json.dumps({"versions": versions, "data": hashes, "validation": self.data.note}).encode())
@@ -161,7 +164,14 @@ class Bench:
             resume = newest_checkpoint(bridge.with_name(f"{bridge.name}.partial")) is not None
             curve = [Curve(self, cell)] if self.recipe.curve else []
             bases = None if self._alters(method) else self.bases()
-            train(settings, bridge, resume=resume, console=self.console, bases=bases, callbacks=curve)
+            try:
+                train(settings, bridge, resume=resume, console=self.console, bases=bases, callbacks=curve)
+            except NonFiniteLoss:  # a rate that is too high is not the best one
+                if keep:
+                    raise
+                shutil.rmtree(bridge.with_name(f"{bridge.name}.partial"), ignore_errors=True)
+                append(self.out / RATES, cell | {"validation_loss": math.inf})
+                return cell | {"validation_loss": math.inf}
         facts: dict[str, Any] = json.loads((bridge / "results.json").read_text(encoding="utf-8"))
         append(self.out / RATES, cell | {name: value for name, value in facts.items() if name != "texts"})
         return cell | facts
@@ -182,14 +192,10 @@ class Bench:
     def bases(self) -> Bases:
         """Encoder and LLM, loaded once."""
         if self._bases is None:
-            shared = self.recipe.train
-            options: dict[str, Any] = place(shared.get("device", "auto"), shared.get("dtype", "auto"))
-            options["load_in"] = shared.get("load_in")
-            encoder, llm = shared.get("encoder", "starter:encoder"), shared.get("llm", "starter:llm")
-            revisions = shared.get("encoder_revision"), shared.get("llm_revision")
-            self._bases = (
-                load_encoder(encoder, revision=revisions[0], **options), load_llm(llm, revision=revisions[1], **options)
-            )  # fmt: skip
+            shared = self.recipe.settings()
+            options: dict[str, Any] = {**place(shared.device, shared.dtype), "load_in": shared.load_in}
+            encoder = load_encoder(shared.encoder, revision=shared.encoder_revision, **options)
+            self._bases = encoder, load_llm(shared.llm, revision=shared.llm_revision, **options)
         return self._bases
 
 
