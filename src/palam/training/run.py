@@ -120,14 +120,9 @@ def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> Pa
 
 
 def train(
-    settings: TrainSettings,
-    out: str | Path,
-    *,
-    resume: bool = False,
-    console: Console | None = None,
-    bases: Bases | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-) -> PalamModel:
+    settings: TrainSettings, out: str | Path, *, resume: bool = False, console: Console | None = None,
+    bases: Bases | None = None, callbacks: Sequence[TrainerCallback] = (),
+) -> PalamModel:  # fmt: skip
     """Train a bridge and save it to `out`.
 
     Args:
