@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from palam.files import flush
+from palam.files import writing
 from palam.model import PalamModel
 
 SHARD = 2**28  # bytes
@@ -66,6 +66,9 @@ class StateCache:
             model: the encoder's.
             texts: the encoder's token ids.
             progress: called with the number of texts just read.
+
+        Raises:
+            PalamError: the folder cannot be written to.
         """
         missing = {key: ids for ids in texts if (key := _key(ids)) not in self.kept}
         order = sorted(missing, key=lambda key: (-len(missing[key]), key))
@@ -92,13 +95,8 @@ class StateCache:
             self.kept |= shard
             return
         path = self.folder / f"{secrets.token_hex(8)}.safetensors"
-        aside = path.with_suffix(".partial")
-        try:
-            save_file(shard, aside)
-            flush(aside)
-            aside.rename(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with writing(path) as file:
+            file.write(save(shard))
         self._take(path)
 
     @torch.no_grad()
