@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int)
     parser.add_argument("--train-limit", type=int)
+    parser.add_argument("--passage-words", type=int, help="0 reads whole texts; not set is as the task has it")
     args = parser.parse_args()
 
     options = place()
@@ -84,6 +85,7 @@ def main() -> None:
                 batch_size=args.batch_size,
                 max_length=args.max_length,
                 limit=args.train_limit,
+                passage_words=args.passage_words,
             )
             model = train(settings, out, bases=bases, console=Console(stderr=True))
             facts = json.loads((out / "results.json").read_text())
