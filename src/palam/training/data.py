@@ -50,11 +50,6 @@ class AnswerDataset(Dataset[dict[str, Any]]):
         self.words, self.seed = words, seed
         self._read(0, count=True)
 
-    @property
-    def fixed(self) -> bool:
-        """Whether every epoch reads the same."""
-        return self.words is None
-
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's passages."""
         if self.words is not None and epoch != self.epoch:
