@@ -21,7 +21,7 @@ import typer
 
 import palam
 from palam import starter
-from palam.cli.app import app
+from palam.cli import app
 from palam.fusion import FUSIONS, Fusion
 from palam.mapper import MAPPERS
 from palam.tasks import TASKS

@@ -56,15 +56,12 @@ def model_card(model: PalamModel, settings: TrainSettings | None = None, facts: 
     config = model.config
     shown = {name: value for name, value in (facts or {}).items() if value is not None and not isinstance(value, dict)}
     return render(
-        "card.md.j2",
-        config=config,
-        bases=[public_name(base) for base in (config.encoder, config.llm)],
+        "card.md.j2", config=config, bases=[public_name(base) for base in (config.encoder, config.llm)],
         hub_ids=[public_name(base) for base in (config.encoder, config.llm) if on_hub(base)],
         parameters=f"{sum(p.numel() for p in model.bridge.parameters()):,}",
         english=settings is not None and lookup(settings.language or "en") == lookup("en"),
         labels=[words for _, words in config.task["labels"]] if config.task else [],
-        template=model.processor.template,
-        max_length=model.processor.max_length,
+        template=model.processor.template, max_length=model.processor.max_length,
         facts={name: f"{value:.4g}" if isinstance(value, float) else value for name, value in shown.items()},
         settings=settings.to_yaml() if settings is not None else None,
-    )
+    )  # fmt: skip

@@ -2,7 +2,6 @@
 
 import logging
 import timeit
-from functools import partial
 from typing import Any
 
 import torch
@@ -95,8 +94,13 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def _bf16_pays() -> bool:
     """Whether this CPU multiplies bf16 matrices clearly faster than fp32 ones; some emulate it."""
-    best = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.ones(256, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
-        best[dtype] = min(timeit.repeat(partial(torch.mm, left, right), number=1, repeat=8))
-    return best[torch.bfloat16] < 0.67 * best[torch.float32]
+    full, half = (min(matmul_seconds("cpu", dtype, 256, 768, 8)) for dtype in (torch.float32, torch.bfloat16))
+    return half < 0.67 * full
+
+
+def matmul_seconds(
+    device: torch.device | str, dtype: torch.dtype, rows: int = 2048, width: int = 2048, times: int = 10
+) -> list[float]:
+    """How long [rows, width] x [width, width] takes, each time but the first."""
+    left, right = (torch.ones(size, width, dtype=dtype, device=device) for size in (rows, width))
+    return timeit.repeat(lambda: (left @ right)[0, 0].item(), number=1, repeat=times + 1)[1:]

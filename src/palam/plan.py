@@ -2,7 +2,6 @@
 
 import math
 import statistics
-import timeit
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -15,12 +14,11 @@ from transformers import AutoModelForCausalLM
 
 from palam.bridge import PalamBridge
 from palam.configuration import PalamConfig, split_options
-from palam.device import place
+from palam.device import matmul_seconds, place
 from palam.encoder import encoder_part, freeze, load_config, readable_errors
 from palam.llm import enable_checkpointing
 from palam.settings import TrainSettings
 
-MATRIX = 2048
 USUAL_SHARE = 0.5  # of the matrix rate, in training on short texts
 
 
@@ -116,7 +114,7 @@ def plan(
         {"encoder": encoding.get_total_flops(), "LLM and bridge": reading.get_total_flops()},
         batch * (text_tokens + total),
         math.ceil(math.ceil(rows / batch) * settings.epochs),
-        rate or matrix_rate(device, dtype),
+        rate or 2 * 2048**3 / statistics.median(matmul_seconds(device, dtype)),
     )
 
 
@@ -151,10 +149,3 @@ def _clock(seconds: float) -> str:
 
 def _bytes(tensors: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a [2048, 2048]² matrix multiplication, the median of ten."""
-    left, right = (torch.ones(MATRIX, MATRIX, dtype=dtype, device=device) for _ in range(2))
-    times = timeit.repeat(lambda: (left @ right)[0, 0].item(), number=1, repeat=12)[2:]
-    return 2 * MATRIX**3 / statistics.median(times)

@@ -98,14 +98,9 @@ class PalamProcessor:
 
     @classmethod
     def from_pretrained(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        encoder: str | None = None,
-        llm: str | None = None,
-        revision: str | None = None,
-        **_: Any,
-    ) -> "PalamProcessor":
+        cls, path: str | os.PathLike[str], *, encoder: str | None = None, llm: str | None = None,
+        revision: str | None = None, **_: Any,
+    ) -> "PalamProcessor":  # fmt: skip
         """Load the settings from a checkpoint and the tokenizers from the base models.
 
         Args:
@@ -204,14 +199,9 @@ class PalamProcessor:
         return ids[:most] if len(ids) > most or eos is None else [*ids, eos]
 
     def features(
-        self,
-        texts: Sequence[str],
-        answers: Sequence[str] | None = None,
-        languages: Codes = None,
-        *,
-        direct: bool = False,
-        count: bool = True,
-    ) -> list[dict[str, Any]]:
+        self, texts: Sequence[str], answers: Sequence[str] | None = None, languages: Codes = None, *,
+        direct: bool = False, count: bool = True,
+    ) -> list[dict[str, Any]]:  # fmt: skip
         """Each text's unpadded lists: `encoder_input_ids`, `input_ids` with the slot, `labels` with answers.
 
         Args:
@@ -252,13 +242,9 @@ class PalamProcessor:
         return BatchFeature(batch)
 
     def __call__(
-        self,
-        texts: str | Sequence[str],
-        answers: str | Sequence[str] | None = None,
-        languages: str | Sequence[str | None] | None = None,
-        *,
-        direct: bool = False,
-    ) -> BatchFeature:
+        self, texts: str | Sequence[str], answers: str | Sequence[str] | None = None,
+        languages: str | Sequence[str | None] | None = None, *, direct: bool = False,
+    ) -> BatchFeature:  # fmt: skip
         """Tensors for [`PalamModel`]: `features` of texts (or of one, with its answer and language), padded.
 
         Returns:

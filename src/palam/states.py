@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from palam.files import flush
+from palam.files import writing
 from palam.model import PalamModel
 
 SHARD = 2**28  # bytes
@@ -66,40 +66,35 @@ class StateCache:
             model: the encoder's.
             texts: the encoder's token ids.
             progress: called with the number of texts just read.
+
+        Raises:
+            PalamError: the folder cannot be written to.
         """
         missing = {key: ids for ids in texts if (key := _key(ids)) not in self.kept}
         order = sorted(missing, key=lambda key: (-len(missing[key]), key))
         shard: dict[str, Tensor] = {}
         for first in range(0, len(order), 32):
             keys = order[first : first + 32]
-            batch = model.processor.pad([{"encoder_input_ids": missing[key], "input_ids": []} for key in keys])
+            batch = model.processor.pad([{"encoder_input_ids": missing[key]} for key in keys])
             parts = self._compute(model, batch["encoder_input_ids"], batch["encoder_attention_mask"])
-            shard |= dict(zip(keys, (part.cpu().clone() for part in parts), strict=True))
+            for key, part in zip(keys, parts, strict=True):
+                if part.nbytes <= self.left:
+                    shard[key] = part.cpu().clone()
+                    self.left -= part.nbytes
             if progress:
                 progress(len(keys))
-            size = sum(state.nbytes for state in shard.values())
-            full = size > self.left
-            while size > self.left:
-                size -= shard.popitem()[1].nbytes
-            if full or size >= SHARD or first + 32 >= len(order):
-                self._keep(shard)
-                self.left, shard = self.left - size, {}
-            if full:
+            last = first + 32 >= len(order) or keys[-1] not in shard
+            if last or sum(state.nbytes for state in shard.values()) >= SHARD:
+                if self.folder is None or not shard:
+                    self.kept |= shard
+                else:
+                    path = self.folder / f"{secrets.token_hex(8)}.safetensors"
+                    with writing(path) as file:
+                        file.write(save(shard))
+                    self._take(path)
+                shard = {}
+            if last:
                 break
-
-    def _keep(self, shard: dict[str, Tensor]) -> None:
-        if self.folder is None or not shard:
-            self.kept |= shard
-            return
-        path = self.folder / f"{secrets.token_hex(8)}.safetensors"
-        aside = path.with_suffix(".partial")
-        try:
-            save_file(shard, aside)
-            flush(aside)
-            aside.rename(path)
-        finally:
-            aside.unlink(missing_ok=True)
-        self._take(path)
 
     @torch.no_grad()
     def _compute(self, model: PalamModel, ids: Tensor, mask: Tensor) -> list[Tensor]:

@@ -78,8 +78,7 @@ def token_pairs(model: PalamModel, texts: Sequence[str], languages: Sequence[str
         shares = shares[kept[-1]]
         targets.append(shares.float().to(model.device) @ model.embed(ids.to(model.device)).float())
         found.append(ids[shares.argmax(1)] if len(ids) else ids)
-    rows = [{"encoder_input_ids": mine["input_ids"], "input_ids": []} for mine in ours]
-    batch = processor.pad(rows)
+    batch = processor.pad([{"encoder_input_ids": mine["input_ids"]} for mine in ours])
     states = model.encode(batch["encoder_input_ids"], batch["encoder_attention_mask"])
     chosen = torch.cat(kept).to(model.device)
     return Pairs([state[chosen] for state in states], torch.cat(targets), torch.cat(found).to(model.device))

@@ -60,13 +60,9 @@ def batches(
 
 @torch.no_grad()
 def solve(
-    model: PalamModel,
-    texts: Iterable[str],
-    languages: Iterable[str | None] | None = None,
-    *,
-    batch_size: int = 32,
+    model: PalamModel, texts: Iterable[str], languages: Iterable[str | None] | None = None, *, batch_size: int = 32,
     sample: Sample | None = None,
-) -> Solved:
+) -> Solved:  # fmt: skip
     """Solve the mapper's readout, in place.
 
     Every tenth text is held out to choose the ridge strength; the solution then uses all of them. Its output is

@@ -4,7 +4,6 @@ The first is the size of its output. The LLM normalises what its layers read, so
 from layer to layer. The second is how much the LLM likes each label whatever it reads.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,12 +12,10 @@ import torch.nn.functional as F
 
 from palam.model import PalamModel
 from palam.reading import label_scores, measure_priors
-from palam.states import StateCache
 from palam.tasks import Example, Task, sample
 
 FACTORS = (1.0, 1.5, 2.0, 3.0)
 TEXTS = 128  # to measure priors on, and at most twice as many to choose by
-BUDGET = 2**30
 
 
 def suit(
@@ -39,26 +36,22 @@ def suit(
     Returns:
         `factor`, and `losses`, the cross-entropy in nats for each factor.
     """
-    some, held = sample(train, TEXTS, seed), sample(dev, 2 * TEXTS, seed)
-    texts, own = ([task.render(one, model.processor.template.mode) for one in rows] for rows in (some, held))
-    names, words = list(task.labels), list(task.labels.values())
-    wanted = torch.tensor([names.index(one.label) for one in held])
-    model.cache = StateCache(model, BUDGET)
-    losses: dict[float, float] = {}
-    priors: dict[float, dict[str, float]] = {}
-    now, best = 1.0, 1.0
-    try:
-        rows = model.processor.encode_texts([*texts, *own], [language] * len(texts + own), count=False)
-        model.cache.fill(model, [row["input_ids"] for row in rows])
-        for factor in factors:
-            model.bridge.mapper.rescale(factor / now)
-            now = factor
-            measure_priors(model, texts, words, [language] * len(texts))
-            priors[factor] = model.config.label_priors
-            losses[factor] = F.cross_entropy(label_scores(model, own, words, [language] * len(own)), wanted).item()
-            best = min(losses, key=lambda one: losses[one] if math.isfinite(losses[one]) else math.inf)
-    finally:
-        model.cache = None
-        model.bridge.mapper.rescale(best / now)
-    model.config.label_priors = priors[best]
-    return {"factor": best, "losses": {str(factor): loss for factor, loss in losses.items()}}
+    held = sample(dev, 2 * TEXTS, seed)
+    (texts, codes), (own, own_codes) = (
+        ([task.render(one, model.processor.template.mode) for one in rows], [language] * len(rows))
+        for rows in (sample(train, TEXTS, seed), held)
+    )
+    words = list(task.labels.values())
+    wanted = torch.tensor([list(task.labels).index(one.label) for one in held])
+    found: dict[float, tuple[float, dict[str, float]]] = {}
+    now = 1.0
+    for factor in factors:
+        model.bridge.mapper.rescale(factor / now)
+        now = factor
+        measure_priors(model, texts, words, codes)
+        loss = F.cross_entropy(label_scores(model, own, words, own_codes), wanted).item()
+        found[factor] = loss, model.config.label_priors
+    best = min(found, key=lambda factor: found[factor][0])
+    model.bridge.mapper.rescale(best / now)
+    model.config.label_priors = found[best][1]
+    return {"factor": best, "losses": {str(factor): loss for factor, (loss, _) in found.items()}}

@@ -8,10 +8,33 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from palam.cli.bench import bench_command, report_command
+from palam.cli.learn import align_command, plan_command, quickstart_command, train_command
+from palam.cli.read import classify_command, evaluate_command, generate_command
+from palam.cli.show import info_command, inspect_command
 from palam.errors import PalamError
 
 # typer carries its own click in newer releases; its public BadParameter leads to the base class in all.
 ClickException: Any = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="palam",
+    help="A bridge from a multilingual encoder to an English LLM: train on English, read every language.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("quickstart", short_help="Try it: models, training, reading, report.")(quickstart_command)
+app.command("train", short_help="Train a bridge on English.")(train_command)
+app.command("align", short_help="Solve a bridge without training; compare layers and fusions.")(align_command)
+app.command("plan", short_help="What a training run will need.")(plan_command)
+app.command("evaluate", short_help="Measure a bridge on a task, by language.")(evaluate_command)
+app.command("classify", short_help="Label texts.")(classify_command)
+app.command("generate", short_help="Let the LLM answer freely about texts.")(generate_command)
+app.command("bench", short_help="Compare methods over seeds, from a recipe.")(bench_command)
+app.command("report", short_help="Tell what a benchmark found.")(report_command)
+app.command("inspect", short_help="Show how much each encoder layer counts.")(inspect_command)
+app.command("info", short_help="Describe this installation, or a bridge.")(info_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,8 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
-    from palam.cli.app import app
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:

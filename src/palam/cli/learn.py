@@ -1,23 +1,24 @@
 """`palam train`, `palam align`, `palam plan` and `palam quickstart`."""
+# ruff: noqa: B008 (an option with its default is typer's own form)
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Column, Table
+from typer import Option, echo
 
 from palam.cli.options import ConfigOption, options_of, quiet
-from palam.cli.output import check_place, show
+from palam.cli.output import check_place, show, show_facts
 from palam.errors import PalamError
 from palam.settings import ALIGN, PLAN, TrainSettings
 
 
 @options_of(TrainSettings)
 def train_command(
-    out: Annotated[Path, typer.Option(help="The checkpoint's folder; <out>.partial until the run is complete.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    out: Path = Option(help="The checkpoint's folder; <out>.partial until the run is complete."),
+    resume: bool = Option(False, "--resume", help="Go on with an interrupted run."),
     config: ConfigOption = None,
     **options: Any,
 ) -> None:
@@ -41,19 +42,17 @@ def train_command(
     except NonFiniteLoss as error:
         last = newest_checkpoint(partial)
         raise PalamError(f"{error}; the last good checkpoint is {last}" if last else str(error)) from None
-    typer.echo(f"saved to {out}", err=True)
+    echo(f"saved to {out}", err=True)
     if settings.task:
         data = ["--data", str(settings.data)] if settings.data else []
-        typer.echo("next: " + shlex.join(["palam", "evaluate", str(out), "--task", settings.task, *data]), err=True)
+        echo("next: " + shlex.join(["palam", "evaluate", str(out), "--task", settings.task, *data]), err=True)
     elif settings.file:
-        typer.echo("next: " + shlex.join(["palam", "classify", str(out)]) + ' --text "..."', err=True)
+        echo("next: " + shlex.join(["palam", "classify", str(out)]) + ' --text "..."', err=True)
 
 
 @options_of(TrainSettings, ALIGN)
 def align_command(
-    out: Annotated[
-        Path | None, typer.Option(help="The checkpoint's folder; not set only compares layers and fusions.")
-    ] = None,
+    out: Path | None = Option(None, help="The checkpoint's folder; not set only compares layers and fusions."),
     config: ConfigOption = None,
     **options: Any,
 ) -> None:
@@ -68,28 +67,26 @@ def align_command(
 
     quiet()
     found = align(settings, out, console=Console(stderr=True))
-    table = Table(
-        "", *(Column(f"{name}, %", justify="right") for name in ("variance explained", "nearest token right"))
-    )
-    table.box, table.padding = None, (0, 2, 0, 0)
+    columns = (Column(name, justify="right") for name in ("variance explained, %", "nearest token right, %"))
+    table = Table("", *columns, box=None, padding=(0, 2, 0, 0))
     for row in found["probe"]:
         table.add_row(row["name"], f"{100 * row['r2']:.1f}", f"{100 * row['nearest']:.1f}")
     show(table)
     if out is not None:
         solved = found["solved"]
         shares = f"{solved['r2']:.1%} of the variance explained, {solved['nearest']:.1%} of the nearest tokens right"
-        typer.echo(f"{settings.fusion}, from {solved['tokens']} tokens: {shares}\nsaved to {out}", err=True)
+        echo(f"{settings.fusion}, from {solved['tokens']} tokens: {shares}\nsaved to {out}", err=True)
 
 
 @options_of(TrainSettings, PLAN)
 def plan_command(
-    rows: Annotated[int, typer.Option(help="Rows of the training data.", min=1)] = 10_000,
-    text_tokens: Annotated[int, typer.Option(help="Encoder tokens of a text.", min=1)] = 64,
-    prompt_tokens: Annotated[int, typer.Option(help="LLM tokens around the text.", min=0)] = 8,
-    answer_tokens: Annotated[int, typer.Option(help="LLM tokens of the answer, with its end.", min=1)] = 4,
-    tflops: Annotated[
-        float | None, typer.Option(help="The device's matrix rate in 10¹² operations a second; not set measures it.")
-    ] = None,
+    rows: int = Option(10_000, help="Rows of the training data.", min=1),
+    text_tokens: int = Option(64, help="Encoder tokens of a text.", min=1),
+    prompt_tokens: int = Option(8, help="LLM tokens around the text.", min=0),
+    answer_tokens: int = Option(4, help="LLM tokens of the answer, with its end.", min=1),
+    tflops: float | None = Option(
+        None, help="The device's matrix rate in 10¹² operations a second; not set measures it."
+    ),
     config: ConfigOption = None,
     **options: Any,
 ) -> None:
@@ -99,21 +96,15 @@ def plan_command(
     quiet()
     rate = None if tflops is None else tflops * 1e12
     lengths = {"text_tokens": text_tokens, "prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
-    found = plan(TrainSettings(task="demo", **options), rows=rows, rate=rate, **lengths)
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in found.lines().items():
-        table.add_row(name, value)
-    show(table)
+    show_facts(plan(TrainSettings(task="demo", **options), rows=rows, rate=rate, **lengths).lines())
 
 
 def quickstart_command(
-    out: Annotated[Path, typer.Option(help="Folder for the bridges and the report.")] = Path("palam-quickstart"),
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with real SIB-200 data, sib200/<split>.<language>.jsonl; else a demo's.")
-    ] = None,
-    short: Annotated[
-        bool, typer.Option("--short", help="Only a few steps and languages, to see that it works.")
-    ] = False,
+    out: Path = Option(Path("palam-quickstart"), help="Folder for the bridges and the report."),
+    data: Path | None = Option(
+        None, help="Folder with real SIB-200 data, sib200/<split>.<language>.jsonl; else a demo's."
+    ),
+    short: bool = Option(False, "--short", help="Only a few steps and languages, to see that it works."),
 ) -> None:
     """Fetch the starter models, train on English, read languages never trained on, and write a report.
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from palam.errors import PalamError
 from palam.files import writing
@@ -27,6 +29,14 @@ def show(renderable: RenderableType) -> None:
     page = Console(file=text, width=10_000)
     page.print(renderable, width=page.measure(renderable).maximum)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
+
+
+def show_facts(facts: dict[str, Any]) -> None:
+    """Print names and values as a table, a line each."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in facts.items():
+        table.add_row(name, Text(str(value)))
+    show(table)
 
 
 def check_place(path: Path) -> None:

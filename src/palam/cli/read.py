@@ -23,7 +23,7 @@ from palam.languages import name as language_name
 from palam.model import PalamModel
 from palam.reading import Evaluation, evaluate, generate, label_scores, load_languages
 from palam.reading.evaluate import METHODS
-from palam.settings import TrainSettings, option
+from palam.settings import option
 from palam.tasks import Example, Task, available, get_task, sample, task_from_file
 from palam.tasks.rows import numbered_rows, text_of
 from palam.tasks.task import slots
@@ -57,11 +57,9 @@ def evaluate_command(
     checkpoint: CheckpointArgument,
     task: str | None = Option(None, help="Any task of the bridge's family; `palam info` lists the tasks."),
     file: Path | None = Option(None, help="A labelled JSONL or CSV file of your own, not a task."),
-    text_column: str | None = Option(
-        None, help="The file's text column, or a template over several; not set is as trained."
-    ),
-    label_column: str = Option("label", help="The file's label column."),
-    data: Path | None = Option(None, help=TrainSettings.__dataclass_fields__["data"].metadata["help"]),
+    text_column: str | None = Option(None, help="Its text column, or a template over several; not set is as trained."),
+    label_column: str = Option("label", help="Its label column."),
+    data: Path | None = Option(None, help="Folder of <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."),
     split: str = Option("dev", help="Split to read."),
     languages: str | None = Option(None, help="Codes, e.g. en,si,ta; not set is all there are."),
     limit: int | None = Option(None, help="Rows per language, a seeded and label-stratified sample; not set is all."),

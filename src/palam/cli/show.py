@@ -6,15 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
 from typer import Argument, Option, echo
 
 from palam import report
 from palam.bridge import load_bridge
 from palam.card import public_name
 from palam.cli.options import CheckpointArgument, Loading, load, options_of, quiet
-from palam.cli.output import show
+from palam.cli.output import show, show_facts
 from palam.device import dtype_name, pick_device, pick_dtype
 from palam.fusion import FUSIONS
 from palam.mapper import MAPPERS
@@ -46,10 +44,7 @@ def info_command(
 ) -> None:
     """Describe a bridge; or this installation: versions, device, and the fusions, mappers and tasks there are."""
     quiet()
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in (_installation() if checkpoint is None else _bridge(checkpoint)).items():
-        table.add_row(name, Text(str(value)))
-    show(table)
+    show_facts(_installation() if checkpoint is None else _bridge(checkpoint))
 
 
 def _installation() -> dict[str, Any]:

@@ -31,14 +31,9 @@ class TransformerSoftmax(Fusion):
     learning_rate = 1e-4
 
     def __init__(
-        self,
-        hidden_size: int,
-        num_layers: int,
-        normalize: str = "none",
-        rank: int | None = None,
-        feedforward: int | None = None,
-        dropout: float = 0.1,
-    ) -> None:
+        self, hidden_size: int, num_layers: int, normalize: str = "none", rank: int | None = None,
+        feedforward: int | None = None, dropout: float = 0.1,
+    ) -> None:  # fmt: skip
         super().__init__(hidden_size, num_layers, normalize)
         if rank is not None and rank < 1:
             raise PalamError(f"rank is {rank}; it must be at least 1, or left out for the full width")

@@ -4,13 +4,5 @@ from palam.reading.evaluate import Evaluation, evaluate, load_languages, predict
 from palam.reading.generate import generate
 from palam.reading.score import label_scores, measure_priors
 
-__all__ = [
-    "Evaluation",
-    "evaluate",
-    "generate",
-    "label_scores",
-    "load_languages",
-    "measure_priors",
-    "predict",
-    "wilson",
-]
+__all__ = ["Evaluation", "evaluate", "generate", "label_scores", "load_languages", "measure_priors", "predict"]
+__all__ += ["wilson"]

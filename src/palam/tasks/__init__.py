@@ -5,16 +5,5 @@ from palam.tasks.registry import TASKS, get_task
 from palam.tasks.rows import read_rows, read_texts
 from palam.tasks.task import Example, Hub, Task
 
-__all__ = [
-    "TASKS",
-    "Example",
-    "Hub",
-    "Task",
-    "available",
-    "balanced",
-    "get_task",
-    "load_split",
-    "native_language",
-    "read_rows",
-]
-__all__ += ["read_texts", "sample", "task_from_file", "train_and_dev"]
+__all__ = ["TASKS", "Example", "Hub", "Task", "available", "balanced", "get_task", "load_split", "native_language"]
+__all__ += ["read_rows", "read_texts", "sample", "task_from_file", "train_and_dev"]

@@ -137,14 +137,11 @@ def task_from_file(
     if labels is None:  # an empty cell is a mistake that its line reports, not a label
         labels = [str(row[label_column]) for _, row in rows if row.get(label_column) not in (None, "")]
     task = Task(
-        name=name or Path(path).stem,
-        family="custom",
+        name=name or Path(path).stem, family="custom",
         labels=dict(labels) if isinstance(labels, Mapping) else {label: label for label in labels or [""]},
-        prompt=prompt or "{text}\nThe label of this text is",
-        text=text,
-        paper_text=f"{text} Label: ",
+        prompt=prompt or "{text}\nThe label of this text is", text=text, paper_text=f"{text} Label: ",
         fields=tuple(columns),
-    )
+    )  # fmt: skip
     examples = _examples(task, rows, str(path), columns | {"label": label_column})
     if len(task.labels) < 2:
         raise PalamError(f"{path}: every row has the label {next(iter(task.labels))!r}; a task has two labels or more")

@@ -5,14 +5,5 @@ from palam.training.data import AnswerDataset, Collator, LengthGroupedSampler, P
 from palam.training.run import train
 from palam.training.trainer import NonFiniteLoss, PalamTrainer, PalamTrainingArguments
 
-__all__ = [
-    "AnswerDataset",
-    "Collator",
-    "LengthGroupedSampler",
-    "NonFiniteLoss",
-    "PalamTrainer",
-    "PalamTrainingArguments",
-    "PrefixDataset",
-    "TrainSettings",
-    "train",
-]
+__all__ = ["AnswerDataset", "Collator", "LengthGroupedSampler", "NonFiniteLoss", "PalamTrainer"]
+__all__ += ["PalamTrainingArguments", "PrefixDataset", "TrainSettings", "train"]

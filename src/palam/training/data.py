@@ -43,23 +43,12 @@ class AnswerDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self,
-        processor: PalamProcessor,
-        texts: Sequence[str],
-        answers: Sequence[str],
-        languages: Sequence[str | None] | None = None,
-        *,
-        words: int | None = None,
-        seed: int = 0,
-    ) -> None:
+        self, processor: PalamProcessor, texts: Sequence[str], answers: Sequence[str],
+        languages: Sequence[str | None] | None = None, *, words: int | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
         self.processor, self.texts, self.answers, self.languages = processor, texts, answers, languages
         self.words, self.seed = words, seed
         self._read(0, count=True)
-
-    @property
-    def fixed(self) -> bool:
-        """Whether every epoch reads the same."""
-        return self.words is None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's passages."""
@@ -101,15 +90,9 @@ class PrefixDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self,
-        processor: PalamProcessor,
-        texts: Sequence[str],
-        *,
-        seed: int = 0,
-        language: str | None = None,
-        max_answer: int = 128,
-        distill: bool = False,
-    ) -> None:
+        self, processor: PalamProcessor, texts: Sequence[str], *, seed: int = 0, language: str | None = None,
+        max_answer: int = 128, distill: bool = False,
+    ) -> None:  # fmt: skip
         self.processor = processor
         self.distill = distill
         self.texts = [text.strip() for text in texts if len(text.split()) > 1]

@@ -120,14 +120,9 @@ def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> Pa
 
 
 def train(
-    settings: TrainSettings,
-    out: str | Path,
-    *,
-    resume: bool = False,
-    console: Console | None = None,
-    bases: Bases | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-) -> PalamModel:
+    settings: TrainSettings, out: str | Path, *, resume: bool = False, console: Console | None = None,
+    bases: Bases | None = None, callbacks: Sequence[TrainerCallback] = (),
+) -> PalamModel:  # fmt: skip
     """Train a bridge and save it to `out`.
 
     Args:
@@ -253,7 +248,7 @@ def _dataset(settings: TrainSettings, data: Data, rows: list[Any], model: PalamM
 
 def _cache(settings: TrainSettings, model: PalamModel, sets: list[Any], console: Console) -> None:
     """Let the encoder read the texts that are the same in every epoch, once."""
-    rows = [row["encoder_input_ids"] for data in sets if getattr(data, "fixed", False) for row in data.rows]
+    rows = [row["encoder_input_ids"] for data in sets if getattr(data, "words", 1) is None for row in data.rows]
     budget = int(settings.cache_states * 1e9)
     if not rows or not budget:
         return
