@@ -1,36 +1,30 @@
 """`palam bench` and `palam report`."""
+# ruff: noqa: B008 (an option with its default is typer's own form)
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Argument, Option, echo
 
 from palam.cli.options import quiet
 from palam.cli.output import check_place, show
 
 
 def bench_command(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or one that the package has, e.g. starter/sib200.")],
-    out: Annotated[Path, typer.Option(help="Folder of the results; what is finished there is not repeated.")] = Path(
-        "bench"
-    ),
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting, e.g. data=DIR, seeds=[0], read.limit=50.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run, and what it needs.")] = False,
-    tflops: Annotated[
-        float | None, typer.Option(help="For --dry-run: the device's matrix rate, 10¹² operations a second.")
-    ] = None,
+    recipe: str = Argument(help="A YAML file, or one that the package has, e.g. starter/sib200."),
+    out: Path = Option(Path("bench"), help="Folder of the results; what is finished there is not repeated."),
+    set_: list[str] = Option([], "--set", help="Change a setting, e.g. data=DIR, seeds=[0], read.limit=50."),
+    dry_run: bool = Option(False, "--dry-run", help="Only say what would be run, and what it needs."),
+    tflops: float | None = Option(None, help="For --dry-run: the device's matrix rate, 10¹² operations a second."),
 ) -> None:
     """Compare methods over seeds: train each on English, read every language, keep every prediction."""
     from palam.bench.recipe import load_recipe
     from palam.bench.run import Bench, estimate
 
     quiet()
-    made = load_recipe(recipe, set_ or [])
+    made = load_recipe(recipe, set_)
     if dry_run:
         table = Table("method", "runs", "tokens", "hours", "GiB", box=None, padding=(0, 2, 0, 0))
         for row in estimate(made, None if tflops is None else tflops * 1e12):
@@ -40,13 +34,13 @@ def bench_command(
         return
     check_place(out)
     Bench(made, out, Console(stderr=True)).run()
-    typer.echo(f"results in {out}\nnext: palam report {out}", err=True)
+    echo(f"results in {out}\nnext: palam report {out}", err=True)
 
 
 def report_command(
-    results: Annotated[Path, typer.Argument(help="A folder that palam bench wrote.")],
-    latex: Annotated[bool, typer.Option("--latex", help="The main table in LaTeX.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    results: Path = Argument(help="A folder that palam bench wrote."),
+    latex: bool = Option(False, "--latex", help="The main table in LaTeX."),
+    html: Path | None = Option(None, help="Write one self-contained page."),
 ) -> None:
     """Tell what a benchmark found: the table in Markdown, with paired tests; or as LaTeX or a page."""
     from palam.card import render
@@ -57,6 +51,6 @@ def report_command(
     if html is not None:
         with writing(html) as file:
             file.write(render("bench.html.j2", **found).encode())
-        typer.echo(f"report: {html}", err=True)
+        echo(f"report: {html}", err=True)
         return
     sys.stdout.write(render("bench.tex.j2" if latex else "bench.md.j2", **found))
