@@ -53,14 +53,15 @@ class Loading:
 def options_of(settings: type[Any], names: Collection[str] | None = None) -> Callable[[Command], Command]:
     """Give a command an option per field of a settings dataclass; the command receives them as keywords.
 
-    A field has its help text in `metadata["help"]`. Only those in `names` are taken; None is all.
+    A field has its help text in `metadata["help"]`. Only those in `names` are taken; None is all. A class's own come
+    before those that it inherits.
     """
 
     def decorate(command: Command) -> Command:
         given = inspect.signature(command, eval_str=True).parameters.values()
         own = [p.replace(kind=p.KEYWORD_ONLY) for p in given if p.kind is not p.VAR_KEYWORD]
         hints = get_type_hints(settings)
-        for one in fields(settings):
+        for one in sorted(fields(settings), key=lambda one: one.name not in inspect.get_annotations(settings)):
             if names is None or one.name in names:
                 default = typer.Option(one.default, help=one.metadata["help"])
                 kind = inspect.Parameter.KEYWORD_ONLY
