@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import refusal
 
-from palam.bench.statistics import Answers, Difference, compare
+from palam_bench.statistics import Answers, Difference, compare
 
 
 def answers(*seeds, rows=None):

@@ -7,10 +7,10 @@ import shutil
 import pytest
 import yaml
 
-from palam.bench import run as bench_run
-from palam.bench.recipe import FOLDER, load_recipe
 from palam.cli import run
 from palam.training.trainer import NonFiniteLoss
+from palam_bench import run as bench_run
+from palam_bench.recipe import FOLDER, load_recipe
 
 RECIPE = {
     "train": {"task": "sib200", "epochs": 1, "batch_size": 4, "device": "cpu", "dtype": "fp32"},

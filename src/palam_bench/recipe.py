@@ -12,7 +12,7 @@ from palam.errors import PalamError
 from palam.settings import TrainSettings, read_settings
 from palam.tasks import get_task
 
-FOLDER = Path(__file__).parents[1] / "recipes"
+FOLDER = Path(__file__).parent / "recipes"
 BASELINES = ("majority", "direct", "head")
 FEATURES = ("last", "mean")  # layers that a head may read
 SETTINGS = {one.name for one in dataclasses.fields(TrainSettings)}

@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 
 from palam import languages
-from palam.bench.recipe import Recipe
-from palam.bench.run import CELLS, CURVE, RECIPE, RUN, lines
-from palam.bench.statistics import Answers, compare
 from palam.errors import PalamError
 from palam.languages import resolve
 from palam.tasks import get_task
+from palam_bench.recipe import Recipe
+from palam_bench.run import CELLS, CURVE, RECIPE, RUN, lines
+from palam_bench.statistics import Answers, compare
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -20,8 +20,6 @@ import yaml
 from rich.console import Console
 from transformers import TrainerCallback
 
-from palam.bench import baselines
-from palam.bench.recipe import Recipe
 from palam.device import place
 from palam.encoder import load_encoder
 from palam.errors import PalamError
@@ -33,6 +31,8 @@ from palam.reading import Evaluation, evaluate, load_languages
 from palam.tasks import Example, get_task
 from palam.training.run import Bases, Data, read_data, train
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
+from palam_bench import baselines
+from palam_bench.recipe import Recipe
 
 RECIPE, RUN, CELLS, RATES, CURVE = "recipe.yaml", "run.json", "cells.jsonl", "rates.jsonl", "curve.jsonl"
 PLACES = ("data", "cache_dir", "cache_states", "device")  # may differ when results are gone on with

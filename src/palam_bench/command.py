@@ -20,8 +20,8 @@ def bench_command(
     tflops: float | None = Option(None, help="For --dry-run: the device's matrix rate, 10¹² operations a second."),
 ) -> None:
     """Compare methods over seeds: train each on English, read every language, keep every prediction."""
-    from palam.bench.recipe import load_recipe
-    from palam.bench.run import Bench, estimate
+    from palam_bench.recipe import load_recipe
+    from palam_bench.run import Bench, estimate
 
     quiet()
     made = load_recipe(recipe, set_)
@@ -45,7 +45,7 @@ def report_command(
     """Tell what a benchmark found: the table in Markdown, with paired tests; or as LaTeX or a page."""
     from palam.card import render
     from palam.files import writing
-    from palam.report.bench import summary
+    from palam_bench.report import summary
 
     found = summary(results)
     if html is not None:
