@@ -33,8 +33,8 @@ LANGUAGES = [
     *("swh_Latn", "amh_Ethi", "mya_Mymr", "khm_Khmr", "arb_Arab"),
 ]
 SHOWN = (ENGLISH, SINHALA, "amh_Ethi")  # whose layers the report shows
-ALONE_ROWS = 14  # the LLM reads other scripts byte by byte: five times the tokens, for what is chance
-EPOCHS = 2
+ALONE_ROWS = 7  # the LLM reads other scripts byte by byte: five times the tokens, for what is chance
+EPOCHS, BATCH_SIZE = 1.25, 8
 SHORT_LANGUAGES, SHORT_ROWS, SHORT_EPOCHS = 3, 14, 0.25
 RESULTS, REPORT = "results.json", "report.html"
 TITLE = "Palam quickstart"
@@ -77,7 +77,7 @@ def quickstart(out: Path, *, data: Path | None = None, short: bool = False, cons
             fused = "the encoder's last layer" if fusion == BASELINE else "all the encoder's layers"
             console.print(f"\n[bold]{fusion} ({fused})[/]: training on English", highlight=False)
             settings = TrainSettings(task=task.name, data=data, fusion=fusion, dtype=dtype_name(options["dtype"]))
-            settings.epochs = SHORT_EPOCHS if short else EPOCHS
+            settings.epochs, settings.batch_size = SHORT_EPOCHS if short else EPOCHS, BATCH_SIZE
             model = train(settings, aside / bridge, bases=bases, console=console)
             if fusion == BASELINE:
                 found[ALONE] = _read(model, task, split, few, console, direct=True)
