@@ -161,7 +161,8 @@ def train(
     elif settings.init == "solve":
         with console.status("solving the start"):
             inputs = train_set.read() if data.task else data.train
-            some = random.Random(settings.seed).sample(inputs, min(SOLVE_TEXTS, len(inputs)))
+            many = len(inputs) > SOLVE_TEXTS
+            some = random.Random(settings.seed).sample(inputs, SOLVE_TEXTS) if many else inputs
             solved = solve(
                 model, read_texts(settings.solve_text) if settings.solve_text else some, repeat(data.language)
             )
