@@ -38,12 +38,10 @@ def summary(folder: Path) -> dict[str, Any]:
     groups = _groups(codes)
     methods = []
     for name, read in answers.items():
-        each, overall = compare(read, against, parallel=task.parallel) if name != recipe.against else ({}, None)
-        # the mean that counts is of the languages that were not trained on
-        unseen = groups[0][1]
+        unseen = groups[0][1]  # the mean that counts is of the languages that were not trained on
         tested = {code: one for code, one in read.items() if code in unseen}
-        if overall and tested:
-            overall = compare(tested, against, parallel=task.parallel)[1]
+        own = name == recipe.against
+        each, overall = ({}, None) if own else compare(read, against, parallel=task.parallel, over=unseen)
         values = {code: mean(one.accuracies) for code, one in read.items()}
         seeds = [mean(one.accuracies[i] for one in tested.values()) for i in range(len(cells[name]))] if tested else []
         methods.append({

@@ -26,7 +26,7 @@ from palam.errors import PalamError
 from palam.files import check_free, writing
 from palam.llm import load_llm
 from palam.model import PalamModel
-from palam.plan import plan
+from palam.plan import USUAL_SHARE, plan
 from palam.reading import Evaluation, evaluate, load_languages
 from palam.tasks import Example, get_task
 from palam.training.run import Bases, Data, read_data, train
@@ -219,7 +219,7 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[dict[str, Any]]:
             continue
         steps = min(one.steps, settings.max_steps) if settings.max_steps > 0 else one.steps
         row = {"method": method, "runs": runs, "tokens": runs * steps * one.tokens}
-        hours = runs * steps * one.step_seconds / 0.5 / 3600
+        hours = runs * steps * one.step_seconds / USUAL_SHARE / 3600
         found.append(row | {"hours": round(hours, 2), "GiB": round(sum(one.memory.values()) / 2**30, 2)})
     return found
 

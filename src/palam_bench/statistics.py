@@ -4,7 +4,7 @@ Seeds are averaged (three of them cannot be resampled), items are resampled.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import eq
 from typing import Any
@@ -60,14 +60,16 @@ class Difference:
 
 
 def compare(
-    method: Mapping[str, Answers], other: Mapping[str, Answers], *, parallel: bool, resamples: int = 10_000
-) -> tuple[dict[str, Difference], Difference]:
+    method: Mapping[str, Answers], other: Mapping[str, Answers], *, parallel: bool, over: Collection[str] | None = None,
+    resamples: int = 10_000,
+) -> tuple[dict[str, Difference], Difference]:  # fmt: skip
     """The difference in every language that both have read, and that of the means over these.
 
     Args:
         method, other: by language; of the same items.
         parallel: row i says the same in every language. The languages are then not independent: the interval of the
             mean resamples rows, those that all languages have, jointly. Else each language's items on their own.
+        over: the languages whose means are compared, where both have read one of them; else, and if None, all.
         resamples: of the bootstrap; its seed is fixed.
 
     Raises:
@@ -95,15 +97,16 @@ def compare(
         code: Difference(float(gains[code].mean()), _interval([gains[code]], resamples), float(value))
         for code, value in zip(codes, adjusted, strict=True)
     }
-    mean = float(np.mean([gain.mean() for gain in gains.values()]))
+    meant = [code for code in codes if over is None or code in over] or codes
+    mean = float(np.mean([gains[code].mean() for code in meant]))
     if parallel:
-        by_row = [dict(zip(method[code].rows, gains[code], strict=True)) for code in codes]
+        by_row = [dict(zip(method[code].rows, gains[code], strict=True)) for code in meant]
         shared = sorted(set.intersection(*map(set, by_row)))
         if not shared:
             raise PalamError("the languages are parallel but have no row in common")
         samples = [np.mean([[rows[row] for row in shared] for rows in by_row], 0)]
     else:
-        samples = list(gains.values())
+        samples = [gains[code] for code in meant]
     return each, Difference(mean, _interval(samples, resamples))
 
 

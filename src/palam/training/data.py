@@ -4,6 +4,7 @@ import hashlib
 import random
 import re
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from torch.utils.data import Dataset, Sampler
@@ -21,13 +22,13 @@ def draw(*key: object) -> int:
 
 def passage(text: str, words: int, number: int) -> str:
     """Whole sentences from the text, in order: the first is the one `number` falls on, the last completes `words`."""
-    starts = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
-    starts = [start for start in starts if len(text[start:].split()) >= words] or [0]  # enough must follow
-    first = starts[number % len(starts)]
-    for end in SENTENCE_END.finditer(text, first):
-        if len(text[first : end.start()].split()) >= words:
-            return text[first : end.start()]
-    return text[first:]
+    ends = list(SENTENCE_END.finditer(text))
+    bounds = list(zip([0, *(m.end() for m in ends)], [*(m.start() for m in ends), len(text)], strict=True))
+    total = [0, *accumulate(len(text[start:end].split()) for start, end in bounds)]
+    firsts = [i for i in range(len(bounds)) if total[-1] - total[i] >= words] or [0]  # enough must follow
+    first = firsts[number % len(firsts)]
+    last = next((i for i in range(first, len(bounds)) if total[i + 1] - total[first] >= words), len(bounds) - 1)
+    return text[bounds[first][0] : bounds[last][1]]
 
 
 class AnswerDataset(Dataset[dict[str, Any]]):

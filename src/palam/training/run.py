@@ -22,7 +22,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 
 from palam.align import solve
 from palam.card import model_card
-from palam.device import dtype_name, pick_attention, pick_device, pick_dtype
+from palam.device import dtype_name, pick_device, pick_dtype, place
 from palam.errors import PalamError
 from palam.files import check_free, replacing
 from palam.fusion import FUSIONS
@@ -92,18 +92,14 @@ def read_data(settings: TrainSettings) -> Data:
 
 def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> PalamModel:
     """The model before training, on the settings' device, its start random."""
-    device = pick_device(settings.device)
-    names = ["fusion", "mapper", "max_length", "seed", "encoder_revision", "llm_revision", "normalize"]
+    names = ["fusion", "mapper", "max_length", "seed", "encoder_revision", "llm_revision", "normalize", "load_in"]
     names += [name for name in ("rank", "faithful") if getattr(settings, name)]  # not every fusion takes them
+    options = place(settings.device, settings.dtype) | {name: getattr(settings, name) for name in names}
     model = PalamModel.from_bases(
         *(bases or (settings.encoder, settings.llm)),
         mode=settings.mode if data.task else "paper",  # a raw text has nothing around it
         prompt=settings.prompt or (data.task.prompt if data.task else None),
-        dtype=pick_dtype(settings.dtype, device),
-        device=device,
-        attention=pick_attention(device),
-        load_in=settings.load_in,
-        **{name: getattr(settings, name) for name in names},
+        **options,
     )
     if data.task:
         model.config.task = {
@@ -160,12 +156,8 @@ def train(
         facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
     elif settings.init == "solve":
         with console.status("solving the start"):
-            inputs = train_set.read() if data.task else data.train
-            many = len(inputs) > SOLVE_TEXTS
-            some = random.Random(settings.seed).sample(inputs, SOLVE_TEXTS) if many else inputs
-            solved = solve(
-                model, read_texts(settings.solve_text) if settings.solve_text else some, repeat(data.language)
-            )
+            texts = read_texts(settings.solve_text) if settings.solve_text else _some(settings, data, train_set)
+            solved = solve(model, texts, repeat(data.language))
         facts["solved"] = vars(solved)
         console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
     facts["rows"] = len(train_set)
@@ -245,6 +237,13 @@ def _dataset(settings: TrainSettings, data: Data, rows: list[Any], model: PalamM
     if not len(made):
         raise PalamError(f"{settings.text} has too few lines of two words or more to train on and to validate")
     return made
+
+
+def _some(settings: TrainSettings, data: Data, train_set: Any) -> Sequence[str]:
+    """What the start is solved from: the training inputs, or a seeded sample of many."""
+    inputs: Sequence[str] = train_set.read() if data.task else data.train
+    many = len(inputs) > SOLVE_TEXTS
+    return random.Random(settings.seed).sample(inputs, SOLVE_TEXTS) if many else inputs
 
 
 def _cache(settings: TrainSettings, model: PalamModel, sets: list[Any], console: Console) -> None:
