@@ -34,20 +34,22 @@ from transformers.pytorch_utils import Conv1D
 from palam import PalamModel, PalamProcessor
 from palam import encoder as encoders
 from palam.cli.output import check_place, show
-from palam.device import dtype_name, pick_attention, pick_device, pick_dtype
+from palam.device import dtype_name, matmul_seconds, pick_attention, pick_device, pick_dtype
 from palam.encoder import load_encoder
 from palam.llm import load_llm
 from palam.model import Assembled
 from palam.processor import IGNORE, TEXT_SLOT
 from palam.reading import generate, label_scores
+from palam.states import StateCache
 from palam.tasks import Task, get_task, load_split, native_language
 from palam.training import AnswerDataset, Collator, LengthGroupedSampler
 
 EXACT = ("tokenise", "stack", "logits", "padding")
 """The switches that must not change the loss."""
+CACHED = ("cached", "encoder")
 SWITCHES = {"training": (*EXACT, "dropout"), "scoring": (*EXACT, "generate")}
 TOLERANCE = 1e-4
-MATMULS, SIZE = 50, 2048
+MATMULS = 50
 
 
 class OneByOne(PalamProcessor):
@@ -181,7 +183,7 @@ class Rows:
 
 @dataclass(eq=False)
 class Unit:
-    """What is timed: one variant (`palam`, `reference`, `reference_fp32` or a switch) of one fusion."""
+    """What is timed: one variant of one fusion (a switch, or as `variants` names it)."""
 
     kind: str  # a key of SWITCHES
     fusion: str
@@ -200,6 +202,9 @@ class Unit:
         """A training step on a batch, or the scoring of the rows."""
         if self.kind == "scoring":
             self.data.score(self.model, rows, size)
+        elif self.name == "encoder":
+            batch = self.data.batch(self.model, rows)
+            self.model.encode(batch["encoder_input_ids"], batch["encoder_attention_mask"])
         else:
             self.model(**self.data.batch(self.model, rows)).loss.backward()
             self.optimizer.step()
@@ -283,12 +288,6 @@ def arithmetic(model: PalamModel, lengths: Iterable[tuple[int, int, int]]) -> in
     return total
 
 
-def matmul_seconds(dtype: torch.dtype, device: torch.device, times: int) -> list[float]:
-    """How long [2048, 2048] x [2048, 2048] takes, each time but the first."""
-    left, right = (torch.randn(SIZE, SIZE, device=device, dtype=dtype) for _ in range(2))
-    return [clock(lambda: torch.mm(left, right), device) for _ in range(times + 1)][1:]
-
-
 @torch.no_grad()
 def check(model: PalamModel, data: Rows, rows: Sequence[int]) -> dict[str, float]:
     """How far the reference's loss is from Palam's: all switches off, and each exact one on. In fp32, no dropout.
@@ -320,10 +319,16 @@ def build(args: argparse.Namespace, dtype: torch.dtype, device: torch.device) ->
 
 
 def variants(kind: str, fusion: str, models: Sequence[dict[str, PalamModel]], data: Rows) -> list[Unit]:
-    """All units of a fusion; the first of `models` are those to measure, the last those in fp32."""
+    """All units of a fusion; the first of `models` are those to measure, the last those in fp32.
+
+    `cached` is Palam with the encoder's states kept, `encoder` the encoder's forward pass alone.
+    """
     model, plain = models[0][fusion], models[-1][fusion]
     made = {"palam": model, "reference": Reference(model, SWITCHES[kind])}
     made |= {name: Reference(model, [name]) for name in SWITCHES[kind]}
+    if kind == "training":
+        made |= {name: PalamModel(model.encoder, model.bridge, model.llm, model.processor) for name in CACHED}
+        made["cached"].cache = StateCache(model, 2**40)
     if plain is not model:
         made["reference_fp32"] = Reference(plain, SWITCHES[kind])
     # One optimiser for all variants of a model, at a rate that leaves the loss where it is.
@@ -346,6 +351,9 @@ def measure(
     rows = list(LengthGroupedSampler(units[0].data.dataset, size, 0))[: size * args.steps]
     lengths = [units[0].data.lengths[row] for row in rows]
     parts = {unit: unit.parts(rows, size) for unit in units}
+    for unit in units:
+        if (cache := getattr(unit.model, "cache", None)) is not None:
+            cache.fill(unit.model, [unit.data.dataset[row]["encoder_input_ids"] for row in rows])
     times: dict[tuple[str, str], Any] = defaultdict(lambda: defaultdict(list))
     for repeat in range(args.repeats + 1):
         taken: Counter[Any] = Counter()
@@ -355,7 +363,7 @@ def measure(
                     taken[unit] += unit.seconds(part, size)
             tick()
         if repeat:  # the first warms up: some kernels are compiled at the first sight of a batch's shape
-            limits += matmul_seconds(llm.dtype, llm.device, args.matmuls)
+            limits += matmul_seconds(llm.device, llm.dtype, times=args.matmuls)
             for unit in units:
                 times[unit.kind, unit.fusion][unit.name].append(taken[unit])
     memory: dict[tuple[str, str], dict[str, int | None]] = defaultdict(dict)
@@ -377,6 +385,10 @@ def measure(
         one["memory_ratio"] = used["palam"] / used["reference"] if all(used.values()) else None
         if kind == "training":
             one["operations_per_second"] = spread([arithmetic(units[0].model, lengths)] * args.repeats, own["palam"])
+            one["cached_speedup"] = spread(own["palam"], own["cached"])
+            one["encoder_share"] = spread(own["encoder"], own["palam"])
+            took = zip(own["cached"], own["palam"], own["encoder"], strict=True)
+            one["encoder_share_cached"] = spread((max(0.0, c - (whole - e)) for c, whole, e in took), own["cached"])
             if last := times.get((kind, "last")):
                 one["time_over_last"] = spread(own["palam"], last["palam"])
         found.append(one)
@@ -399,6 +411,12 @@ def tables(results: Sequence[dict[str, Any]], title: str) -> None:
     figures = ("Palam tokens/s", "reference", "fp32 reference", "Palam faster", "than fp32", "time over last")
     whole = Table(*cases, *figures, "of matrix limit", "peak MB", "of reference's", title=title)
     switches = list(dict.fromkeys(name for names in SWITCHES.values() for name in names))
+    shares = {
+        "encoder_share": "encoder's share",
+        "encoder_share_cached": "with states kept",
+        "cached_speedup": "faster",
+    }
+    kept = Table(*cases, *shares.values(), title="Encoder states kept: the encoder's share of a step, and the step")
     alone = Table(*cases, *switches, title="One switch of the reference alone: how many times as long as Palam")
     for one in results:
         case = one["kind"], str(one["batch_size"]), one["fusion"]
@@ -408,8 +426,9 @@ def tables(results: Sequence[dict[str, Any]], title: str) -> None:
         memory = "–" if used is None else f"{used / 1e6:.0f}", "–" if ratio is None else f"{ratio:.0%}"
         whole.add_row(*case, *rates, *ratios, shown(one.get("share_of_matrix_limit"), "{:.0%}"), *memory)
         alone.add_row(*case, *(shown(one["switches"].get(name)) for name in switches))
-    show(whole)
-    show(alone)
+        kept.add_row(*case, *(shown(one.get(key)) for key in shares))
+    for table in (whole, alone, kept):
+        show(table)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -465,7 +484,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             found, taken = measure(units, size, args, lambda: bar.advance(steps))
             results += found
             limits += taken
-    limit = 2 * SIZE**3 / statistics.median(limits)
+    limit = 2 * 2048**3 / statistics.median(limits)
     for one in results:
         if one["kind"] == "training":
             one["share_of_matrix_limit"] = {key: rate / limit for key, rate in one["operations_per_second"].items()}

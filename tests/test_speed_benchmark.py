@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "speed.py"
 TASK = get_task("demo")
 PROMPT = {"mode": "prompt", "prompt": TASK.prompt, "normalize": "layer"}
 SPREAD = {"median", "low", "high"}
-FUSIONS = ("last", "mean", "global_softmax", "transformer_softmax")
+FUSIONS = ("last", "mean", "global_softmax", "transformer_softmax", "transformer_softmax:8")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,8 @@ def gradients(model, batch):
     [("xlmr", "llama", fusion) for fusion in FUSIONS] + [("t5", "gpt2", "mean"), ("m2m100", "opt", "global_softmax")],
 )
 def test_the_exact_switches_leave_loss_scores_and_gradients(speed, made, encoder, llm, fusion):
-    model, data = made(encoder, llm, fusion=fusion)
+    fusion, _, rank = fusion.partition(":")
+    model, data = made(encoder, llm, fusion=fusion, **({"rank": int(rank)} if rank else {}))
     rows = [3, 1, 4, 15, 92]
     assert len({data.lengths[row][0] for row in rows}) > 2  # so that there are pads
     found = speed.check(model, data, rows)
@@ -164,7 +165,8 @@ def test_figures_of_two_dtypes(speed, tiny_model, monkeypatch):
 
     def seconds(unit, part, size):
         ran.append((unit.kind, unit.name))
-        return {"palam": 1.0, "reference": 3.0, "reference_fp32": 6.0}.get(unit.name, 2.0) * len(part)
+        known = {"palam": 1.0, "reference": 3.0, "reference_fp32": 6.0, "cached": 0.8, "encoder": 0.25}
+        return known.get(unit.name, 2.0) * len(part)
 
     monkeypatch.setattr(speed.Unit, "seconds", seconds)
     monkeypatch.setattr(speed.Unit, "peak", lambda unit, part, size: 10 if unit.name == "palam" else 40)
@@ -185,6 +187,12 @@ def test_figures_of_two_dtypes(speed, tiny_model, monkeypatch):
     assert scoring["palam_tokens_per_second"]["low"] == sum(a + b - answer for a, b, answer in lengths) / 6
     assert training["operations_per_second"]["high"] == speed.arithmetic(models[0]["last"], lengths) / 6
     assert training["time_over_last"]["median"] == 1
+    shares = ("cached_speedup", "encoder_share", "encoder_share_cached")  # 0.75 is not the encoder's, so 0.05 of 0.8 is
+    assert [training[key]["median"] for key in shares] == pytest.approx([1.25, 0.25, 0.0625])
+    with monkeypatch.context() as patch:  # every text of the measured rows is kept
+        patch.setattr(models[0]["last"].encoder, "forward", lambda *args, **kwargs: pytest.fail("read again"))
+        cached = next(unit for unit in units if unit.name == "cached")
+        cached.model(**data.batch(cached.model, rows))
 
 
 def test_peak_memory(speed, made):
@@ -217,7 +225,8 @@ def test_the_command(base_folder, tmp_path):
     both = {"kind", "batch_size", "fusion", "switches", "peak_bytes", "memory_ratio", "speedup", "speedup_over_fp32"}
     both |= {f"{name}_tokens_per_second" for name in ("palam", "reference", "reference_fp32")}
     assert set(scoring) == both
-    assert set(training) == both | {"operations_per_second", "share_of_matrix_limit", "time_over_last"}
+    cached = {"cached_speedup", "encoder_share", "encoder_share_cached"}
+    assert set(training) == both | cached | {"operations_per_second", "share_of_matrix_limit", "time_over_last"}
     assert set(training["switches"]) == {"tokenise", "stack", "logits", "padding", "dropout"}
     assert set(scoring["switches"]) == {"tokenise", "stack", "logits", "padding", "generate"}
     for one in (training["speedup"], training["share_of_matrix_limit"], *scoring["switches"].values()):

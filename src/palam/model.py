@@ -62,6 +62,7 @@ class PalamModel(nn.Module):
         processor: the [`PalamProcessor`] that makes this model's inputs.
         card: the model card's text, if it was loaded with one; it is saved again.
         cache: encoder states that were kept; None reads every text anew.
+        joint: whether the LLM takes several labels in one row; None is not known yet.
     """
 
     accepts_loss_kwargs = True
@@ -76,6 +77,7 @@ class PalamModel(nn.Module):
         self.processor = processor
         self.card: str | None = None
         self.cache: StateCache | None = None
+        self.joint: bool | None = None
         base: Any = getattr(self.llm, "get_base_model", lambda: self.llm)()  # inside a LoRA
         self._llm_arguments = set(inspect.signature(base.forward).parameters)
         self.eval()

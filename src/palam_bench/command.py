@@ -1,15 +1,38 @@
-"""`palam bench` and `palam report`."""
+"""`palam plan`, `palam bench` and `palam report`."""
 # ruff: noqa: B008 (an option with its default is typer's own form)
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from typer import Argument, Option, echo
 
-from palam.cli.options import quiet
-from palam.cli.output import check_place, show
+from palam.cli.options import ConfigOption, options_of, quiet
+from palam.cli.output import check_place, show, show_facts
+from palam.settings import PLAN, TrainSettings
+
+
+@options_of(TrainSettings, PLAN)
+def plan_command(
+    rows: int = Option(10_000, help="Rows of the training data.", min=1),
+    text_tokens: int = Option(64, help="Encoder tokens of a text.", min=1),
+    prompt_tokens: int = Option(8, help="LLM tokens around the text.", min=0),
+    answer_tokens: int = Option(4, help="LLM tokens of the answer, with its end.", min=1),
+    tflops: float | None = Option(
+        None, help="The device's matrix rate in 10¹² operations a second; not set measures it."
+    ),
+    config: ConfigOption = None,
+    **options: Any,
+) -> None:
+    """Tell what a training run will need: memory, arithmetic, time. Loads no weights; of a model, only its config."""
+    from palam_bench.plan import plan
+
+    quiet()
+    rate = None if tflops is None else tflops * 1e12
+    lengths = {"text_tokens": text_tokens, "prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+    show_facts(plan(TrainSettings(task="demo", **options), rows=rows, rate=rate, **lengths).lines())
 
 
 def bench_command(

@@ -26,12 +26,12 @@ from palam.errors import PalamError
 from palam.files import check_free, writing
 from palam.llm import load_llm
 from palam.model import PalamModel
-from palam.plan import USUAL_SHARE, plan
 from palam.reading import Evaluation, evaluate, load_languages
 from palam.tasks import Example, get_task
 from palam.training.run import Bases, Data, read_data, train
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
 from palam_bench import baselines
+from palam_bench.plan import USUAL_SHARE, plan
 from palam_bench.recipe import Recipe
 
 RECIPE, RUN, CELLS, RATES, CURVE = "recipe.yaml", "run.json", "cells.jsonl", "rates.jsonl", "curve.jsonl"

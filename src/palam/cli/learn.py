@@ -1,4 +1,4 @@
-"""`palam train`, `palam align`, `palam plan` and `palam quickstart`."""
+"""`palam train`, `palam align` and `palam quickstart`."""
 # ruff: noqa: B008 (an option with its default is typer's own form)
 
 import shlex
@@ -10,9 +10,9 @@ from rich.table import Column, Table
 from typer import Option, echo
 
 from palam.cli.options import ConfigOption, options_of, quiet
-from palam.cli.output import check_place, show, show_facts
+from palam.cli.output import check_place, show
 from palam.errors import PalamError
-from palam.settings import ALIGN, PLAN, TrainSettings
+from palam.settings import ALIGN, TrainSettings
 
 
 @options_of(TrainSettings)
@@ -76,27 +76,6 @@ def align_command(
         solved = found["solved"]
         shares = f"{solved['r2']:.1%} of the variance explained, {solved['nearest']:.1%} of the nearest tokens right"
         echo(f"{settings.fusion}, from {solved['tokens']} tokens: {shares}\nsaved to {out}", err=True)
-
-
-@options_of(TrainSettings, PLAN)
-def plan_command(
-    rows: int = Option(10_000, help="Rows of the training data.", min=1),
-    text_tokens: int = Option(64, help="Encoder tokens of a text.", min=1),
-    prompt_tokens: int = Option(8, help="LLM tokens around the text.", min=0),
-    answer_tokens: int = Option(4, help="LLM tokens of the answer, with its end.", min=1),
-    tflops: float | None = Option(
-        None, help="The device's matrix rate in 10¹² operations a second; not set measures it."
-    ),
-    config: ConfigOption = None,
-    **options: Any,
-) -> None:
-    """Tell what a training run will need: memory, arithmetic, time. Loads no weights; of a model, only its config."""
-    from palam.plan import plan
-
-    quiet()
-    rate = None if tflops is None else tflops * 1e12
-    lengths = {"text_tokens": text_tokens, "prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
-    show_facts(plan(TrainSettings(task="demo", **options), rows=rows, rate=rate, **lengths).lines())
 
 
 def quickstart_command(

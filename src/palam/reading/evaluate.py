@@ -8,8 +8,7 @@ from typing import Any
 
 from palam.errors import PalamError
 from palam.model import PalamModel
-from palam.reading.generate import generate
-from palam.reading.score import Progress, label_scores
+from palam.reading.score import Progress, generate, label_scores
 from palam.tasks import Example, Task, load_split, native_language, sample
 
 METHODS = ("score", "generate")

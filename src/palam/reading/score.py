@@ -1,23 +1,26 @@
-"""Classification by score: Σ log P(label tokens and EOS), the text's states computed once for all labels."""
+"""Reading texts: the score of each label, Σ log P(label tokens and EOS), computed on one cache; and free answers."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import BatchFeature
 
+from palam.encoder import USUAL
 from palam.errors import PalamError
 from palam.model import Assembled, PalamModel
 
+TOGETHER = 32  # tokens of labels in one call of the LLM: bounds their logits, each as wide as the vocabulary
 Progress = Callable[[int], Any]  # called with the number of texts just read
 
 
 @torch.no_grad()
 def label_scores(
     model: PalamModel, texts: Sequence[str], labels: Sequence[str], languages: Sequence[str | None] | None = None, *,
-    direct: bool = False, per_token: bool = False, calibrated: bool = True, batch_size: int = 32,
+    direct: bool = False, calibrated: bool = True, batch_size: int = 32,
     progress: Progress | None = None,
 ) -> Tensor:  # fmt: skip
     """The log-probability of each label as the answer to each text, less its prior where the bridge has one.
@@ -29,7 +32,6 @@ def label_scores(
         languages: one code per text, or None.
         direct: the LLM reads the text itself instead of through the bridge.
         calibrated: subtract the labels' priors, if the bridge has them for all of these (see [`measure_priors`]).
-        per_token: divide by the number of the label's tokens (off by default).
         batch_size: texts at a time.
         progress: called with the number of texts just read.
 
@@ -48,7 +50,7 @@ def label_scores(
     priors = model.config.label_priors
     if calibrated and not direct and all(label in priors for label in labels):
         scores -= torch.tensor([priors[label] for label in labels])
-    return scores / torch.tensor([len(answer) for answer in answers]) if per_token else scores
+    return scores
 
 
 def measure_priors(
@@ -89,24 +91,94 @@ def _score_batch(model: PalamModel, batch: BatchFeature, answers: Sequence[Seque
     output: Any = model.run_llm(text, 1, use_cache=True)
     cache = output.get("cache", output.get("past_key_values"))  # its name depends on the release of transformers
     first: Tensor = output.logits[:, -1].float().log_softmax(-1)
-    columns = []
-    for answer in answers:
-        ids = torch.tensor(answer, device=model.device).expand(len(first), -1)
-        columns.append(first.gather(1, ids[:, :1])[:, 0])
-        if len(answer) > 1:
-            # A cache grows in place, and some kinds cannot be cut back: each label continues a copy.
-            columns[-1] = columns[-1] + _continue(model, text, ids, copy.deepcopy(cache))
-    return torch.stack(columns, 1)
+    scores = first[:, [answer[0] for answer in answers]]
+    longer = [index for index, answer in enumerate(answers) if len(answer) > 1]
+    if longer:
+        scores[:, longer] += _rest(model, text, [answers[index] for index in longer], cache)
+    return scores
 
 
-def _continue(model: PalamModel, text: Assembled, ids: Tensor, cache: Any) -> Tensor:
-    """Σ log P of ids[:, 1:] after the text and ids[:, 0]; without a cache the text is read again."""
-    embeds = model.embed(ids[:, :-1]).to(text.inputs_embeds.dtype)
-    mask = torch.cat([text.attention_mask, torch.ones_like(ids[:, :-1])], 1)
-    positions = text.position_ids[:, -1:] + torch.arange(1, ids.shape[1], device=ids.device)
-    if cache is None:
-        embeds = torch.cat([text.inputs_embeds, embeds], 1)
-        positions = torch.cat([text.position_ids, positions], 1)
+def _rest(model: PalamModel, text: Assembled, answers: Sequence[Sequence[int]], cache: Any) -> Tensor:
+    """Σ log P of each answer's tokens after its first [batch, answers], by the way that this LLM allows.
+
+    Not every LLM takes a mask that lets tokens of one row not see each other. The first batch shows whether it does.
+    """
+    config = model.llm.config.get_text_config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    width = text.attention_mask.shape[1] + sum(map(len, answers))
+    if cache is None or model.joint is False or any(window and width >= window for window in windows):
+        return _one_by_one(model, text, answers, cache)
+    if model.joint:
+        return _together(model, text, answers, cache)
+    expected = _one_by_one(model, text, answers, copy.deepcopy(cache))
+    allowed = (1e-3 if model.llm.dtype == torch.float32 else 5e-2) * expected.abs().clamp(min=1)
+    try:
+        found = _together(model, text, answers, cache)
+    except USUAL:
+        found = torch.full_like(expected, torch.nan)
+    model.joint = bool(((found - expected).abs() <= allowed).all())
+    return found if model.joint else expected
+
+
+def _together(model: PalamModel, text: Assembled, answers: Sequence[Sequence[int]], cache: Any) -> Tensor:
+    """`_rest` with several answers side by side in a row. The cache grows."""
+    seen, sums = text.attention_mask.bool()[:, None], []
+    while answers:
+        size = max(1, sum(total <= TOGETHER for total in accumulate(len(answer) - 1 for answer in answers)))
+        sums.append(_continue(model, text, answers[:size], cache, seen))
+        width = sum(len(answer) - 1 for answer in answers[:size])
+        seen = torch.cat([seen, seen.new_zeros(len(seen), 1, width)], 2)  # the next answers do not see these
+        answers = answers[size:]
+    return torch.cat(sums, 1)
+
+
+def _one_by_one(model: PalamModel, text: Assembled, answers: Sequence[Sequence[int]], cache: Any) -> Tensor:
+    """`_rest`, each answer after a copy of the cache: some kinds cannot be cut back."""
+    return torch.cat([_continue(model, text, [answer], copy.deepcopy(cache)) for answer in answers], 1)
+
+
+def _continue(
+    model: PalamModel, text: Assembled, answers: Sequence[Sequence[int]], cache: Any, seen: Tensor | None = None
+) -> Tensor:
+    """`_rest` of answers that do not see each other and, of what is in the cache, see [batch, 1, cached].
+
+    Without that it is a single answer, with a plain mask, and if there is no cache the text is read again.
+    """
+    ids, wanted, owner, depth = torch.tensor(
+        [(a[i - 1], a[i], k, i) for k, a in enumerate(answers) for i in range(1, len(a))], device=model.device
+    ).T
+    rows, n = len(text.attention_mask), len(ids)
+    embeds = model.embed(ids).to(text.inputs_embeds.dtype).expand(rows, -1, -1)
+    positions = text.position_ids[:, -1:] + depth
+    if seen is None:
+        mask = torch.cat([text.attention_mask, text.attention_mask.new_ones(rows, n)], 1)
+        if cache is None:
+            embeds = torch.cat([text.inputs_embeds, embeds], 1)
+            positions = torch.cat([text.position_ids, positions], 1)
+    else:
+        own = (owner[:, None] == owner) & (depth[:, None] >= depth)
+        visible = torch.cat([seen.expand(-1, n, -1), own.expand(rows, -1, -1)], 2)[:, None]
+        mask = torch.zeros_like(visible, dtype=embeds.dtype).masked_fill(~visible, torch.finfo(embeds.dtype).min)
     joined = Assembled(embeds, mask, positions, None)
-    logits: Tensor = model.run_llm(joined, ids.shape[1] - 1, cache=cache, use_cache=cache is not None).logits
-    return logits.float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0].sum(1)
+    logits = model.run_llm(joined, n, cache=cache, use_cache=cache is not None).logits.float()
+    found: Tensor = logits.gather(2, wanted.expand(rows, -1)[..., None])[..., 0] - logits.logsumexp(-1)
+    return found.new_zeros(rows, len(answers)).index_add(1, owner, found)
+
+
+def generate(
+    model: PalamModel, texts: Sequence[str], languages: Sequence[str | None] | None = None, *,
+    direct: bool = False, batch_size: int = 32, progress: Progress | None = None, **generate_kwargs: Any,
+) -> list[str]:  # fmt: skip
+    """What the LLM says to each text, greedily unless `generate_kwargs` say otherwise.
+
+    Args:
+        model, texts, languages, direct, batch_size, progress: see [`label_scores`].
+        **generate_kwargs: those of transformers' `generate`; `max_new_tokens` is 64 by default.
+    """
+    settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
+    answers = [""] * len(texts)
+    for chosen, batch in read_batches(model, texts, languages, direct, batch_size, progress):
+        ids = model.generate(**batch, **settings)
+        for i, answer in zip(chosen, model.processor.decode(ids), strict=True):
+            answers[i] = answer
+    return answers

@@ -71,8 +71,8 @@ def resolve(name_or_path: str) -> str:
     source = SOURCES[name_or_path]
     target = cache_dir() / source.hub_id.rpartition("/")[2].lower()
     if not _complete(target):
-        if name_or_path == "starter:llm" and importlib.util.find_spec("gguf") is None:
-            raise PalamError('starter:llm needs the gguf package: pip install "palam[starter]"')
+        if importlib.util.find_spec("gguf") is None:
+            raise PalamError(f'{name_or_path} needs the gguf package: pip install "palam[starter]"')
         try:
             _make(name_or_path, source, target)
         except Exception as error:  # safetensors reports a full disk with an error class of its own

@@ -1,8 +1,7 @@
 """Convert the starter models' files into folders in the hub's format (config, safetensors, tokenizer).
 
-The encoder's file is a small binary format, little-endian: a header, the tokenizer's pieces, then tensors in
-f32 or Q4_0 (blocks of 32 weights: one f16 scale, 16 bytes of 4-bit values). The LLM's is a GGUF file, which
-transformers reads.
+The encoder's file is a small binary format, little-endian: a header, the tokenizer's pieces, then tensors in f32 or
+GGUF's Q4_0 (32 weights a block: an f16 scale, 16 bytes of 4-bit values). The LLM's is a GGUF file, for transformers.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertMo
 
 from palam.errors import PalamError
 
-Q4_0 = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
+Q4_0_BYTES = 18  # of a block
 # fmt: off
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
          "max_position_embeddings", "type_vocab_size")
@@ -33,18 +33,6 @@ LAYER = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention
          "ao": "attention.output.dense", "aln": "attention.output.LayerNorm",
          "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm"}
 # fmt: on
-
-
-def dequantise(data: bytes, offset: int, count: int) -> npt.NDArray[np.float32]:
-    """Return `count` Q4_0 weights from `data` at `offset` as float32, shape (count,).
-
-    In each block the low nibbles are weights 0 to 15, the high ones 16 to 31; value = (nibble - 8) * scale.
-    """
-    blocks = np.frombuffer(data, Q4_0, count // 32, offset)
-    out = np.stack([blocks["nibbles"] & 15, blocks["nibbles"] >> 4], axis=1).astype(np.float32)
-    out -= 8
-    out *= blocks["scale"].astype(np.float32)[:, None, None]
-    return out.reshape(-1)
 
 
 def read_e5(data: bytes) -> tuple[BertConfig, list[str], list[str], dict[str, npt.NDArray[np.float32]]]:
@@ -86,8 +74,9 @@ def read_e5(data: bytes) -> tuple[BertConfig, list[str], list[str], dict[str, np
             _, elements, offset, size = read("BIQQ")
             if size == 4 * elements:
                 values = np.frombuffer(data, "<f4", elements, offset).astype(np.float32)
-            elif 32 * size == Q4_0.itemsize * elements:
-                values = dequantise(data, offset, elements)
+            elif 32 * size == Q4_0_BYTES * elements:
+                blocks = np.frombuffer(data, np.uint8, size, offset)
+                values = gguf.dequantize(blocks, gguf.GGMLQuantizationType.Q4_0).reshape(-1)
             else:
                 raise ValueError(f"tensor {name} has {size} bytes for {elements} elements")
             tensors[names.get(name, name)] = values

@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from palam import PalamError, PalamModel
-from palam.plan import plan
 from palam.settings import TrainSettings
+from palam_bench.plan import plan
 
 LENGTHS = {"text_tokens": 12, "prompt_tokens": 3, "answer_tokens": 2}
 
