@@ -17,6 +17,16 @@ def test_the_table_is_well_formed():
     assert len({language.name for language in languages()}) == 205
 
 
+def test_resources_and_what_xlmr_was_trained_on():
+    high = {language.code for language in languages() if language.high_resource}
+    assert len(high) == 26  # 25 languages, Chinese in two scripts
+    assert {"eng_Latn", "hin_Deva", "vie_Latn", "zho_Hant"} <= high
+    seen = {language.code for language in languages() if language.in_xlmr}
+    assert high < seen
+    assert {"sin_Sinh", "tam_Taml", "amh_Ethi", "swh_Latn", "khm_Khmr"} < seen - high
+    assert not seen & {"bod_Tibt", "yor_Latn", "tir_Ethi", "ary_Arab", "bre_Latn"}
+
+
 def test_only_scripts_of_one_language_share_a_code():
     owner = {}
     for language in languages():

@@ -211,6 +211,23 @@ HARD = {
 }
 
 
+def test_augmented_the_texts_own_tokens_stand_behind_its_slot(make):
+    plain, processor = (
+        make("bert", "llama", template=PROMPT, direct_max_length=30, augment=on) for on in (False, True)
+    )
+    for text in HARD.values():
+        one, own = processor([text], ["yes"]), plain([text], ["yes"], direct=True)["input_ids"][0].tolist()
+        expected = plain([text], ["yes"])
+        assert torch.equal(one["encoder_input_ids"], expected["encoder_input_ids"])
+        ids = one["input_ids"][0].tolist()
+        place = ids.index(TEXT_SLOT)
+        assert ids[:place] + ids[place + 1 :] == own
+        assert place == expected["input_ids"][0].tolist().index(TEXT_SLOT)
+        answer = [label for label in one["labels"][0].tolist() if label != IGNORE]
+        assert answer == [label for label in expected["labels"][0].tolist() if label != IGNORE]
+        same(processor([text], direct=True), plain([text], direct=True))
+
+
 @pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize(("encoder", "llm"), [("bert", "llama"), ("xlmr", "gpt2"), ("nllb", "opt"), ("t5", "qwen")])
 def test_a_batch_equals_its_texts_alone(make, encoder, llm, direct):
@@ -302,11 +319,11 @@ def test_a_length_with_no_room_for_text_is_refused(make):
 # ------------------------------------------------------------------------------------------- saving
 def test_it_loads_as_it_was_saved(make, tmp_path, base_folder):
     chat = Template.build("chat", "{text}\nවිෂය:", make().llm_tokenizer)
-    processor = make("nllb", template=chat, max_length=77, direct_max_length=99)
+    processor = make("nllb", template=chat, max_length=77, direct_max_length=99, augment=True)
     processor.save_pretrained(tmp_path / "new" / "folder")
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["processor_config.json"]
     loaded = PalamProcessor.from_pretrained(tmp_path / "new" / "folder")
-    for name in ("template", "max_length", "direct_max_length", "encoder", "llm"):
+    for name in ("template", "max_length", "direct_max_length", "augment", "encoder", "llm"):
         assert getattr(loaded, name) == getattr(processor, name)
     same(loaded(MIXED[0], MIXED[0], MIXED[1]), processor(MIXED[0], MIXED[0], MIXED[1]))
     moved = PalamProcessor.from_pretrained(tmp_path / "new" / "folder", encoder=str(base_folder("bert")))

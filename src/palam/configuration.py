@@ -25,6 +25,7 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         embedding_rms: root mean square of the LLM's input embeddings; the mapper's output starts there.
         fingerprints: what the bridge was trained with, `{"encoder": {...}, "llm": {...}}`.
         adapter: whether a LoRA adapter of the LLM lies beside the bridge.
+        direct: the LLM reads texts itself: of a LoRA that was trained so, as a baseline; the bridge is not used.
         task: what it was trained for, or None: `{"name", "family", "text": how fields become the encoder's text,
             "labels": [[data label, answer words], ...]}`.
         label_priors: what each label's words score on average over English texts, if that was measured; it is
@@ -47,6 +48,7 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     embedding_rms: float = 1.0
     fingerprints: dict[str, Any] = field(default_factory=dict)
     adapter: bool = False
+    direct: bool = False
     task: dict[str, Any] | None = None
     label_priors: dict[str, float] = field(default_factory=dict)
 

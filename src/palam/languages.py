@@ -15,7 +15,9 @@ class Language:
     """One language in one script.
 
     `code` is FLORES' (`sin_Sinh`), `iso1` ISO 639-1 or None (`si`), `iso3` ISO 639-3 (`sin`), `aliases` other
-    codes in use: of the macrolanguage (`swa` for `swh_Latn`), superseded ones, single models' own.
+    codes in use: of the macrolanguage (`swa` for `swh_Latn`), superseded ones, single models' own. `high_resource` are
+    classes 4 and 5 of Joshi et al. (2020, arXiv 2004.09095); `in_xlmr` are the languages of XLM-R's training data
+    (Conneau et al. 2020, arXiv 1911.02116), which multilingual E5's encoders began with too.
     """
 
     code: str
@@ -23,6 +25,8 @@ class Language:
     iso3: str
     name: str
     script: str
+    high_resource: bool
+    in_xlmr: bool
     aliases: tuple[str, ...] = ()
 
 
@@ -31,7 +35,10 @@ def languages() -> tuple[Language, ...]:
     """All languages of the table, in its order."""
     lines = (Path(__file__).parent / "languages.tsv").read_text(encoding="utf-8").splitlines()[1:]
     rows = (line.split("\t") for line in lines)
-    return tuple(Language(c, i1 or None, i3, name, s, tuple(a.split())) for c, i1, i3, name, s, a in rows)
+    return tuple(
+        Language(code, iso1 or None, iso3, name, script, resources == "high", xlmr == "yes", tuple(aliases.split()))
+        for code, iso1, iso3, name, script, resources, xlmr, aliases in rows
+    )
 
 
 @cache

@@ -87,9 +87,10 @@ class PalamModel(nn.Module):
         cls, encoder: str | PreTrainedModel, llm: str | PreTrainedModel, *,
         fusion: str = "global_softmax", mapper: str = "linear", seed: int = 0,
         processor: PalamProcessor | None = None, mode: str = "paper", prompt: str | None = None,
-        max_length: int | None = None, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None,
-        device_map: Any = None, attention: str | None = None, load_in: str | None = None,
-        encoder_revision: str | None = None, llm_revision: str | None = None, **options: Any,
+        max_length: int | None = None, augment: bool = False, dtype: torch.dtype = torch.float32,
+        device: str | torch.device | None = None, device_map: Any = None, attention: str | None = None,
+        load_in: str | None = None, encoder_revision: str | None = None, llm_revision: str | None = None,
+        **options: Any,
     ) -> "PalamModel":  # fmt: skip
         """A new bridge between two base models.
 
@@ -97,9 +98,10 @@ class PalamModel(nn.Module):
             encoder, llm: hub ids, folders, `starter:encoder` and `starter:llm`, or loaded models.
             fusion, mapper: names in `palam.fusion.FUSIONS` and `palam.mapper.MAPPERS`.
             seed: of the bridge's initial weights.
-            processor: made from the bases' tokenizers, `mode`, `prompt` and `max_length` if None.
+            processor: made from the bases' tokenizers, `mode`, `prompt`, `max_length` and `augment` if None.
             mode, prompt: the template, see [`Template.build`].
             max_length: most encoder tokens of a text; None is the smaller of 256 and what the encoder takes.
+            augment: see [`PalamProcessor`].
             dtype, device, device_map, attention, load_in: of the base models (see [`load_llm`]). The bridge's own
                 weights are always fp32.
             encoder_revision, llm_revision: revisions on the hub.
@@ -121,7 +123,7 @@ class PalamModel(nn.Module):
             processor = PalamProcessor(
                 encoder_tokenizer, llm_tokenizer, encoder=names[0], llm=names[1],
                 template=Template.build(mode, prompt, llm_tokenizer),
-                max_length=min(DEFAULT_MAX_LENGTH, longest) if max_length is None else max_length,
+                max_length=min(DEFAULT_MAX_LENGTH, longest) if max_length is None else max_length, augment=augment,
             )  # fmt: skip
         config = PalamConfig(
             encoder=names[0], encoder_revision=encoder_revision, llm=names[1], llm_revision=llm_revision,

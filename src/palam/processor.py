@@ -23,7 +23,7 @@ TEXT_SLOT = -1
 IGNORE = -100
 """The label of a token without loss."""
 CONFIG_NAME = "processor_config.json"
-SETTINGS = ("encoder", "encoder_revision", "llm", "llm_revision", "max_length", "direct_max_length")
+SETTINGS = ("encoder", "encoder_revision", "llm", "llm_revision", "max_length", "direct_max_length", "augment")
 
 
 @dataclass
@@ -57,6 +57,7 @@ class PalamProcessor:
         max_length: most encoder tokens of a text, special tokens included. The text is cut, never the template or
             the answer.
         direct_max_length: most LLM tokens of a text that the LLM reads itself.
+        augment: the LLM reads the text's own tokens too, after the mapped ones (MindMerger, arXiv 2405.17386).
 
     `stats` counts, per language, texts, cut texts, tokens and unknown tokens ("" is no language).
 
@@ -73,6 +74,7 @@ class PalamProcessor:
     template: Template = field(default_factory=Template)
     max_length: int = 256
     direct_max_length: int = 2048
+    augment: bool = False
     stats: dict[str, TextStats] = field(init=False, default_factory=lambda: defaultdict(TextStats))
 
     def __post_init__(self) -> None:
@@ -113,7 +115,7 @@ class PalamProcessor:
         """
         try:
             text = Path(str(cached_file(str(path), CONFIG_NAME, revision=revision))).read_text(encoding="utf-8")
-            saved = {"encoder_revision": None, "llm_revision": None, **json.loads(text)}
+            saved = {"encoder_revision": None, "llm_revision": None, "augment": False, **json.loads(text)}
             settings, template = {name: saved[name] for name in SETTINGS}, Template(**saved["template"])
         except (OSError, ValueError, KeyError, TypeError):
             raise PalamError(f"{path} is no Palam checkpoint: it has no readable {CONFIG_NAME}") from None
@@ -218,7 +220,8 @@ class PalamProcessor:
         encoded = [{}] * len(texts) if direct else self.encode_texts(texts, languages, count=count)
         rows = []
         for index, (text, read) in enumerate(zip(texts, encoded, strict=True)):
-            middle = self._plain(text)[: self.direct_max_length] if direct else [TEXT_SLOT]
+            middle = [] if direct else [TEXT_SLOT]
+            middle += self._plain(text)[: self.direct_max_length] if direct or self.augment else []
             row = {} if direct else {"encoder_input_ids": read["input_ids"]}
             row["input_ids"] = [*before, *middle, *after]
             if answers is not None:

@@ -61,6 +61,7 @@ class TrainSettings:
     faithful: bool = option(False, "global_softmax: the paper's temperature.")
     mode: str = option("prompt", "Around the text: nothing (paper), a prompt, or the LLM's chat template (chat).")
     prompt: str | None = option(None, "The prompt, with one {text} slot; not set is the task's own.")
+    augment: bool = option(False, "The LLM reads the text's own tokens too, after the mapped ones (MindMerger).")
     max_length: int | None = option(None, "Most encoder tokens of a text; not set is 256 or the encoder's limit.")
 
     task: str | None = option(None, "Task to train on.")
@@ -94,6 +95,7 @@ class TrainSettings:
     cache_states: float = option(1.0, "Keep at most so many GB of encoder states across epochs; 0 keeps none.")
     cache_dir: Path | None = option(None, "Keep them in this folder, for later runs too; not set is in memory.")
     lora_rank: int | None = option(None, "Train a LoRA of this rank on the LLM too.")
+    direct: bool = option(False, "Train that LoRA alone on texts that the LLM reads itself: a baseline, no bridge.")
     gradient_checkpointing: bool = option(False, "Recompute the LLM's activations: less memory, more time.")
 
     seed: int = option(0, "Seed of everything.")
@@ -121,6 +123,12 @@ class TrainSettings:
             raise PalamError("give exactly one of --task, --file and --text to train on")
         if self.distill and self.text is None:
             raise PalamError("distill needs raw text to learn from; give --text")
+        if (self.direct or self.augment) and self.text is not None:
+            raise PalamError(
+                "with raw text the LLM reads the first part through the bridge alone; give --task or --file"
+            )
+        if self.direct and (not self.lora_rank or self.augment):
+            raise PalamError("direct trains a LoRA and no bridge: give --lora-rank, and no --augment")
 
     def to_yaml(self) -> str:
         """The settings as YAML."""

@@ -37,8 +37,7 @@ def direct(settings: TrainSettings, bases: Bases, data: Data, task: Task, rows: 
     assert data.task is not None
     prompt = settings.prompt or data.task.prompt
     shown = sample(data.train, SHOTS, settings.seed)
-    words = data.task.labels
-    shots = [prompt.replace("{text}", data.task.render(one)) + f" {words[one.label]}\n\n" for one in shown]
+    shots = [prompt.replace("{text}", data.task.render(one)) + f" {data.task.answer(one.label)}\n\n" for one in shown]
     few = "".join(shots).replace("{text}", "( text )") + prompt  # a text that names the slot would be one
     ways = {"plain": ("prompt", prompt), "chat": ("chat", prompt), f"{SHOTS}-shot": ("prompt", few)}
     dev, tried = {data.language: data.dev}, {}
@@ -66,6 +65,8 @@ def head(settings: TrainSettings, bases: Bases, data: Data, task: Task, rows: Ro
         found = _features(bases[0], tokenizer, [task.render(e) for e in examples], settings.max_length or 256, layers)
         return found, torch.tensor([labels.index(example.label) for example in examples])
 
+    if task.number:
+        raise PalamError(f"a head gives a label, and {task.name} has none")
     if hasattr(tokenizer, "src_lang"):
         raise PalamError("the head's encoder must not need to be told the language")
     (x, y), (dev_x, dev_y) = read(data.train, data.language), read(data.dev, data.language)

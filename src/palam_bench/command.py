@@ -1,6 +1,7 @@
-"""`palam plan`, `palam bench` and `palam report`."""
+"""`palam plan`, `palam bench`, `palam report` and `palam eval-harness`."""
 # ruff: noqa: B008 (an option with its default is typer's own form)
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument, Option, echo
 
-from palam.cli.options import ConfigOption, options_of, quiet
-from palam.cli.output import check_place, show, show_facts
+from palam.cli.options import CheckpointArgument, ConfigOption, Loading, load, options_of, quiet
+from palam.cli.output import check_place, json_lines, opened, show, show_facts
 from palam.settings import PLAN, TrainSettings
 
 
@@ -77,3 +78,46 @@ def report_command(
         echo(f"report: {html}", err=True)
         return
     sys.stdout.write(render("bench.tex.j2" if latex else "bench.md.j2", **found))
+
+
+@options_of(Loading, {"encoder", "llm", "language", "device", "dtype", "load_in", "allow_mismatch"})
+def harness_command(
+    checkpoint: CheckpointArgument,
+    tasks: str = Option(help="palam_<task> or palam_<task>_<language>, e.g. palam_xnli_sw; or the harness's own."),
+    data: Path | None = Option(None, help="Folder of <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."),
+    split: str = Option("dev", help="Split of Palam's tasks."),
+    limit: int | None = Option(None, help="Only the first rows of each task.", min=1),
+    direct: bool = Option(False, "--direct", help="The LLM reads the text itself, without the bridge."),
+    batch_size: int = Option(32, help="Texts at a time.", min=1),
+    json_file: Path | None = Option(None, "--json", help="Write what the harness found here."),
+    samples: Path | None = Option(None, help="Write every row with its scores here, as JSON lines."),
+    config: ConfigOption = None,
+    **loading: Any,
+) -> None:
+    """Measure a bridge with lm-evaluation-harness."""
+    from palam.lm_eval import PalamLM, harness_tasks, run_harness
+
+    for path in filter(None, (json_file, samples)):
+        check_place(path)
+    how = Loading(**loading)
+    model = load(checkpoint, how)
+    chosen = harness_tasks(tasks.split(","), model.processor.template.mode, split=split, data=data)
+    lm = PalamLM(model, language=how.language, direct=direct, batch_size=batch_size)
+    found = run_harness(lm, chosen, limit)
+    kept = found.pop("samples", {})
+    if samples is not None:
+        with json_lines(samples) as (write, *_):
+            for name, rows in kept.items():
+                for row in rows:
+                    write({"task": name, **row})
+    if json_file is not None:
+        with opened(json_file) as file:
+            file.write(json.dumps(found, indent=2, default=str).encode() + b"\n")
+    table = Table("task", "metric", "value", "standard error", box=None, padding=(0, 2, 0, 0))
+    for name, metrics in found["results"].items():
+        for metric, value in metrics.items():
+            kind, _, rest = metric.partition(",")
+            if isinstance(value, float) and not kind.endswith("_stderr"):
+                error = metrics.get(f"{kind}_stderr,{rest}")
+                table.add_row(name, kind, f"{value:.4f}", f"{error:.4f}" if isinstance(error, float) else "")
+    show(table)

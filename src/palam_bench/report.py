@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from palam import languages
 from palam.errors import PalamError
 from palam.languages import resolve
+from palam.report.layers import percent
 from palam.tasks import get_task
 from palam_bench.recipe import Recipe
 from palam_bench.run import CELLS, CURVE, RECIPE, RUN, lines
@@ -65,6 +67,8 @@ def summary(folder: Path) -> dict[str, Any]:
             for place, value in some.items()
         ],
         "note": note,
+        "layers": [_heat(m["name"], m["facts"]["layers"]) for m in methods if m["facts"].get("layers")],
+        "percent": percent,
         "curves": _curves(folder, recipe, groups[0][1]),
         "span": max([0.05, *(abs(end) for one in gains for end in one.ci95)]),
         "run": json.loads((folder / RUN).read_text(encoding="utf-8")),
@@ -78,15 +82,28 @@ def _ours(read: dict[str, Answers], place: str, codes: list[str]) -> float | Non
     return (mean(found.values()) if found else None) if place == "mean" else found.get(resolve(place, codes) or "")
 
 
+def _heat(method: str, layers: dict[str, list[float]]) -> dict[str, Any]:
+    """What the heat map's template takes: languages down, layers across."""
+    rows = [(languages.name(code), shares) for code, shares in layers.items()]
+    foot = [mean(column) for column in zip(*layers.values(), strict=True)]
+    return {"title": method, "tag": None, "rows": rows, "foot": foot, "top": max(map(max, layers.values())) or 1.0}
+
+
 def _groups(codes: list[str]) -> list[tuple[str, list[str]]]:
-    """Names and languages: all but English first, then by script."""
+    """Names and languages: all but English first, then by script, by resources, by what XLM-R was trained on."""
     english = languages.lookup("en")
     unseen = [code for code in codes if languages.lookup(code) != english] or codes
-    scripts = {code: one.script if (one := languages.lookup(code)) else "" for code in unseen}
-    latin = [code for code in unseen if scripts[code] == "Latin"]
-    other = [code for code in unseen if scripts[code] != "Latin"]
+    known = {code: one for code in unseen if (one := languages.lookup(code))}
+    halves: tuple[tuple[str, str, Callable[[languages.Language], bool]], ...] = (
+        ("Latin script", "other scripts", lambda one: one.script == "Latin"),
+        ("high-resource", "low-resource", lambda one: one.high_resource),
+        ("in XLM-R's training data", "not in XLM-R's training data", lambda one: one.in_xlmr),
+    )
     found = [("mean without English", unseen)]
-    return found + ([("mean, Latin script", latin), ("mean, other scripts", other)] if latin and other else [])
+    for yes, no, of in halves:
+        parts = [(f"mean, {name}", [c for c in known if of(known[c]) == on]) for name, on in ((yes, True), (no, False))]
+        found += parts if all(some for _, some in parts) else []
+    return found
 
 
 def _answers(folder: Path, method: str, cells: list[dict[str, Any]]) -> dict[str, Answers]:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 from transformers import TrainerCallback
@@ -27,6 +28,7 @@ from palam.files import check_free, writing
 from palam.llm import load_llm
 from palam.model import PalamModel
 from palam.reading import Evaluation, evaluate, load_languages
+from palam.report import LayerView
 from palam.tasks import Example, get_task
 from palam.training.run import Bases, Data, read_data, train
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
@@ -35,6 +37,7 @@ from palam_bench.plan import USUAL_SHARE, plan
 from palam_bench.recipe import Recipe
 
 RECIPE, RUN, CELLS, RATES, CURVE = "recipe.yaml", "run.json", "cells.jsonl", "rates.jsonl", "curve.jsonl"
+LAYER_TEXTS = 8
 PLACES = ("data", "cache_dir", "cache_states", "device")  # may differ when results are gone on with
 
 
@@ -150,8 +153,27 @@ class Bench:
         for rate in rates:
             if rate != lr:
                 shutil.rmtree(self._bridge(method, rate, self.recipe.seeds[0]), ignore_errors=True)
-        keep = ("lr", "steps", "validation_loss", "validation_accuracy", "training_seconds", "trained_parameters")
-        return found, {name: facts[name] for name in keep}
+        facts["layers"] = self._layers(model)
+        keep = (
+            "layers",
+            "lr",
+            "steps",
+            "validation_loss",
+            "validation_accuracy",
+            "training_seconds",
+            "trained_parameters",
+        )
+        return found, {name: facts.get(name) for name in keep}
+
+    def _layers(self, model: PalamModel) -> dict[str, list[float]]:
+        """How much each layer contributes (weight × norm), by language, on its first texts; not of a single layer."""
+        if model.config.fusion == "last" or model.config.direct:
+            return {}
+        mode, found = model.processor.template.mode, {}
+        for code, rows in self.rows.items():
+            views = [LayerView.of(model, self.task.render(row, mode), code) for row in rows[:LAYER_TEXTS]]
+            found[code] = torch.cat([view.shares for view in views]).mean(0).tolist()
+        return found
 
     def _train(self, method: str, lr: float, seed: int, keep: bool = False) -> dict[str, Any]:
         """What the run gave; it is trained if it was not yet, or if its bridge is needed and gone."""

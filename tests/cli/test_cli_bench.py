@@ -11,6 +11,7 @@ from palam.cli import run
 from palam.training.trainer import NonFiniteLoss
 from palam_bench import run as bench_run
 from palam_bench.recipe import FOLDER, load_recipe
+from palam_bench.report import _groups
 
 RECIPE = {
     "train": {"task": "sib200", "epochs": 1, "batch_size": 4, "device": "cpu", "dtype": "fp32"},
@@ -20,6 +21,7 @@ RECIPE = {
     "methods": {
         "last": {"fusion": "last", "lr": [1e-3, 1e-2]},
         "mean": {"fusion": "mean", "init": "random"},
+        "lora": {"direct": True, "lora_rank": 2},
         "most": {"baseline": "majority"},
         "LLM alone": {"baseline": "direct"},
         "head": {"baseline": "head", "layers": "mean"},
@@ -50,7 +52,7 @@ def again(results, tmp_path):
 
 def test_every_cell_has_its_results_and_predictions(results):
     cells = rows(results / "out" / "cells.jsonl")
-    trained = [(name, seed) for name in ("last", "mean") for seed in (0, 1)]
+    trained = [(name, seed) for name in ("last", "mean", "lora") for seed in (0, 1)]
     assert [(c["method"], c["seed"]) for c in cells] == [*trained, ("most", 0), ("LLM alone", 0), ("head", 0)]
     for cell in cells:
         said = rows(results / "out" / "predictions" / f"{cell['method']}.{cell['seed']}.jsonl")
@@ -58,12 +60,12 @@ def test_every_cell_has_its_results_and_predictions(results):
         for code, accuracy in cell["results"].items():
             right = [one["prediction"] == one["label"] for one in said if one["language"] == code]
             assert accuracy == pytest.approx(sum(right) / 21)
-    assert cells[4]["results"] == pytest.approx({"sin_Sinh": 1 / 7, "eng_Latn": 1 / 7})
+    assert cells[6]["results"] == pytest.approx({"sin_Sinh": 1 / 7, "eng_Latn": 1 / 7})
 
 
 def test_the_rate_with_the_lowest_english_loss_is_used_for_all_seeds(results):
     tried = {(r["method"], r["lr"], r["seed"]): r["validation_loss"] for r in rows(results / "out" / "rates.jsonl")}
-    assert len(tried) == 5  # two rates and a second seed; one rate with two seeds
+    assert len(tried) == 7  # two rates and a second seed; one rate with two seeds, twice
     best = min((1e-3, 1e-2), key=lambda lr: tried["last", lr, 0])
     assert {c["lr"] for c in rows(results / "out" / "cells.jsonl") if c["method"] == "last"} == {best}
     assert not (results / "out" / "bridges" / f"last-{1e-3 + 1e-2 - best:g}-0").exists()
@@ -93,7 +95,7 @@ def test_what_is_finished_is_not_repeated_and_the_rest_is_done(again, palam, mon
     (again / "out" / "cells.jsonl").write_bytes(before[:-20])  # killed while the last cell's line was written
     assert palam(*options).code == 0
     cells = bench_run.lines(again / "out" / "cells.jsonl")
-    assert (len(cells), trained, cells[-1]["method"]) == (7, [], "head")
+    assert (len(cells), trained, cells[-1]["method"]) == (9, [], "head")
     assert palam(*options, "--set", "seeds=[0,1,2]", "--set", "methods=mean").code == 0
     assert trained == ["mean-0.001-2"]
     shown = palam("report", again / "out").out
@@ -139,11 +141,29 @@ def test_the_report_in_markdown_latex_and_html(results, palam, tmp_path):
     assert f"| last | si | 71.7 | {found[0]:.1f} |" in shown.out
     latex = palam("report", results / "out", "--latex").out
     assert latex.count(r" \\") == 1 + 2 + 1
-    assert r"\begin{tabular}{lrrrrrr}" in latex
+    assert r"\begin{tabular}{lrrrrrrr}" in latex
     assert palam("report", results / "out", "--html", tmp_path / "page.html").code == 0
     page = (tmp_path / "page.html").read_text()
-    assert page.count("<svg") == 4 + 1
+    assert page.count("<svg") == 5 + 1
     assert not re.search(r'(?:src|href)="|https?:', page)
+    layers = next(c["layers"] for c in cells if c["method"] == "mean")
+    assert layers.keys() == {"sin_Sinh", "eng_Latn"}
+    assert [sum(shares) for shares in layers.values()] == pytest.approx([1, 1])
+    assert page.count('<table class="heat">') == 1  # of `mean`; `last` has one layer, the LoRA none
+
+
+def test_means_are_shown_by_groups_that_divide_the_languages():
+    groups = dict(_groups(["eng_Latn", "sin_Sinh", "swh_Latn", "hin_Deva", "yor_Latn"]))
+    assert groups.pop("mean without English") == ["sin_Sinh", "swh_Latn", "hin_Deva", "yor_Latn"]
+    assert groups == {
+        "mean, Latin script": ["swh_Latn", "yor_Latn"],
+        "mean, other scripts": ["sin_Sinh", "hin_Deva"],
+        "mean, high-resource": ["hin_Deva"],
+        "mean, low-resource": ["sin_Sinh", "swh_Latn", "yor_Latn"],
+        "mean, in XLM-R's training data": ["sin_Sinh", "swh_Latn", "hin_Deva"],
+        "mean, not in XLM-R's training data": ["yor_Latn"],
+    }
+    assert list(dict(_groups(["si", "ta"]))) == ["mean without English"]
 
 
 def test_mistakes(refused, results, tmp_path, palam):

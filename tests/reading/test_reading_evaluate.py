@@ -125,3 +125,22 @@ def test_generation_runs_and_an_unknown_method_does_not(tiny_model):
     assert found["row"] == 7
     with pytest.raises(PalamError, match="method is 'vote'; it must be one of: score, generate"):
         predict(model, task, examples, None, method="vote")
+
+
+def test_of_a_worked_out_answer_its_number_counts(tiny_model, tmp_path, monkeypatch):
+    (tmp_path / "mgsm").mkdir()
+    rows = [{"question": f"How many are {n}?", "answer": answer} for n, answer in enumerate(("18", "3,000", "7"))]
+    (tmp_path / "mgsm" / "test.sw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = get_task("mgsm")
+    examples = load_languages(task, "test", ["sw"], data_dir=tmp_path)
+    asked = []
+
+    def generate(model, texts, languages, **options):
+        asked.append((list(texts), options["max_new_tokens"]))
+        return ["9 + 9 = 18\n#### 18 eggs", "It is 3000.0, as 2 is not.\n#### 3000.0", "I do not know"]
+
+    monkeypatch.setattr(import_module("palam.reading.evaluate"), "generate", generate)
+    found = evaluate(tiny_model(mode="prompt", prompt=task.prompt), task, "test", examples)
+    assert asked == [([row["question"] for row in rows], 256)]
+    assert found.correct == {"sw": [True, True, False]}
+    assert [one["prediction"] for one in found.predictions] == ["18", "3000", None]

@@ -50,20 +50,21 @@ def test_a_label_of_one_token(tiny_model, end):
     assert torch.allclose(label_scores(model, TEXTS, labels), plain(model, TEXTS, labels), atol=1e-4)
 
 
-@pytest.mark.parametrize(("llm", "joint"), [("llama", True), ("gpt2", True), ("opt", True), ("qwen", True)])
-def test_labels_are_read_side_by_side(tiny_model, monkeypatch, llm, joint):
+@pytest.mark.parametrize("llm", ["llama", "gpt2", "opt", "qwen"])
+def test_labels_are_read_side_by_side(tiny_model, monkeypatch, llm):
     model = tiny_model("xlmr", llm, mode="prompt", prompt="Read: {text}\nTopic:")
-    expected, many = plain(model, TEXTS, LABELS), LABELS * 5  # more tokens than one call takes
+    expected = plain(model, TEXTS, LABELS)
     assert torch.allclose(label_scores(model, TEXTS, LABELS), expected, atol=2e-4)
-    assert model.joint is joint
+    assert model.joint
     calls, run = [], model.run_llm
     monkeypatch.setattr(
         model, "run_llm", lambda joined, *args, **kwargs: calls.append(1) or run(joined, *args, **kwargs)
     )
-    assert torch.allclose(label_scores(model, TEXTS, LABELS), expected, atol=2e-4)
-    assert len(calls) == 2  # the texts, and all labels
-    assert torch.allclose(label_scores(model, TEXTS, many), expected.repeat(1, 5), atol=2e-4)
-    assert 2 + 3 <= len(calls) < 2 + 1 + len(many)
+    for most, expected_calls in ((1000, 2), (20, 3), (1, 1 + len(LABELS))):  # the texts, and the labels in parts
+        calls.clear()
+        monkeypatch.setattr("palam.reading.score.TOGETHER", most)
+        assert torch.allclose(label_scores(model, TEXTS, LABELS), expected, atol=2e-4)
+        assert len(calls) == expected_calls, (most, [len(model.processor.answer_ids(label)) for label in LABELS])
 
 
 @pytest.mark.parametrize("refuses", [False, True])

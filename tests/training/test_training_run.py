@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from palam import PalamModel
 from palam.align import solve
 from palam.errors import PalamError
+from palam.reading import evaluate, label_scores
 from palam.training import TrainSettings, train
 from palam.training.run import build, read_data
 
@@ -230,3 +231,58 @@ def test_kept_states_change_nothing_but_the_encoders_work(settings, bases, tmp_p
     data = read_data(chosen)
     different = {example.fields["text"] for example in (*data.train, *data.dev)}
     assert found["memory0"][0] - rest == found["disk0"][0] - rest == len(different)
+
+
+def test_a_lora_that_reads_the_text_itself_uses_no_bridge(settings, bases, tmp_path, base_folder):
+    chosen = settings(direct=True, lora_rank=2, init="random", lr=1e-2)
+    before = build(chosen, read_data(chosen))
+    model = train(chosen, tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()
+    for key, value in model.bridge.state_dict().items():
+        assert torch.equal(value, before.bridge.state_dict()[key]), key
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    lora = {name: p.numel() for name, p in model.llm.named_parameters() if "lora" in name}
+    assert results["trained_parameters"] == sum(lora.values())
+    loaded = PalamModel.from_pretrained(tmp_path / "out")
+    texts, labels = ["the match was won", "rice"], ["sports", "politics"]
+    scores = label_scores(loaded, texts, labels)
+    torch.testing.assert_close(scores, label_scores(model, texts, labels, direct=True), atol=1e-4, rtol=0)
+    assert not torch.allclose(scores, label_scores(before, texts, labels, direct=True), atol=1e-3)
+    before.config.direct = False
+    other = PalamModel.from_bases(*bases, mode="prompt", prompt=read_data(chosen).task.prompt)
+    plain = [label_scores(one, texts, labels, direct=True) for one in (before, other)]  # a LoRA begins as nothing
+    torch.testing.assert_close(*plain, atol=1e-4, rtol=0)
+
+
+def test_an_augmented_bridge_reads_the_texts_own_tokens_too(settings, bases, tmp_path):
+    model = train(settings(augment=True), tmp_path / "out", bases=bases)
+    loaded = PalamModel.from_pretrained(tmp_path / "out", *bases)
+    texts, labels = ["the match was won", "rice"], ["sports", "politics"]
+    found = label_scores(loaded, texts, labels)
+    assert torch.equal(found, label_scores(model, texts, labels))
+    loaded.processor.augment = False
+    assert not torch.allclose(found, label_scores(loaded, texts, labels), atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [{"direct": True}, {"direct": True, "lora_rank": 2, "augment": True}])
+def test_direct_trains_a_lora_alone(settings, wrong):
+    with pytest.raises(PalamError, match="give --lora-rank, and no --augment"):
+        settings(**wrong)
+    for setting in ("augment", "direct"):
+        with pytest.raises(PalamError, match="give --task or --file"):
+            settings("text", **{setting: True}, lora_rank=2)
+
+
+def test_it_learns_to_work_out_numbers(settings, bases, tmp_path):
+    (tmp_path / "data" / "gsm8k").mkdir(parents=True)
+    rows = [{"question": f"the book {n}", "answer": f"a = <<1+{n}=0>>b.\n#### {n}"} for n in range(12)]
+    (tmp_path / "data" / "gsm8k" / "train.en.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = settings(task="gsm8k", data=tmp_path / "data", init="random")
+    data = read_data(chosen)
+    assert (len(data.train), len(data.dev)) == (11, 1)
+    model = train(chosen, tmp_path / "out", bases=bases)
+    assert model.config.task["labels"] == []
+    loaded = PalamModel.from_pretrained(tmp_path / "out", *bases)
+    found = evaluate(loaded, data.task, "dev", {"en": data.dev})
+    assert {one["label"] for one in found.predictions} <= {str(n) for n in range(12)}
+    assert all(type(one["answer"]) is str for one in found.predictions)

@@ -63,7 +63,7 @@ def align(
     with console.status("solving the bridge"):
         solved = solve(model, texts(), repeat(data.language))
     found["solved"] = asdict(solved)
-    if data.task:
+    if data.task and data.task.labels:
         with console.status("suiting it to the task"):
             found["task"] = suit(model, data.task, data.train, data.dev, data.language, seed=settings.seed)
     with replacing(out, marker=MARKER) as aside:

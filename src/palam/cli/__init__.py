@@ -12,7 +12,7 @@ from palam.cli.learn import align_command, quickstart_command, train_command
 from palam.cli.read import classify_command, evaluate_command, generate_command
 from palam.cli.show import info_command, inspect_command
 from palam.errors import PalamError
-from palam_bench.command import bench_command, plan_command, report_command
+from palam_bench.command import bench_command, harness_command, plan_command, report_command
 
 # typer carries its own click in newer releases; its public BadParameter leads to the base class in all.
 ClickException: Any = typer.BadParameter.__mro__[2]
@@ -33,6 +33,7 @@ app.command("classify", short_help="Label texts.")(classify_command)
 app.command("generate", short_help="Let the LLM answer freely about texts.")(generate_command)
 app.command("bench", short_help="Compare methods over seeds, from a recipe.")(bench_command)
 app.command("report", short_help="Tell what a benchmark found.")(report_command)
+app.command("eval-harness", short_help="Measure a bridge with lm-evaluation-harness.")(harness_command)
 app.command("inspect", short_help="Show how much each encoder layer counts.")(inspect_command)
 app.command("info", short_help="Describe this installation, or a bridge.")(info_command)
 

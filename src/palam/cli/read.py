@@ -157,7 +157,9 @@ def classify_command(
         model = load(checkpoint, source)
         words = own or dict((model.config.task or {}).get("labels", ()))
         if not words:
-            raise PalamError("this bridge was not trained for a task; give --labels, e.g. --labels good,bad")
+            raise PalamError(
+                "this bridge was not trained for a task with labels; give --labels, e.g. --labels good,bad"
+            )
         if last and list(last.get("scores", ())) != list(words):
             raise PalamError("what <out>.partial holds has other labels; delete it to start anew")
         options: dict[str, Any] = {"labels": list(words.values()), "batch_size": batch_size}
@@ -202,7 +204,7 @@ def generate_command(
         set_seed(seed)
         if source.text is not None and source.out is None:
             (_, texts), *_ = _chunks(model, source)
-            inputs = processor(texts, languages=[source.language])
+            inputs = processor(texts, languages=[source.language], direct=model.config.direct)
             streamer = _Streamer(processor.llm_tokenizer, skip_special_tokens=True)
             model.generate(**inputs, streamer=streamer, **settings)
             return

@@ -9,8 +9,9 @@ from typing import Any
 from palam.errors import PalamError
 from palam.model import PalamModel
 from palam.reading.score import Progress, generate, label_scores
-from palam.tasks import Example, Task, load_split, native_language, sample
+from palam.tasks import Example, Task, last_number, load_split, native_language, sample
 
+NUMBER_TOKENS = 256  # most of an answer that is worked out
 METHODS = ("score", "generate")
 Z95 = 1.959963984540054
 
@@ -61,7 +62,7 @@ def predict(
     model: PalamModel, task: Task, examples: Sequence[Example], language: str | None, *, method: str = "score",
     direct: bool = False, batch_size: int = 32, progress: Progress | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """A prediction per example: `{"row", "label", "prediction", "scores" or "answer"}`.
+    """A prediction per example: `{"row", "label", "prediction", "scores" or "answer"}`; of a number, that number.
 
     Args:
         model, direct, batch_size, progress: see [`label_scores`].
@@ -69,6 +70,7 @@ def predict(
         examples: of one language.
         language: its code, for encoders that must be told.
         method: `"score"` takes the likeliest label; `"generate"` decodes greedily and wants the label's exact words.
+            A task without labels is always generated, and its last number counts.
     """
     if method not in METHODS:
         raise PalamError(f"method is {method!r}; it must be one of: {', '.join(METHODS)}")
@@ -76,6 +78,12 @@ def predict(
     names, words = list(task.labels), list(task.labels.values())
     common: dict[str, Any] = {"direct": direct, "batch_size": batch_size, "progress": progress}
     languages = [language] * len(texts)
+    if task.number:
+        said = generate(model, texts, languages, max_new_tokens=NUMBER_TOKENS, **common)
+        return [
+            {"row": e.row, "label": last_number(e.label), "prediction": last_number(answer), "answer": answer}
+            for e, answer in zip(examples, said, strict=True)
+        ]
     if method == "generate":
         most = max(len(model.processor.answer_ids(word)) for word in words)
         said = generate(model, texts, languages, max_new_tokens=most, **common)

@@ -13,7 +13,7 @@ from palam.encoder import USUAL
 from palam.errors import PalamError
 from palam.model import Assembled, PalamModel
 
-TOGETHER = 32  # tokens of labels in one call of the LLM: bounds their logits, each as wide as the vocabulary
+TOGETHER = 8  # tokens of labels in one call of the LLM: bounds their logits, each as wide as the vocabulary
 Progress = Callable[[int], Any]  # called with the number of texts just read
 
 
@@ -75,7 +75,7 @@ def read_batches(
     progress: Progress | None,
 ) -> Iterator[tuple[list[int], BatchFeature]]:  # fmt: skip
     """Padded batches, the longest texts first, each with its texts' places; the model is in evaluation meanwhile."""
-    rows = model.processor.features(texts, languages=languages, direct=direct)
+    rows = model.processor.features(texts, languages=languages, direct=direct or model.config.direct)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].get("encoder_input_ids", rows[i]["input_ids"])))
     with model.evaluating():
         for first in range(0, len(order), batch_size):
@@ -89,7 +89,8 @@ def _score_batch(model: PalamModel, batch: BatchFeature, answers: Sequence[Seque
     """Scores [batch, answers] of one padded batch without answers."""
     text = model.assemble(**{"encoder_input_ids": None, "encoder_attention_mask": None, **batch})
     output: Any = model.run_llm(text, 1, use_cache=True)
-    cache = output.get("cache", output.get("past_key_values"))  # its name depends on the release of transformers
+    names = ("cache", "past_key_values")  # by the release of transformers, which warns of the old one where it can
+    cache = next((output[name] for name in names if name in output), None)
     first: Tensor = output.logits[:, -1].float().log_softmax(-1)
     scores = first[:, [answer[0] for answer in answers]]
     longer = [index for index, answer in enumerate(answers) if len(answer) > 1]
@@ -161,7 +162,8 @@ def _continue(
         mask = torch.zeros_like(visible, dtype=embeds.dtype).masked_fill(~visible, torch.finfo(embeds.dtype).min)
     joined = Assembled(embeds, mask, positions, None)
     logits = model.run_llm(joined, n, cache=cache, use_cache=cache is not None).logits.float()
-    found: Tensor = logits.gather(2, wanted.expand(rows, -1)[..., None])[..., 0] - logits.logsumexp(-1)
+    totals = torch.stack([logits[:, place].logsumexp(-1) for place in range(n)], 1)  # at once, it would copy them all
+    found: Tensor = logits.gather(2, wanted.expand(rows, -1)[..., None])[..., 0] - totals
     return found.new_zeros(rows, len(answers)).index_add(1, owner, found)
 
 

@@ -191,7 +191,7 @@ def _from_hub(task: Task, split: str, language: str, copy: Path | None) -> list[
     except Exception as error:  # whatever the network, the hub or the data set's files say
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise PalamError(f"cannot load {where}: {said}; {help_}") from error
-    column = task.hub.columns.get("label", "label")
+    column = task.hub.columns.get("label", task.label_column)
     # a ClassLabel's own names are surer than our order of integers
     names = dict(enumerate(getattr(data.features.get(column), "names", None) or task.hub.labels))
     labelled = (row for row in data if row.get(column) != -1)
@@ -200,7 +200,7 @@ def _from_hub(task: Task, split: str, language: str, copy: Path | None) -> list[
 
 
 def _examples(task: Task, rows: Iterable[tuple[str, Row]], source: str, columns: Mapping[str, str]) -> list[Example]:
-    column = columns.get("label", "label")
+    column = columns.get("label", task.label_column)
     examples = []
     for number, (where, row) in enumerate(rows):
         fields = {field: text_of(row, columns.get(field, field), where) for field in task.fields}

@@ -1,7 +1,9 @@
 """What a task is: which columns make its text, how the LLM is asked, and which words it may answer."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from string import Formatter
 
 from palam.errors import PalamError
@@ -38,7 +40,7 @@ class Hub:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A classification task. A checkpoint trained on one can read every other of its family.
+    """A task: to label a text, or (`number`) to work out a number. A checkpoint can read every task of its family.
 
     Raises PalamError for a template whose slots are not the task's fields, and for no labels.
     """
@@ -50,6 +52,8 @@ class Task:
     text: str = "{text}"  # what the encoder reads in these modes, a format string over `fields`
     paper_text: str  # what the encoder reads in paper mode, where the LLM reads nothing else
     fields: tuple[str, ...] = ("text",)  # the columns that make the text
+    label_column: str = "label"
+    number: bool = False  # there are no labels: the answer is worked out in words and ends in a number, which counts
     languages: tuple[str, ...] = ()  # the task's own codes, authoritative
     passage_words: int | None = None  # train on passages of so many words: English texts are longer than the others'
     balance: bool = False  # train on as many rows of each label
@@ -65,7 +69,7 @@ class Task:
                 raise PalamError(f'task "{self.name}": the text template {template!r} must hold {expected}')
         if self.prompt.count("{text}") != 1:
             raise PalamError(f'task "{self.name}": the prompt {self.prompt!r} must hold {{text}} once')
-        if not self.labels:
+        if not self.labels and not self.number:
             raise PalamError(f'task "{self.name}" has no labels')
 
     def render(self, example: Example | Mapping[str, str], mode: str = "prompt") -> str:
@@ -75,19 +79,36 @@ class Task:
         fields = example.fields if isinstance(example, Example) else example
         return (self.paper_text if mode == "paper" else self.text).format_map(fields)
 
+    def answer(self, label: str) -> str:
+        """What the LLM should say: the label's words, or the working without the marks of GSM8K's calculator."""
+        return re.sub(r"<<.*?>>", "", label) if self.number else self.labels[label]
+
     def label_of(self, value: object) -> str | None:
         """The task's label that a label, its words (both in any case) or its integer means, or None.
 
         Integers are counted from 0, but not where the labels are numbers themselves.
         """
         text = str(value) if isinstance(value, str | int) else ""
-        if text in self.labels:
+        if text in self.labels or (self.number and text):
             return text
         numbers = any(label.isdigit() for label in self.labels)
         for number, (label, words) in enumerate(self.labels.items()):
             if text.casefold() in (label.casefold(), words.casefold(), "" if numbers else str(number)) and text:
                 return label
         return None
+
+
+def last_number(text: str) -> str | None:
+    """The number that an answer comes to: the one after `####`, else the last; None if there is none.
+
+    >>> last_number("She sold 48/2 = 24 clips.\\n#### 1,072.50"), last_number("It is 3 o'clock."), last_number("No.")
+    ('1072.5', '3', None)
+    """
+    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text.rpartition("####")[2] or text)
+    if not found:
+        return None
+    number = found[0] if "####" in text else found[-1]
+    return f"{Decimal(number.replace(',', '')).normalize():f}"
 
 
 def slots(template: str) -> set[str]:

@@ -41,14 +41,15 @@ class AnswerDataset(Dataset[dict[str, Any]]):
         words: read a passage of whole sentences with at least so many words in place of each text, another one in
             every epoch; None is the text itself.
         seed: of the passages.
+        direct: see [`PalamProcessor.features`].
     """
 
     def __init__(
         self, processor: PalamProcessor, texts: Sequence[str], answers: Sequence[str],
-        languages: Sequence[str | None] | None = None, *, words: int | None = None, seed: int = 0,
+        languages: Sequence[str | None] | None = None, *, words: int | None = None, seed: int = 0, direct: bool = False,
     ) -> None:  # fmt: skip
         self.processor, self.texts, self.answers, self.languages = processor, texts, answers, languages
-        self.words, self.seed = words, seed
+        self.words, self.seed, self.direct = words, seed, direct
         self._read(0, count=True)
 
     def set_epoch(self, epoch: int) -> None:
@@ -64,10 +65,10 @@ class AnswerDataset(Dataset[dict[str, Any]]):
 
     def _read(self, epoch: int, count: bool = False) -> None:
         self.epoch = epoch
-        self.rows = self.processor.features(self.read(), self.answers, self.languages, count=count)
+        self.rows = self.processor.features(self.read(), self.answers, self.languages, direct=self.direct, count=count)
         for index, row in enumerate(self.rows):
             row["row"] = index
-        self.lengths = [len(row["encoder_input_ids"]) + len(row["input_ids"]) for row in self.rows]
+        self.lengths = [len(row.get("encoder_input_ids", ())) + len(row["input_ids"]) for row in self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)

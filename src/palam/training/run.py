@@ -92,7 +92,17 @@ def read_data(settings: TrainSettings) -> Data:
 
 def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> PalamModel:
     """The model before training, on the settings' device, its start random."""
-    names = ["fusion", "mapper", "max_length", "seed", "encoder_revision", "llm_revision", "normalize", "load_in"]
+    names = [
+        "fusion",
+        "mapper",
+        "max_length",
+        "seed",
+        "encoder_revision",
+        "llm_revision",
+        "normalize",
+        "load_in",
+        "augment",
+    ]
     names += [name for name in ("rank", "faithful") if getattr(settings, name)]  # not every fusion takes them
     options = place(settings.device, settings.dtype) | {name: getattr(settings, name) for name in names}
     model = PalamModel.from_bases(
@@ -110,6 +120,9 @@ def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> Pa
         }
     if settings.lora_rank:
         model.add_lora(settings.lora_rank)
+    if settings.direct:
+        model.config.direct = True
+        model.bridge.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model
@@ -154,7 +167,7 @@ def train(
     facts: dict[str, Any] = {"validation": data.note}
     if checkpoint:
         facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
-    elif settings.init == "solve":
+    elif settings.init == "solve" and not settings.direct:
         with console.status("solving the start"):
             texts = read_texts(settings.solve_text) if settings.solve_text else _some(settings, data, train_set)
             solved = solve(model, texts, repeat(data.language))
@@ -197,7 +210,7 @@ def train(
     }
     for line in model.processor.text_report():
         console.print(line)
-    if data.task:
+    if data.task and not data.task.number:  # answers that are worked out take long
         with console.status("reading the validation data"):
             facts["validation_accuracy"] = evaluate(model, data.task, "dev", {data.language: data.dev}).macro
     with replacing(out, marker=MARKER) as aside:
@@ -229,10 +242,12 @@ def _interrupted(settings: TrainSettings, work: Path) -> tuple[TrainSettings, Pa
 def _dataset(settings: TrainSettings, data: Data, rows: list[Any], model: PalamModel) -> Any:
     texts = data.texts(rows, settings.mode)
     if data.task:
-        answers = [data.task.labels[example.label] for example in rows]
+        answers = [data.task.answer(example.label) for example in rows]
         words = data.task.passage_words if settings.passage_words is None else settings.passage_words
         languages = [data.language] * len(rows)
-        return AnswerDataset(model.processor, texts, answers, languages, words=words or None, seed=settings.seed)
+        return AnswerDataset(
+            model.processor, texts, answers, languages, words=words or None, seed=settings.seed, direct=settings.direct
+        )
     made = PrefixDataset(model.processor, texts, seed=settings.seed, language=data.language, distill=settings.distill)
     if not len(made):
         raise PalamError(f"{settings.text} has too few lines of two words or more to train on and to validate")
@@ -248,9 +263,9 @@ def _some(settings: TrainSettings, data: Data, train_set: Any) -> Sequence[str]:
 
 def _cache(settings: TrainSettings, model: PalamModel, sets: list[Any], console: Console) -> None:
     """Let the encoder read the texts that are the same in every epoch, once."""
-    rows = [row["encoder_input_ids"] for data in sets if getattr(data, "words", 1) is None for row in data.rows]
+    rows = [row.get("encoder_input_ids") for data in sets if getattr(data, "words", 1) is None for row in data.rows]
     budget = int(settings.cache_states * 1e9)
-    if not rows or not budget:
+    if not rows or not budget or settings.direct:
         return
     model.cache = StateCache(model, budget, settings.cache_dir)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

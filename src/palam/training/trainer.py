@@ -110,7 +110,7 @@ class PalamTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """The library's step; stops the run at the first loss or gradient that is not finite."""
-        self.tokens += int(inputs["attention_mask"].sum()) + int(inputs["encoder_attention_mask"].sum())
+        self.tokens += sum(int(mask.sum()) for name, mask in inputs.items() if name.endswith("attention_mask"))
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         if not loss.isfinite() or not all(bool(gradient.isfinite().all()) for gradient in gradients):
