@@ -49,6 +49,7 @@ def test_predictions_are_those_of_evaluate(tiny_model, data, encoder, options, d
         for code in rows:
             name = f"palam_{task.name}_{code}"
             assert found["results"][name]["acc,none"] == pytest.approx(expected.accuracy(code))
+            assert 0 <= found["results"][name]["acc_stderr,none"] < 0.5
             wanted = [one["scores"] for one in expected.predictions if one["language"] == code]
             samples = sorted(found["samples"][name], key=lambda one: one["doc"]["row"])
             assert len(samples) == len(wanted)

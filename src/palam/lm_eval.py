@@ -172,7 +172,7 @@ def run_harness(lm: PalamLM, tasks: Sequence[str | dict[str, Any]], limit: int |
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     try:
-        found: dict[str, Any] = simple_evaluate(model=lm, tasks=list(tasks), limit=limit, bootstrap_iters=0)
+        found: dict[str, Any] = simple_evaluate(model=lm, tasks=list(tasks), limit=limit, bootstrap_iters=100)
     except (KeyError, ValueError, OSError) as error:
         raise PalamError(f"the harness cannot run {', '.join(map(_name, tasks))}: {error}") from None
     return found
