@@ -2,8 +2,7 @@
 
 Both run in this process on the same models, rows, batches and dtype, step by step in turn. See NOTES.md beside this.
 
-    python benchmarks/speed.py --json FILE.json
-    python benchmarks/speed.py --short
+    python benchmarks/speed.py --short --json FILE.json
 """
 
 import argparse
@@ -26,7 +25,7 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -46,10 +45,8 @@ from palam.training import AnswerDataset, Collator, LengthGroupedSampler
 
 EXACT = ("tokenise", "stack", "logits", "padding")
 """The switches that must not change the loss."""
-CACHED = ("cached", "encoder")
 SWITCHES = {"training": (*EXACT, "dropout"), "scoring": (*EXACT, "generate")}
 TOLERANCE = 1e-4
-MATMULS = 50
 
 
 class OneByOne(PalamProcessor):
@@ -319,15 +316,17 @@ def build(args: argparse.Namespace, dtype: torch.dtype, device: torch.device) ->
 
 
 def variants(kind: str, fusion: str, models: Sequence[dict[str, PalamModel]], data: Rows) -> list[Unit]:
-    """All units of a fusion; the first of `models` are those to measure, the last those in fp32.
+    """All units of a fusion, of the first of `models`, and the reference of the last, which are in fp32 too.
 
-    `cached` is Palam with the encoder's states kept, `encoder` the encoder's forward pass alone.
+    `cached` keeps the encoder's states, `encoder` is its forward pass alone.
     """
     model, plain = models[0][fusion], models[-1][fusion]
     made = {"palam": model, "reference": Reference(model, SWITCHES[kind])}
     made |= {name: Reference(model, [name]) for name in SWITCHES[kind]}
     if kind == "training":
-        made |= {name: PalamModel(model.encoder, model.bridge, model.llm, model.processor) for name in CACHED}
+        made |= {
+            name: PalamModel(model.encoder, model.bridge, model.llm, model.processor) for name in ("cached", "encoder")
+        }
         made["cached"].cache = StateCache(model, 2**40)
     if plain is not model:
         made["reference_fp32"] = Reference(plain, SWITCHES[kind])
@@ -434,9 +433,8 @@ def tables(results: Sequence[dict[str, Any]], title: str) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", default="starter:encoder")
-    parser.add_argument("--llm", default="starter:llm")
-    parser.add_argument("--task", default="demo")
+    for name, default in {"encoder": "starter:encoder", "llm": "starter:llm", "task": "demo", "device": "auto"}.items():
+        parser.add_argument(f"--{name}", default=default)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--dtype", default="auto", help="auto (the faster), fp32, bf16 or fp16")
     parser.add_argument("--batch-sizes", default="8,32")
@@ -444,7 +442,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fusions", default=fusions, help="a rank after a colon; scoring is with mean or the first")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6, help="batches, the same in every repetition")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="of torch; default its own choice")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--short", action="store_true", help="the first fusion and batch size, two short repetitions")
@@ -452,7 +449,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args.batch_sizes, args.fusions = [int(size) for size in args.batch_sizes.split(",")], args.fusions.split(",")
     if args.short:
         args.batch_sizes, args.fusions, args.repeats, args.steps = args.batch_sizes[:1], args.fusions[:1], 2, 2
-    args.matmuls = 1 if args.short else math.ceil(MATMULS / args.repeats / len(args.batch_sizes))
+    args.matmuls = 1 if args.short else math.ceil(50 / args.repeats / len(args.batch_sizes))
     return args
 
 
@@ -461,8 +458,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, console = parse(argv), Console(stderr=True)
     if args.json:
         check_place(args.json)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     device = pick_device(args.device)
     dtype = pick_dtype(args.dtype, device)
     with console.status("loading the models"):
@@ -476,8 +472,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     units = [unit for fusion in args.fusions for unit in variants("training", fusion, models, data)]
     units += variants("scoring", "mean" if "mean" in args.fusions else args.fusions[0], models, data)
     results, limits = [], []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with Progress(console=console) as bar:
         steps = bar.add_task("", total=len(args.batch_sizes) * (args.repeats + 1) * args.steps)
         for size in args.batch_sizes:
             bar.update(steps, description=f"batches of {size}")
@@ -488,13 +483,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for one in results:
         if one["kind"] == "training":
             one["share_of_matrix_limit"] = {key: rate / limit for key, rate in one["operations_per_second"].items()}
-    title = f"{dtype_name(dtype)} on {device}, {torch.get_num_threads()} threads: median (lowest–highest)"
-    tables(results, title)
+    tables(results, f"{dtype_name(dtype)} on {device}, {torch.get_num_threads()} threads: median (lowest–highest)")
     print(f"matrix limit: {limit / 1e9:.0f} billion operations a second")
     print(f"tokenising all {len(data.texts)} rows once, before the steps: {data.seconds:.2f} s")
     if args.json:
-        machine = {"device": str(device), "machine": platform.machine(), "threads": torch.get_num_threads()}
-        machine |= {"torch": torch.__version__, "transformers": transformers.__version__}
+        machine = {"device": str(device), "machine": platform.machine(), "threads": torch.get_num_threads(),
+                   "torch": torch.__version__, "transformers": transformers.__version__}  # fmt: skip
         settings = {name: value for name, value in vars(args).items() if name != "json"}
         report = {"machine": machine, "dtype": dtype_name(dtype), "settings": settings, "matrix_limit": limit}
         report |= {"loss_differences": differences, "tokenising_seconds": data.seconds, "results": results}

@@ -95,7 +95,7 @@ def harness_command(
     **loading: Any,
 ) -> None:
     """Measure a bridge with lm-evaluation-harness."""
-    from palam.lm_eval import PalamLM, harness_tasks, run_harness
+    from palam_bench.harness import PalamLM, harness_tasks, run_harness
 
     for path in filter(None, (json_file, samples)):
         check_place(path)
