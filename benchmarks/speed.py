@@ -32,8 +32,9 @@ from transformers.pytorch_utils import Conv1D
 
 from palam import PalamModel, PalamProcessor
 from palam import encoder as encoders
+from palam.cli.options import quiet
 from palam.cli.output import check_place, show
-from palam.device import dtype_name, matmul_seconds, pick_attention, pick_device, pick_dtype
+from palam.device import dtype_name, matmul_seconds, place
 from palam.encoder import load_encoder
 from palam.llm import load_llm
 from palam.model import Assembled
@@ -172,7 +173,8 @@ class Rows:
         for part in chunks(rows, batch_size) if "padding" in on else [rows]:
             texts, languages = [self.texts[i] for i in part], [self.language] * len(part)
             if "generate" in on:
-                read += generate(model, texts, languages, batch_size=batch_size, max_new_tokens=most)
+                every = {"logits_to_keep": 0} if "logits" in on else {}
+                read += generate(model, texts, languages, batch_size=batch_size, max_new_tokens=most, **every)
             else:
                 read += label_scores(model, texts, self.labels, languages, batch_size=batch_size)
         return read if "generate" in on else torch.stack(read)
@@ -303,9 +305,9 @@ def check(model: PalamModel, data: Rows, rows: Sequence[int]) -> dict[str, float
     return found
 
 
-def build(args: argparse.Namespace, dtype: torch.dtype, device: torch.device) -> dict[str, PalamModel]:
+def build(args: argparse.Namespace, dtype: str) -> dict[str, PalamModel]:
     """A model of each fusion, all with the same two base models."""
-    how: dict[str, Any] = {"dtype": dtype, "device": device, "attention": pick_attention(device)}
+    how = place(args.device, dtype)
     bases, models = (load_encoder(args.encoder, **how), load_llm(args.llm, **how)), {}
     options: dict[str, Any] = {"normalize": "layer", "mode": "prompt", "prompt": get_task(args.task).prompt}
     for name in args.fusions:
@@ -318,16 +320,15 @@ def build(args: argparse.Namespace, dtype: torch.dtype, device: torch.device) ->
 def variants(kind: str, fusion: str, models: Sequence[dict[str, PalamModel]], data: Rows) -> list[Unit]:
     """All units of a fusion, of the first of `models`, and the reference of the last, which are in fp32 too.
 
-    `cached` keeps the encoder's states, `encoder` is its forward pass alone.
+    `cached` keeps the encoder's states, `encoder` is its forward pass alone, `compile` is without compiled layers.
     """
     model, plain = models[0][fusion], models[-1][fusion]
     made = {"palam": model, "reference": Reference(model, SWITCHES[kind])}
     made |= {name: Reference(model, [name]) for name in SWITCHES[kind]}
     if kind == "training":
-        made |= {
-            name: PalamModel(model.encoder, model.bridge, model.llm, model.processor) for name in ("cached", "encoder")
-        }
-        made["cached"].cache = StateCache(model, 2**40)
+        for name in ("cached", "encoder", *["compile"] * bool(model.compiled)):
+            made[name] = PalamModel(model.encoder, model.bridge, model.llm, model.processor)
+        made["cached"].cache, made["cached"].compiled = StateCache(model, 2**40), model.compiled
     if plain is not model:
         made["reference_fp32"] = Reference(plain, SWITCHES[kind])
     # One optimiser for all variants of a model, at a rate that leaves the loss where it is.
@@ -379,7 +380,7 @@ def measure(
         for name in ("palam", "reference", "reference_fp32"):
             one[f"{name}_tokens_per_second"] = spread(tokens, own[name])
         one["speedup"], one["speedup_over_fp32"] = (spread(own[f"reference{d}"], own["palam"]) for d in ("", "_fp32"))
-        one["switches"] = {name: spread(own[name], own["palam"]) for name in SWITCHES[kind]}
+        one["switches"] = {key: spread(own[key], own["palam"]) for key in (*SWITCHES[kind], "compile") if key in own}
         one["peak_bytes"] = used = memory[kind, fusion]
         one["memory_ratio"] = used["palam"] / used["reference"] if all(used.values()) else None
         if kind == "training":
@@ -409,13 +410,9 @@ def tables(results: Sequence[dict[str, Any]], title: str) -> None:
     cases = ("", "batch", "fusion")
     figures = ("Palam tokens/s", "reference", "fp32 reference", "Palam faster", "than fp32", "time over last")
     whole = Table(*cases, *figures, "of matrix limit", "peak MB", "of reference's", title=title)
-    switches = list(dict.fromkeys(name for names in SWITCHES.values() for name in names))
-    shares = {
-        "encoder_share": "encoder's share",
-        "encoder_share_cached": "with states kept",
-        "cached_speedup": "faster",
-    }
-    kept = Table(*cases, *shares.values(), title="Encoder states kept: the encoder's share of a step, and the step")
+    switches = list(dict.fromkeys(name for one in results for name in one["switches"]))
+    shares, names = ("encoder_share", "encoder_share_cached", "cached_speedup"), ("share", "with states kept", "faster")
+    kept = Table(*cases, *names, title="Encoder states kept: the encoder's share of a step, and the step")
     alone = Table(*cases, *switches, title="One switch of the reference alone: how many times as long as Palam")
     for one in results:
         case = one["kind"], str(one["batch_size"]), one["fusion"]
@@ -443,6 +440,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6, help="batches, the same in every repetition")
     parser.add_argument("--threads", type=int, help="of torch; default its own choice")
+    parser.add_argument("--compile", action="store_true", help="Palam trains with the LLM's layers compiled")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--short", action="store_true", help="the first fusion and batch size, two short repetitions")
     args = parser.parse_args(argv)
@@ -456,14 +454,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check the reference, measure, print the tables and write the file."""
     args, console = parse(argv), Console(stderr=True)
+    quiet()
     if args.json:
         check_place(args.json)
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    device = pick_device(args.device)
-    dtype = pick_dtype(args.dtype, device)
+    device, dtype = (place(args.device, args.dtype)[name] for name in ("device", "dtype"))
     with console.status("loading the models"):
-        models = [build(args, one, device) for one in dict.fromkeys((dtype, torch.float32))]
+        models = [build(args, one) for one in dict.fromkeys((dtype_name(dtype), "fp32"))]
         data = Rows(get_task(args.task), next(iter(models[0].values())).processor, args.data)
+    for model in models[0].values() if args.compile else ():
+        model.compile_llm()
     if len(data.texts) < max(args.batch_sizes):
         raise SystemExit(f"{args.task} has only {len(data.texts)} training rows")
     with console.status("checking that the reference gives Palam's losses"):

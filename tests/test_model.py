@@ -9,6 +9,7 @@ from helpers import ANSWERS, LANGUAGES, PROMPT, TEXTS, alone, batch_of, pairs, r
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import palam.model
+from palam.errors import PalamError
 from palam.processor import IGNORE, TEXT_SLOT
 
 
@@ -302,6 +303,38 @@ def test_only_the_bridge_learns(tiny_model, encoder, llm, options):
     optimiser.step()
     assert not torch.equal(model.bridge.boundary, old)
     assert (state_hash(model.encoder), state_hash(model.llm)) == before
+
+
+@pytest.mark.parametrize("llm", ["llama", "gpt2"])
+def test_compiled_layers_change_no_gradient_and_serve_steps_alone(tiny_model, llm):
+    model = tiny_model("bert", llm, fusion="transformer_softmax", dropout=0.0).train()
+    found = []
+    for compiled in (False, True):
+        if compiled:
+            torch.compiler.reset()
+            model.compile_llm()
+            assert len(model.compiled) == model.llm.config.num_hidden_layers
+        model.bridge.zero_grad()
+        model(**batch_of(model)).loss.backward()
+        found.append({name: p.grad.clone() for name, p in model.bridge.named_parameters()})
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    calls = []
+    model.compiled = [(layer, lambda *_, **__: calls.append(1)) for layer, _ in model.compiled]
+    with torch.no_grad():
+        model(**batch_of(model))
+    model.generate(**{name: value for name, value in batch_of(model).items() if name != "labels"}, max_new_tokens=2)
+    assert not calls
+    assert not any("forward" in vars(layer) for layer, _ in model.compiled)
+
+
+def test_a_missing_compiler_is_said_in_one_line(tiny_model, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no C++ compiler\nmore")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    with pytest.raises(PalamError, match=r"does not work here \(no C\+\+ compiler\); train without it$"):
+        tiny_model("bert", "llama").compile_llm()
 
 
 @pytest.mark.parametrize("llm", tiny.LLMS)

@@ -7,9 +7,12 @@ care, because transformers' layers recompute only while `training` is set, and a
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -101,6 +104,38 @@ def enable_checkpointing(llm: PreTrainedModel, kwargs: dict[str, Any] | None = N
             if "dropout" in name and isinstance(value, float):
                 setattr(layer, name, 0.0)
     keep_frozen(llm)
+
+
+def compile_layers(llm: PreTrainedModel) -> list[tuple[nn.Module, Callable[..., Any]]]:
+    """The LLM's layers, each with its forward pass compiled; the model itself stays as it is.
+
+    The layers are alike, so one of them is compiled for all, for batches of any shape, at the first training step.
+
+    Raises:
+        PalamError: torch.compile does not work here (on a CPU it needs a C++ compiler), or no layers are found.
+    """
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=llm.device))
+    except Exception as error:  # whatever a compiler that is missing or broken makes of it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PalamError(f"torch.compile does not work here ({reason}); train without it") from None
+    layers = [module for module in llm.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise PalamError(f"{type(llm).__name__} has no layers that could be compiled; train without it")
+    return [(layer, torch.compile(layer.forward, dynamic=True)) for layer in layers]
+
+
+@contextmanager
+def with_compiled(layers: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+    """Within the block these layers run compiled (see [`compile_layers`])."""
+    layers = list(layers)
+    for layer, forward in layers:
+        vars(layer)["forward"] = forward
+    try:
+        yield
+    finally:
+        for layer, _ in layers:
+            del vars(layer)["forward"]
 
 
 def keep_frozen(llm: PreTrainedModel, training: bool = True) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from palam.errors import PalamError
 from palam.model import PalamModel
-from palam.reading.score import Progress, generate, label_scores
+from palam.reading.generate import generate
+from palam.reading.score import Progress, label_scores
 from palam.tasks import Example, Task, last_number, load_split, native_language, sample
 
 NUMBER_TOKENS = 256  # most of an answer that is worked out

@@ -1,4 +1,4 @@
-"""Reading texts: the score of each label, Σ log P(label tokens and EOS), computed on one cache; and free answers."""
+"""The score of each label, Σ log P(label tokens and EOS), computed on one cache."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -161,26 +161,9 @@ def _continue(
         visible = torch.cat([seen.expand(-1, n, -1), own.expand(rows, -1, -1)], 2)[:, None]
         mask = torch.zeros_like(visible, dtype=embeds.dtype).masked_fill(~visible, torch.finfo(embeds.dtype).min)
     joined = Assembled(embeds, mask, positions, None)
-    logits = model.run_llm(joined, n, cache=cache, use_cache=cache is not None).logits.float()
-    totals = torch.stack([logits[:, place].logsumexp(-1) for place in range(n)], 1)  # at once, it would copy them all
-    found: Tensor = logits.gather(2, wanted.expand(rows, -1)[..., None])[..., 0] - totals
-    return found.new_zeros(rows, len(answers)).index_add(1, owner, found)
-
-
-def generate(
-    model: PalamModel, texts: Sequence[str], languages: Sequence[str | None] | None = None, *,
-    direct: bool = False, batch_size: int = 32, progress: Progress | None = None, **generate_kwargs: Any,
-) -> list[str]:  # fmt: skip
-    """What the LLM says to each text, greedily unless `generate_kwargs` say otherwise.
-
-    Args:
-        model, texts, languages, direct, batch_size, progress: see [`label_scores`].
-        **generate_kwargs: those of transformers' `generate`; `max_new_tokens` is 64 by default.
-    """
-    settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
-    answers = [""] * len(texts)
-    for chosen, batch in read_batches(model, texts, languages, direct, batch_size, progress):
-        ids = model.generate(**batch, **settings)
-        for i, answer in zip(chosen, model.processor.decode(ids), strict=True):
-            answers[i] = answer
-    return answers
+    logits = model.run_llm(joined, n, cache=cache, use_cache=cache is not None).logits
+    found = []
+    for place, token in enumerate(wanted):  # at once, it would need copies of all logits
+        at = logits[:, place].float()
+        found.append(at[:, token] - at.logsumexp(-1))
+    return torch.zeros(rows, len(answers), device=model.device).index_add(1, owner, torch.stack(found, 1))

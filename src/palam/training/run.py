@@ -92,18 +92,8 @@ def read_data(settings: TrainSettings) -> Data:
 
 def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> PalamModel:
     """The model before training, on the settings' device, its start random."""
-    names = [
-        "fusion",
-        "mapper",
-        "max_length",
-        "seed",
-        "encoder_revision",
-        "llm_revision",
-        "normalize",
-        "load_in",
-        "augment",
-    ]
-    names += [name for name in ("rank", "faithful") if getattr(settings, name)]  # not every fusion takes them
+    names = ["fusion", "mapper", "max_length", "seed", "encoder_revision", "llm_revision", "normalize", "load_in"]
+    names += ["augment", *(name for name in ("rank", "faithful") if getattr(settings, name))]  # not all fusions' own
     options = place(settings.device, settings.dtype) | {name: getattr(settings, name) for name in names}
     model = PalamModel.from_bases(
         *(bases or (settings.encoder, settings.llm)),
@@ -125,6 +115,8 @@ def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> Pa
         model.bridge.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    if settings.compile:
+        model.compile_llm()
     return model
 
 

@@ -1,0 +1,26 @@
+"""Free answers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from palam.model import PalamModel
+from palam.reading.score import Progress, read_batches
+
+
+def generate(
+    model: PalamModel, texts: Sequence[str], languages: Sequence[str | None] | None = None, *,
+    direct: bool = False, batch_size: int = 32, progress: Progress | None = None, **generate_kwargs: Any,
+) -> list[str]:  # fmt: skip
+    """What the LLM says to each text, greedily unless `generate_kwargs` say otherwise.
+
+    Args:
+        model, texts, languages, direct, batch_size, progress: see [`label_scores`].
+        **generate_kwargs: those of transformers' `generate`; `max_new_tokens` is 64 by default.
+    """
+    settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
+    answers = [""] * len(texts)
+    for chosen, batch in read_batches(model, texts, languages, direct, batch_size, progress):
+        ids = model.generate(**batch, **settings)
+        for i, answer in zip(chosen, model.processor.decode(ids), strict=True):
+            answers[i] = answer
+    return answers
