@@ -35,7 +35,6 @@ from palam import encoder as encoders
 from palam.cli.options import quiet
 from palam.cli.output import check_place, show
 from palam.device import dtype_name, matmul_seconds, place
-from palam.encoder import load_encoder
 from palam.llm import load_llm
 from palam.model import Assembled
 from palam.processor import IGNORE, TEXT_SLOT
@@ -162,9 +161,8 @@ class Rows:
 
     def batch(self, model: PalamModel, rows: Sequence[int]) -> dict[str, Any]:
         """A training batch; tokenised now if the model's processor works text by text."""
-        now = isinstance(model.processor, OneByOne)
-        found = self.tokenise(model.processor, rows).rows if now else [self.dataset[i] for i in rows]
-        return Collator(model.processor)(found)
+        now = self.tokenise(model.processor, rows).rows if isinstance(model.processor, OneByOne) else None
+        return Collator(model.processor)(now or [self.dataset[i] for i in rows])
 
     def score(self, model: PalamModel, rows: Sequence[int], batch_size: int) -> Tensor | list[str]:
         """Label scores [rows, labels], or what was generated; in the rows' order if they are not to be sorted."""
@@ -173,8 +171,11 @@ class Rows:
         for part in chunks(rows, batch_size) if "padding" in on else [rows]:
             texts, languages = [self.texts[i] for i in part], [self.language] * len(part)
             if "generate" in on:
-                every = {"logits_to_keep": 0} if "logits" in on else {}
-                read += generate(model, texts, languages, batch_size=batch_size, max_new_tokens=most, **every)
+                options = {
+                    "max_new_tokens": most,
+                    "logits_to_keep": 1,
+                }  # what transformers' generate asks for by itself
+                read += generate(model, texts, languages, batch_size=batch_size, **options)
             else:
                 read += label_scores(model, texts, self.labels, languages, batch_size=batch_size)
         return read if "generate" in on else torch.stack(read)
@@ -308,7 +309,7 @@ def check(model: PalamModel, data: Rows, rows: Sequence[int]) -> dict[str, float
 def build(args: argparse.Namespace, dtype: str) -> dict[str, PalamModel]:
     """A model of each fusion, all with the same two base models."""
     how = place(args.device, dtype)
-    bases, models = (load_encoder(args.encoder, **how), load_llm(args.llm, **how)), {}
+    bases, models = (encoders.load_encoder(args.encoder, **how), load_llm(args.llm, **how)), {}
     options: dict[str, Any] = {"normalize": "layer", "mode": "prompt", "prompt": get_task(args.task).prompt}
     for name in args.fusions:
         fusion, _, rank = name.partition(":")
@@ -328,7 +329,9 @@ def variants(kind: str, fusion: str, models: Sequence[dict[str, PalamModel]], da
     if kind == "training":
         for name in ("cached", "encoder", *["compile"] * bool(model.compiled)):
             made[name] = PalamModel(model.encoder, model.bridge, model.llm, model.processor)
-        made["cached"].cache, made["cached"].compiled = StateCache(model, 2**40), model.compiled
+        made["cached"].cache = StateCache(model, 2**40)
+        for name in ("cached", *SWITCHES[kind]):
+            made[name].compiled = model.compiled
     if plain is not model:
         made["reference_fp32"] = Reference(plain, SWITCHES[kind])
     # One optimiser for all variants of a model, at a rate that leaves the loss where it is.
@@ -489,8 +492,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         machine = {"device": str(device), "machine": platform.machine(), "threads": torch.get_num_threads(),
                    "torch": torch.__version__, "transformers": transformers.__version__}  # fmt: skip
-        settings = {name: value for name, value in vars(args).items() if name != "json"}
-        report = {"machine": machine, "dtype": dtype_name(dtype), "settings": settings, "matrix_limit": limit}
+        report = {"machine": machine, "dtype": dtype_name(dtype), "settings": vars(args), "matrix_limit": limit}
         report |= {"loss_differences": differences, "tokenising_seconds": data.seconds, "results": results}
         args.json.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
 
