@@ -74,8 +74,7 @@ class Reference(PalamModel):
             given = {one.name: getattr(processor, one.name) for one in fields(processor) if one.init}
             processor = OneByOne(**given)
         super().__init__(model.encoder, model.bridge, model.llm, processor)
-        self.on = on
-        self.kept: Any = None
+        self.on, self.kept = on, None
 
     def train(self, mode: bool = True) -> "Reference":
         """The encoder's dropout with the rest's, if its switch is on."""
@@ -236,8 +235,7 @@ class Unit:
             while not done.wait(0.001):
                 pages.append(int(statm.read_text().split()[1]))
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
+        (watcher := threading.Thread(target=watch, daemon=True)).start()
         self.run(rows, size)
         done.set()
         watcher.join()

@@ -195,6 +195,15 @@ def test_figures_of_two_dtypes(speed, tiny_model, monkeypatch):
         cached.model(**data.batch(cached.model, rows))
 
 
+def test_compiled_layers_are_palams_alone(speed, made):
+    model, data = made(fusion="mean")
+    model.compiled = [(model.llm, model.llm.forward)]
+    units = speed.variants("training", "mean", [{"mean": model}], data)
+    compiled = {unit.name for unit in units if unit.model.compiled}
+    assert compiled == {"palam", "cached", *speed.SWITCHES["training"]}
+    assert {unit.name for unit in units} - compiled == {"reference", "encoder", "compile"}
+
+
 def test_peak_memory(speed, made):
     model, data = made()
     unit = speed.variants("training", "mean", [{"mean": model}], data)[0]
