@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from palam import PalamError
+from palam import PalamError, device
 from palam.device import DTYPES, dtype_name, pick_attention, pick_device, pick_dtype
 
 
@@ -52,6 +52,12 @@ def test_auto_dtype_is_measured_on_a_cpu():
     assert pick_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
 
 
-def test_attention_is_transformers_own_choice_but_on_cpus():
-    assert pick_attention(torch.device("cuda")) is None
-    assert pick_attention(torch.device("cpu")) == "eager"
+def test_attention_is_transformers_own_choice_but_where_a_cpu_is_slow_at_it(monkeypatch):
+    assert pick_attention(torch.device("cuda"), torch.float32) is None
+    took = iter([1.0, 0.7, 1.0, 0.6])  # plain, fused, twice
+    monkeypatch.setattr("timeit.repeat", lambda way, **_: [next(took) for _ in way()])
+    device._fused_pays.cache_clear()
+    assert pick_attention(torch.device("cpu"), torch.float32) == "eager"
+    assert pick_attention(torch.device("cpu"), torch.float32) == "eager"  # measured once
+    assert pick_attention(torch.device("cpu"), torch.bfloat16) is None
+    device._fused_pays.cache_clear()

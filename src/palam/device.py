@@ -2,9 +2,12 @@
 
 import logging
 import timeit
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers import BitsAndBytesConfig
 
 from palam.errors import PalamError
@@ -45,18 +48,19 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def pick_attention(device: torch.device) -> str | None:
+def pick_attention(device: torch.device, dtype: torch.dtype) -> str | None:
     """The attention of transformers to load the base models with; None is its own choice.
 
-    On CPUs the fused attention's backward pass made a training step on short texts 1.5 times as long.
+    On CPUs the fused attention can be much slower on short texts: the plain one is taken unless it loses clearly.
     """
-    return "eager" if device.type == "cpu" else None
+    return "eager" if device.type == "cpu" and not _fused_pays(dtype) else None
 
 
 def place(device: str | None = None, dtype: str = "auto") -> dict[str, Any]:
     """Device, dtype and attention of the base models, as the functions that load them take them."""
     found = pick_device(device)
-    return {"device": found, "dtype": pick_dtype(dtype, found), "attention": pick_attention(found)}
+    kind = pick_dtype(dtype, found)
+    return {"device": found, "dtype": kind, "attention": pick_attention(found, kind)}
 
 
 def quantisation(load_in: str | None, dtype: torch.dtype, device: Any, device_map: Any) -> dict[str, Any]:
@@ -92,10 +96,23 @@ def dtype_name(dtype: torch.dtype) -> str:
     return next(name for name, value in DTYPES.items() if value == dtype)
 
 
+@cache
 def _bf16_pays() -> bool:
     """Whether this CPU multiplies bf16 matrices clearly faster than fp32 ones; some emulate it."""
     full, half = (min(matmul_seconds("cpu", dtype, 256, 768, 8)) for dtype in (torch.float32, torch.bfloat16))
     return half < 0.67 * full
+
+
+@cache
+def _fused_pays(dtype: torch.dtype) -> bool:
+    """Whether this CPU's fused attention is clearly faster than the plain one, with its gradient, on short texts."""
+    query, key, value = (torch.ones(8, 8, 64, 64, dtype=dtype, requires_grad=True) for _ in range(3))
+
+    def fastest(attend: Callable[[], torch.Tensor]) -> float:
+        return min(timeit.repeat(lambda: torch.autograd.grad(attend().sum(), query), number=1, repeat=6))
+
+    plain = fastest(lambda: (query @ key.mT).softmax(-1) @ value)
+    return fastest(lambda: F.scaled_dot_product_attention(query, key, value)) < 0.67 * plain
 
 
 def matmul_seconds(

@@ -7,7 +7,7 @@ care, because transformers' layers recompute only while `training` is set, and a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -117,7 +117,7 @@ def compile_layers(llm: PreTrainedModel) -> list[tuple[nn.Module, Callable[..., 
     try:
         torch.compile(torch.neg)(torch.ones(2, device=llm.device))
     except Exception as error:  # whatever a compiler that is missing or broken makes of it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = str(error).strip().partition("\n")[0]
         raise PalamError(f"torch.compile does not work here ({reason}); train without it") from None
     layers = [module for module in llm.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
@@ -126,9 +126,8 @@ def compile_layers(llm: PreTrainedModel) -> list[tuple[nn.Module, Callable[..., 
 
 
 @contextmanager
-def with_compiled(layers: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+def with_compiled(layers: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
     """Within the block these layers run compiled (see [`compile_layers`])."""
-    layers = list(layers)
     for layer, forward in layers:
         vars(layer)["forward"] = forward
     try:

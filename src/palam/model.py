@@ -297,13 +297,7 @@ class PalamModel(nn.Module):
         self.train(self.training)
 
     def compile_llm(self) -> None:
-        """Compile the LLM's layers for training: faster, with fewer activations kept, after a minute of compiling.
-
-        Whatever needs no gradient runs as before.
-
-        Raises:
-            PalamError: torch.compile does not work here.
-        """
+        """Compile the LLM's layers for steps with a gradient; see [`palam.llm.compile_layers`]."""
         self.compiled = llms.compile_layers(self.llm)
 
     @property

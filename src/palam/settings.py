@@ -125,9 +125,7 @@ class TrainSettings:
         if self.distill and self.text is None:
             raise PalamError("distill needs raw text to learn from; give --text")
         if (self.direct or self.augment) and self.text is not None:
-            raise PalamError(
-                "with raw text the LLM reads the first part through the bridge alone; give --task or --file"
-            )
+            raise PalamError("with raw text the LLM reads the first part by the bridge alone; give --task or --file")
         if self.direct and (not self.lora_rank or self.augment):
             raise PalamError("direct trains a LoRA and no bridge: give --lora-rank, and no --augment")
         if self.compile and self.gradient_checkpointing:

@@ -80,9 +80,7 @@ def align_command(
 
 def quickstart_command(
     out: Path = Option(Path("palam-quickstart"), help="Folder for the bridges and the report."),
-    data: Path | None = Option(
-        None, help="Folder with real SIB-200 data, sib200/<split>.<language>.jsonl; else a demo's."
-    ),
+    data: Path | None = Option(None, help="Folder with SIB-200 data, sib200/<split>.<language>.jsonl; else a demo's."),
     short: bool = Option(False, "--short", help="Only a few steps and languages, to see that it works."),
 ) -> None:
     """Fetch the starter models, train on English, read languages never trained on, and write a report.

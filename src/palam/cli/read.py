@@ -157,9 +157,7 @@ def classify_command(
         model = load(checkpoint, source)
         words = own or dict((model.config.task or {}).get("labels", ()))
         if not words:
-            raise PalamError(
-                "this bridge was not trained for a task with labels; give --labels, e.g. --labels good,bad"
-            )
+            raise PalamError("this bridge was not trained on a task with labels; give --labels, e.g. --labels good,bad")
         if last and list(last.get("scores", ())) != list(words):
             raise PalamError("what <out>.partial holds has other labels; delete it to start anew")
         options: dict[str, Any] = {"labels": list(words.values()), "batch_size": batch_size}

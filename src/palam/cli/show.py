@@ -38,9 +38,7 @@ def inspect_command(
 
 
 def info_command(
-    checkpoint: str | None = Argument(
-        None, help="A bridge to describe: folder or hub id; not given is this installation."
-    ),
+    checkpoint: str | None = Argument(None, help="A bridge to describe: folder or hub id; none is this installation."),
 ) -> None:
     """Describe a bridge; or this installation: versions, device, and the fusions, mappers and tasks there are."""
     quiet()
