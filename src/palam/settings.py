@@ -71,6 +71,7 @@ class TrainSettings:
     label_column: str = option("label", "The file's label column.")
     text: Path | None = option(None, "Raw English text, a text a line: train by prefix language modelling.")
     distill: bool = option(False, "With raw text: learn to continue it as the LLM does when it reads the text itself.")
+    prompts: Path | None = option(None, "With distill: prompts with a {text} slot, one a line; learn its answers too.")
     passage_words: int | None = option(None, "Train on passages of so many words, other ones each epoch; 0 never.")
     language: str | None = option(None, "Language of the training text; not set is English.")
     dev_limit: int | None = option(1000, "Validate on at most so many rows, a seeded and label-stratified sample.")
@@ -124,6 +125,8 @@ class TrainSettings:
             raise PalamError("give exactly one of --task, --file and --text to train on")
         if self.distill and self.text is None:
             raise PalamError("distill needs raw text to learn from; give --text")
+        if self.prompts and (not self.distill or self.mode == "paper"):
+            raise PalamError("prompts are for --distill, in the mode prompt or chat")
         if (self.direct or self.augment) and self.text is not None:
             raise PalamError("with raw text the LLM reads the first part by the bridge alone; give --task or --file")
         if self.direct and (not self.lora_rank or self.augment):

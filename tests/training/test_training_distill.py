@@ -7,8 +7,10 @@ import torch
 from ridge import TEXTS
 
 from palam import PalamError
+from palam.processor import TEXT_SLOT
 from palam.training import TrainSettings, train
 from palam.training.data import Collator, PrefixDataset
+from palam.training.run import _ask, _dataset, build, read_data
 from palam.training.trainer import PalamTrainer, PalamTrainingArguments
 
 
@@ -67,6 +69,50 @@ def test_distilling_lowers_the_divergence(base_folder, english, tmp_path):
     log = (tmp_path / "bridge" / "log.jsonl").read_text().splitlines()
     losses = [json.loads(line)["eval_loss"] for line in log if "eval_loss" in line]
     assert losses[-1] < losses[0]
+
+
+def test_the_llms_own_answers_to_prompts_are_learned_too(base_folder, english, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("{text} Topic:\nOf what is {text}?\n", encoding="utf-8")
+    settings = TrainSettings(
+        encoder=str(base_folder("xlmr")), llm=str(base_folder("llama")), text=english, distill=True, prompts=prompts,
+        max_steps=2, batch_size=4, dtype="fp32", device="cpu",
+    )  # fmt: skip
+    model = build(settings, data := read_data(settings))
+    rows = _dataset(settings, data, data.train, model)
+    _ask(settings, rows, model)
+    assert {p.template.suffix for p, _ in rows.asked.values()} == {" Topic:", "?"}
+    tokenizer, seen = model.processor.llm_tokenizer, set()
+    for epoch in range(4):
+        rows.set_epoch(epoch)
+        for index, row in enumerate(rows.__getitems__(range(len(rows)))):
+            assert row["row"] == index
+            processor, said = rows.asked[index]
+            asked = row["input_ids"][: len(processor.prefix_ids()) + 1] == [*processor.prefix_ids(), TEXT_SLOT]
+            wanted = processor.answer_ids(said)
+            if not asked or row["labels"][-len(wanted) :] != wanted:
+                continue
+            seen.add(index)
+            own = tokenizer(rows.texts[index], add_special_tokens=False)["input_ids"]
+            around = processor.prefix_ids(), processor.suffix_ids()
+            assert row["teacher_ids"] == [*around[0], *own, *around[1], *wanted]
+            direct = processor([rows.texts[index]], direct=True)
+            (again,) = processor.decode(model.generate(**direct, max_new_tokens=28))
+            assert again == said
+    assert len(seen) == len(rows)
+    train(settings, tmp_path / "out")
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert all(entry["loss"] > 0 for entry in log if "loss" in entry)
+
+
+def test_prompts_need_distilling_and_a_prompt(base_folder, english, tmp_path):
+    with pytest.raises(PalamError, match="prompts are for --distill, in the mode prompt or chat"):
+        TrainSettings(text=english, prompts=english)
+    (empty := tmp_path / "empty.txt").write_text("")
+    bases = {"encoder": str(base_folder("xlmr")), "llm": str(base_folder("llama"))}
+    with pytest.raises(PalamError, match=r"empty\.txt holds no prompt"):
+        train(TrainSettings(text=english, distill=True, prompts=empty, **bases), tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_distilling_needs_raw_text():

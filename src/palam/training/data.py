@@ -89,6 +89,10 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         language: of the texts, for encoders that must be told.
         max_answer: most tokens that the LLM is to continue.
         distill: give each row `teacher_ids` too, with the first part as the LLM's own tokens.
+
+    Attributes:
+        asked: by row, a processor whose template asks something about the whole text, and what is to be answered. Such
+            a row does so in two of three epochs, drawn like its cuts.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         self.language = language
         self.max_answer = max_answer
         self.epoch = 0
+        self.asked: dict[int, tuple[PalamProcessor, str]] = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's cuts."""
@@ -118,6 +123,16 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         return self.texts[index][:place], self.texts[index][place:]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        asked = [i for i in indices if i in self.asked and draw("ask", self.seed, self.epoch, i) % 3]
+        rows = {row["row"]: row for row in self._continued([i for i in indices if i not in asked])}
+        for index in asked:
+            processor, answer = self.asked[index]
+            given = [self.texts[index]], [answer], [self.language]
+            row, own = (processor.features(*given, direct=direct)[0] for direct in (False, True))
+            rows[index] = row | {"teacher_ids": own["input_ids"], "row": index}
+        return [rows[index] for index in indices]
+
+    def _continued(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         parts = [self.cut(index) for index in indices]
         processor, tokenizer = self.processor, self.processor.encoder_tokenizer
         side, tokenizer.truncation_side = tokenizer.truncation_side, "left"  # a long text is read up to its cut

@@ -27,18 +27,20 @@ from palam.errors import PalamError
 from palam.files import check_free, replacing
 from palam.fusion import FUSIONS
 from palam.model import MARKER, PalamModel
-from palam.reading import evaluate
+from palam.reading import evaluate, generate
 from palam.settings import TrainSettings
 from palam.states import StateCache
 from palam.tasks import Task, balanced, get_task, native_language, read_texts, sample, task_from_file, train_and_dev
+from palam.template import Template
 from palam.training.callbacks import JsonLog, ProgressBar
-from palam.training.data import AnswerDataset, PrefixDataset
+from palam.training.data import AnswerDataset, PrefixDataset, draw
 from palam.training.trainer import PalamTrainer, PalamTrainingArguments, newest_checkpoint
 
 SETTINGS = "settings.yaml"
 LOG = "log.jsonl"
 RESULTS = "results.json"
 SOLVE_TEXTS = 2000  # more training inputs do not make a better start
+ANSWER_TOKENS = 28  # of an answer to a prompt
 Bases = tuple[PreTrainedModel, PreTrainedModel]
 
 
@@ -156,6 +158,10 @@ def train(
     data = read_data(settings)
     model = build(settings, data, bases)
     train_set, dev_set = (_dataset(settings, data, rows, model) for rows in (data.train, data.dev))
+    if settings.prompts:
+        with console.status("the LLM answers the prompts"):
+            for some in (train_set, dev_set):
+                _ask(settings, some, model)
     facts: dict[str, Any] = {"validation": data.note}
     if checkpoint:
         facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
@@ -244,6 +250,19 @@ def _dataset(settings: TrainSettings, data: Data, rows: list[Any], model: PalamM
     if not len(made):
         raise PalamError(f"{settings.text} has too few lines of two words or more to train on and to validate")
     return made
+
+
+def _ask(settings: TrainSettings, data: PrefixDataset, model: PalamModel) -> None:
+    """Let the LLM answer one of the prompts about each text, which it reads itself: this is then learned too."""
+    prompts = list(read_texts(str(settings.prompts)))
+    if not prompts:
+        raise PalamError(f"{settings.prompts} holds no prompt")
+    for number, prompt in enumerate(prompts):
+        template = Template.build(settings.mode, prompt, model.processor.llm_tokenizer)
+        asking = PalamModel(model.encoder, model.bridge, model.llm, replace(model.processor, template=template))
+        rows = [row for row in range(len(data)) if draw("prompt", settings.seed, row) % len(prompts) == number]
+        said = generate(asking, [data.texts[row] for row in rows], direct=True, max_new_tokens=ANSWER_TOKENS)
+        data.asked |= {row: (asking.processor, answer) for row, answer in zip(rows, said, strict=True) if answer}
 
 
 def _some(settings: TrainSettings, data: Data, train_set: Any) -> Sequence[str]:

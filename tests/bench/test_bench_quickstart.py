@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 import palam
-import palam.quickstart as module
+import palam_bench.quickstart as module
 from palam import PalamError, PalamModel
 from palam.cli import run
-from palam.quickstart import LANGUAGES, quickstart
+from palam_bench.quickstart import LANGUAGES, quickstart
 
 FILES = ["bridge-last", "bridge-mean", "report.html", "results.json"]
 DEMO = Path(palam.__file__).parent / "demo"
