@@ -7,8 +7,8 @@ import torch
 from tiny import TEXT
 
 from palam.processor import IGNORE, TEXT_SLOT
+from palam.tasks import passage
 from palam.training import AnswerDataset, Collator, LengthGroupedSampler, PrefixDataset
-from palam.training.data import passage
 
 LENGTHS = [(7 * i) % 61 + 3 for i in range(150)]
 LINES = [TEXT["en"][i : i + 90] for i in range(0, 200, 20)]
@@ -56,28 +56,6 @@ def test_answers_are_the_processors_features(tiny_model):
 
 
 ARTICLE = 'One two three four. Five "six seven." Eight nine?\nTen eleven twelve thirteen fourteen! Fifteen.'
-
-
-@pytest.mark.parametrize("words", [1, 3, 5, 9, 15, 40])
-def test_a_passage_is_whole_sentences_of_the_text(words):
-    found = {passage(ARTICLE, words, number) for number in range(20)}
-    ends = ("four.", 'seven."', "nine?", "fourteen!", "Fifteen.")
-    for one in found:
-        assert one in ARTICLE
-        assert one.split()[0] in ("One", "Five", "Eight", "Ten", "Fifteen.")
-        assert one.endswith(ends)
-        assert len(one.split()) >= min(words, 15)
-        sentences = [end for end in ends if end in one]
-        shorter = one[: one.rindex(sentences[-2]) + len(sentences[-2])] if len(sentences) > 1 else ""
-        assert len(shorter.split()) < words, "it goes on after it has enough"
-    assert len(found) == {1: 5, 3: 4, 5: 4, 9: 2}.get(words, 1)
-
-
-@pytest.mark.parametrize("text", ["", "   ", "no end", "ගෙදර යමු", "\n\n", "...", "a. \ud83d b. c."])
-def test_a_passage_of_any_text(text):
-    for number in range(4):
-        assert passage(text, 2, number) in text
-        assert passage(text, 2, number).strip() or not text.strip()
 
 
 def test_passages_change_with_the_epoch_and_not_with_the_order_of_reading(tiny_model):

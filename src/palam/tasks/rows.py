@@ -6,16 +6,18 @@ what is not UTF-8 text (other bytes, NUL) is refused; a byte order mark is dropp
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
 from palam.errors import PalamError
 
 Row = dict[str, Any]
+SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["')\]])\s+|\n+""")
 _FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".txt": "text"}
 
 
@@ -116,3 +118,14 @@ def _csv(lines: Iterator[str], source: str) -> Iterator[tuple[str, Row]]:
             yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise PalamError(f"{source}, line {reader.line_num}: not CSV: {error}") from None
+
+
+def passage(text: str, words: int, number: int) -> str:
+    """Whole sentences from the text, in order: the first is the one `number` falls on, the last completes `words`."""
+    ends = list(SENTENCE_END.finditer(text))
+    bounds = list(zip([0, *(m.end() for m in ends)], [*(m.start() for m in ends), len(text)], strict=True))
+    total = [0, *accumulate(len(text[start:end].split()) for start, end in bounds)]
+    firsts = [i for i in range(len(bounds)) if total[-1] - total[i] >= words] or [0]  # enough must follow
+    first = firsts[number % len(firsts)]
+    last = next((i for i in range(first, len(bounds)) if total[i + 1] - total[first] >= words), len(bounds) - 1)
+    return text[bounds[first][0] : bounds[last][1]]

@@ -4,31 +4,19 @@ import hashlib
 import random
 import re
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import Any
 
 from torch.utils.data import Dataset, Sampler
 
 from palam.processor import IGNORE, TEXT_SLOT, PalamProcessor
+from palam.tasks import passage
 
 POOL = 32  # batches sorted by length together: little padding, much shuffling
-SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["')\]])\s+|\n+""")
 
 
 def draw(*key: object) -> int:
     """A large number that depends on the key alone: the same in a resumed run and in every process."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, key)).encode()).digest()[:8], "big")
-
-
-def passage(text: str, words: int, number: int) -> str:
-    """Whole sentences from the text, in order: the first is the one `number` falls on, the last completes `words`."""
-    ends = list(SENTENCE_END.finditer(text))
-    bounds = list(zip([0, *(m.end() for m in ends)], [*(m.start() for m in ends), len(text)], strict=True))
-    total = [0, *accumulate(len(text[start:end].split()) for start, end in bounds)]
-    firsts = [i for i in range(len(bounds)) if total[-1] - total[i] >= words] or [0]  # enough must follow
-    first = firsts[number % len(firsts)]
-    last = next((i for i in range(first, len(bounds)) if total[i + 1] - total[first] >= words), len(bounds) - 1)
-    return text[bounds[first][0] : bounds[last][1]]
 
 
 class AnswerDataset(Dataset[dict[str, Any]]):
