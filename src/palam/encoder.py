@@ -170,6 +170,10 @@ def load_weights(
             raise PalamError(f"{role} {name!r}: the checkpoint {fault} {', '.join(keys[:3])}{more}")
     loaded: PreTrainedModel = model
     loaded.name_or_path = name  # what the user calls it; a starter model's folder is another on each machine
+    for module in loaded.modules():
+        # On CPUs with bf16 units bitsandbytes would rearrange 4-bit weights, which not every shape survives.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            vars(module)["support_avx512bf16_for_cpu"] = False
     return loaded
 
 
