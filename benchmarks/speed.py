@@ -170,11 +170,9 @@ class Rows:
         for part in chunks(rows, batch_size) if "padding" in on else [rows]:
             texts, languages = [self.texts[i] for i in part], [self.language] * len(part)
             if "generate" in on:
-                options = {
-                    "max_new_tokens": most,
-                    "logits_to_keep": 1,
-                }  # what transformers' generate asks for by itself
-                read += generate(model, texts, languages, batch_size=batch_size, **options)
+                # One: what transformers' generate asks for by itself.
+                options = {"batch_size": batch_size, "max_new_tokens": most, "logits_to_keep": 1}
+                read += generate(model, texts, languages, **options)
             else:
                 read += label_scores(model, texts, self.labels, languages, batch_size=batch_size)
         return read if "generate" in on else torch.stack(read)
