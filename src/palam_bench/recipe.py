@@ -98,20 +98,17 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     """A recipe file, or one that the package has, with changes.
 
     Args:
-        name: a path, or a name in the package's `recipes` folder: `starter/sib200`.
+        name: a path, or a name in the package's `recipes` folder: `starter/sib200`. A recipe may name another that it
+            `extends` (a file beside it, or the like of `name`): what it does not give is that one's, and so are the
+            methods that it does not name.
         changes: `setting=value` in YAML: a setting of training, one of the recipe's own fields, or `read.…`.
             `methods=last,mean` keeps these.
 
     Raises:
         PalamError: no such recipe or setting.
     """
-    packaged = FOLDER / f"{name}.yaml"
-    path = packaged if packaged.is_file() and not Path(name).is_file() else Path(name)
-    if not path.is_file():
-        there = sorted(one.relative_to(FOLDER).with_suffix("").as_posix() for one in FOLDER.rglob("*.yaml"))
-        raise PalamError(f"no recipe {name}: give a YAML file, or one of: {', '.join(there)}")
     known = {one.name for one in dataclasses.fields(Recipe)}
-    content = read_settings(path, known)
+    content = _content(name, known)
     for change in changes:
         key, sign, text = change.partition("=")
         key = key.strip().replace("-", "_")
@@ -138,5 +135,26 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         else:
             raise PalamError(f"there is no setting {key!r}")
     if "methods" not in content:
-        raise PalamError(f"{path}: a recipe needs methods and seeds")
+        raise PalamError(f"{name}: a recipe needs methods and seeds")
     return Recipe(**content)
+
+
+def _content(name: str, known: set[str], extended: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe's fields, and those that it does not give itself from the recipe that it `extends`."""
+    packaged = FOLDER / f"{name}.yaml"
+    path = packaged if packaged.is_file() and not Path(name).is_file() else Path(name)
+    if not path.is_file():
+        there = sorted(one.relative_to(FOLDER).with_suffix("").as_posix() for one in FOLDER.rglob("*.yaml"))
+        raise PalamError(f"no recipe {name}: give a YAML file, or one of: {', '.join(there)}")
+    if path in extended:
+        raise PalamError(f"{path} extends itself")
+    content = read_settings(path, known | {"extends"})
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    beside = path.parent / str(base)
+    inherited = _content(str(beside if beside.is_file() else base), known, (*extended, path))
+    both = [one.get("methods") or {} for one in (inherited, content)]
+    if all(isinstance(one, dict) for one in both):
+        content["methods"] = both[0] | both[1]
+    return inherited | content

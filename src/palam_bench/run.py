@@ -42,21 +42,24 @@ PLACES = ("data", "cache_dir", "cache_states", "device")  # may differ when resu
 
 
 class Curve(TrainerCallback):
-    """Reads the languages at some steps of a run."""
+    """Keeps the bridge as it is at some steps of a run; it is read if the run's rate is chosen."""
 
-    def __init__(self, bench: "Bench", cell: dict[str, Any]) -> None:
-        self.bench, self.cell = bench, cell
+    def __init__(self, bridge: Path, steps: list[int]) -> None:
+        self.bridge, self.steps = bridge, steps
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Step 0."""
         self.on_step_end(args, state, control, **kwargs)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Read, if this step is asked for."""
-        if state.global_step in self.bench.recipe.curve:
-            found = self.bench.read(model)
-            results = {code: found.accuracy(code) for code in found.correct}
-            append(self.bench.out / CURVE, {**self.cell, "at": state.global_step, "results": results})
+        """Keep it, if this step is asked for."""
+        if state.global_step in self.steps:
+            model.save_pretrained(at_step(self.bridge, state.global_step))
+
+
+def at_step(bridge: Path, step: int) -> Path:
+    """Where a run's bridge after a step is kept."""
+    return bridge.with_name(f"{bridge.name}.at-{step}")
 
 
 class Bench:
@@ -148,11 +151,13 @@ class Bench:
         tried = {rate: self._train(method, rate, self.recipe.seeds[0]) for rate in rates} if len(rates) > 1 else {}
         lr = min(tried, key=lambda rate: tried[rate]["validation_loss"]) if tried else rates[0]
         facts = self._train(method, lr, seed, keep=True)
-        model = self._load(method, lr, seed)
+        self._read_curve(method, lr, seed)
+        model = self._load(method, self._bridge(method, lr, seed))
         found = self.read(model).predictions
-        for rate in rates:
-            if rate != lr:
-                shutil.rmtree(self._bridge(method, rate, self.recipe.seeds[0]), ignore_errors=True)
+        for rate in set(rates) - {lr}:
+            beaten = self._bridge(method, rate, self.recipe.seeds[0])
+            for folder in (beaten, *(at_step(beaten, step) for step in self.recipe.curve)):
+                shutil.rmtree(folder, ignore_errors=True)
         facts["layers"] = self._layers(model)
         keep = (
             "layers",
@@ -184,7 +189,7 @@ class Bench:
         settings, cell = self.recipe.settings(method, lr, seed), {"method": method, "lr": lr, "seed": seed}
         if not bridge.is_dir():
             resume = newest_checkpoint(bridge.with_name(f"{bridge.name}.partial")) is not None
-            curve = [Curve(self, cell)] if self.recipe.curve else []
+            curve = [Curve(bridge, self.recipe.curve)]
             bases = None if self._alters(method) else self.bases()
             try:
                 train(settings, bridge, resume=resume, console=self.console, bases=bases, callbacks=curve)
@@ -198,10 +203,19 @@ class Bench:
         append(self.out / RATES, cell | {name: value for name, value in facts.items() if name != "texts"})
         return cell | facts
 
-    def _load(self, method: str, lr: float, seed: int) -> PalamModel:
-        settings = self.recipe.settings(method, lr, seed)
+    def _read_curve(self, method: str, lr: float, seed: int) -> None:
+        """Read the bridges that were kept on the way to the one that was chosen, and keep their results alone."""
+        for step in self.recipe.curve:
+            bridge = at_step(self._bridge(method, lr, seed), step)
+            if bridge.is_dir():
+                found = self.read(self._load(method, bridge))
+                cell = {"method": method, "lr": lr, "seed": seed, "at": step}
+                append(self.out / CURVE, cell | {"results": {code: found.accuracy(code) for code in found.correct}})
+                shutil.rmtree(bridge)
+
+    def _load(self, method: str, bridge: Path) -> PalamModel:
+        settings = self.recipe.settings(method)
         bases = (None, None) if self._alters(method) else self.bases()
-        bridge = self._bridge(method, lr, seed)
         return PalamModel.from_pretrained(bridge, *bases, **place(settings.device, settings.dtype))
 
     def _alters(self, method: str) -> bool:

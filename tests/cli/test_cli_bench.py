@@ -202,6 +202,37 @@ def test_the_packages_recipes_can_be_planned_with_other_models(name, palam, base
     assert [line.split("  ")[0] for line in result.out.splitlines()[1:]] == list(made.methods)
 
 
+def test_a_recipe_extends_another_with_what_it_gives_itself(tmp_path):
+    (tmp_path / "folder").mkdir()
+    first, second = tmp_path / "folder" / "first.yaml", tmp_path / "folder" / "second.yaml"
+    first.write_text(
+        "title: First\nextends: starter/sib200\nseeds: [7]\nmethods: {mean: {lr: 2.0e-3}, new: {fusion: last}}\n"
+    )
+    second.write_text("extends: first.yaml\ntrain: {task: xnli}\n")  # beside it, wherever the command is run
+    base, made = load_recipe("starter/sib200"), load_recipe(str(second), ["methods=mean,new,majority"])
+    assert (made.title, made.seeds, made.train, made.read["split"]) == ("First", [7], {"task": "xnli"}, "dev")
+    assert made.methods == {
+        "mean": {"lr": 2e-3},
+        "new": {"fusion": "last"},
+        "majority": base.methods["majority"],
+    }
+    assert list(load_recipe(str(first)).methods) == [*base.methods, "new"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: here.yaml", "extends itself"),
+        ("extends: starter/none", "no recipe starter/none"),
+        ("extends: starter/sib200\nmethods: [mean]", "needs methods"),
+    ],
+)
+def test_a_recipe_that_extends_nothing_good_is_refused(text, message, palam, tmp_path):
+    (tmp_path / "here.yaml").write_text(text)
+    result = palam("bench", tmp_path / "here.yaml", "--dry-run", "--tflops", 1)
+    assert (result.code, message in result.err) == (2, True)
+
+
 def test_a_dry_run_needs_no_hub(palam):
     result = palam("bench", "paper/xnli", "--dry-run", "--tflops", 100)
     assert result.code == 0
