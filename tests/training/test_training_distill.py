@@ -1,13 +1,16 @@
 """Learning from the LLM itself: KL between the LLM reading a text directly and reading it through the bridge."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from ridge import TEXTS
 
-from palam import PalamError
-from palam.processor import TEXT_SLOT
+from palam import PalamError, PalamModel
+from palam.processor import IGNORE, TEXT_SLOT
+from palam.reading import generate
+from palam.template import Template
 from palam.training import TrainSettings, train
 from palam.training.data import Collator, PrefixDataset
 from palam.training.run import _ask, _dataset, build, read_data
@@ -81,25 +84,30 @@ def test_the_llms_own_answers_to_prompts_are_learned_too(base_folder, english, t
     model = build(settings, data := read_data(settings))
     rows = _dataset(settings, data, data.train, model)
     _ask(settings, rows, model)
-    assert {p.template.suffix for p, _ in rows.asked.values()} == {" Topic:", "?"}
     tokenizer, seen = model.processor.llm_tokenizer, set()
+    asking = [
+        replace(model.processor, template=Template.build("prompt", line, tokenizer))
+        for line in prompts.read_text().splitlines()
+    ]
+    said = [
+        generate(PalamModel(model.encoder, model.bridge, model.llm, one), rows.texts, direct=True, max_new_tokens=28)
+        for one in asking
+    ]
     for epoch in range(4):
         rows.set_epoch(epoch)
         for index, row in enumerate(rows.__getitems__(range(len(rows)))):
             assert row["row"] == index
-            processor, said = rows.asked[index]
-            asked = row["input_ids"][: len(processor.prefix_ids()) + 1] == [*processor.prefix_ids(), TEXT_SLOT]
-            wanted = processor.answer_ids(said)
-            if not asked or row["labels"][-len(wanted) :] != wanted:
-                continue
-            seen.add(index)
-            own = tokenizer(rows.texts[index], add_special_tokens=False)["input_ids"]
-            around = processor.prefix_ids(), processor.suffix_ids()
-            assert row["teacher_ids"] == [*around[0], *own, *around[1], *wanted]
-            direct = processor([rows.texts[index]], direct=True)
-            (again,) = processor.decode(model.generate(**direct, max_new_tokens=28))
-            assert again == said
-    assert len(seen) == len(rows)
+            for number, processor in enumerate(asking):
+                before, after = processor.prefix_ids(), processor.suffix_ids()
+                wanted = processor.answer_ids(said[number][index])
+                if row["input_ids"] == [*before, TEXT_SLOT, *after, *wanted]:
+                    own = tokenizer(rows.texts[index], add_special_tokens=False)["input_ids"]
+                    assert row["teacher_ids"] == [*before, *own, *after, *wanted]
+                    assert row["labels"][-len(wanted) :] == wanted
+                    assert set(row["labels"][: -len(wanted)]) == {IGNORE}
+                    seen.add((index, number))
+    assert len(seen) == len({index for index, _ in seen}) == len(rows)  # of each text, one thing is asked
+    assert len({number for _, number in seen}) == 2
     train(settings, tmp_path / "out")
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert all(entry["loss"] > 0 for entry in log if "loss" in entry)

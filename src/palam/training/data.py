@@ -79,8 +79,8 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         distill: give each row `teacher_ids` too, with the first part as the LLM's own tokens.
 
     Attributes:
-        asked: by row, a processor whose template asks something about the whole text, and what is to be answered. Such
-            a row does so in two of three epochs, drawn like its cuts.
+        asked: by row, the features of a question about the whole text, with its `teacher_ids`. They take the place of
+            the continuation in two of three epochs, drawn like its cuts.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         self.language = language
         self.max_answer = max_answer
         self.epoch = 0
-        self.asked: dict[int, tuple[PalamProcessor, str]] = {}
+        self.asked: dict[int, dict[str, Any]] = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's cuts."""
@@ -113,11 +113,7 @@ class PrefixDataset(Dataset[dict[str, Any]]):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         asked = [i for i in indices if i in self.asked and draw("ask", self.seed, self.epoch, i) % 3]
         rows = {row["row"]: row for row in self._continued([i for i in indices if i not in asked])}
-        for index in asked:
-            processor, answer = self.asked[index]
-            given = [self.texts[index]], [answer], [self.language]
-            row, own = (processor.features(*given, direct=direct)[0] for direct in (False, True))
-            rows[index] = row | {"teacher_ids": own["input_ids"], "row": index}
+        rows |= {i: self.asked[i] for i in asked}
         return [rows[index] for index in indices]
 
     def _continued(self, indices: Sequence[int]) -> list[dict[str, Any]]:

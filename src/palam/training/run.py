@@ -261,8 +261,12 @@ def _ask(settings: TrainSettings, data: PrefixDataset, model: PalamModel) -> Non
         template = Template.build(settings.mode, prompt, model.processor.llm_tokenizer)
         asking = PalamModel(model.encoder, model.bridge, model.llm, replace(model.processor, template=template))
         rows = [row for row in range(len(data)) if draw("prompt", settings.seed, row) % len(prompts) == number]
-        said = generate(asking, [data.texts[row] for row in rows], direct=True, max_new_tokens=ANSWER_TOKENS)
-        data.asked |= {row: (asking.processor, answer) for row, answer in zip(rows, said, strict=True) if answer}
+        texts, languages = [data.texts[row] for row in rows], [data.language] * len(rows)
+        said = generate(asking, texts, direct=True, max_new_tokens=ANSWER_TOKENS)
+        features = (asking.processor.features(texts, said, languages, direct=direct) for direct in (False, True))
+        for row, answer, read, own in zip(rows, said, *features, strict=True):
+            if answer:
+                data.asked[row] = read | {"teacher_ids": own["input_ids"], "row": row}
 
 
 def _some(settings: TrainSettings, data: Data, train_set: Any) -> Sequence[str]:
