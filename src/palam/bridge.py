@@ -52,6 +52,26 @@ class PalamBridge(PreTrainedModel):  # type: ignore[no-untyped-call]
         """The bridge's own weights stay in fp32 for the optimiser; its matmuls follow the base models' `dtype`."""
         return torch.autocast(self.boundary.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
+    def take_over(self, path: str | os.PathLike[str]) -> None:
+        """Take a checkpoint's weights, to go on from them.
+
+        Raises:
+            PalamError: no bridge there, or one of another kind or between other base models.
+        """
+        other = load_bridge(path)
+        if other.config.adapter:
+            raise PalamError(f"{path} has a LoRA, without which its bridge is of no use")
+        sizes = ("encoder_hidden_size", "encoder_num_layers", "llm_hidden_size")
+        for name in ("fusion", "fusion_options", "mapper", "mapper_options", *sizes):
+            was, now = getattr(other.config, name), getattr(self.config, name)
+            if was != now:
+                raise PalamError(f"{path} has {name.replace('_', ' ')} {was}, this run {now}; they must be the same")
+        for part in ("encoder", "llm"):
+            was, now = (one.config.fingerprints.get(part, {}).get("embeddings") for one in (other, self))
+            if was is not None and was != now:
+                raise PalamError(f"{path} was trained with another {part}, {getattr(other.config, part)}")
+        self.load_state_dict(other.state_dict())
+
 
 def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> PalamBridge:
     """A checkpoint's bridge, in fp32 on the CPU.

@@ -79,6 +79,7 @@ class TrainSettings:
     limit: int | None = option(None, "Train on so many rows, a seeded and label-stratified sample.")
 
     init: str = option("solve", "Start of the mapper: solve (closed form, from text alone) or random (the paper).")
+    start: str | None = option(None, "Go on from this bridge, a folder or hub id, in place of --init.")
     solve_text: Path | None = option(None, "Solve from this text, a text a line; not set is 2,000 training inputs.")
     epochs: float = option(3.0, "Passes over the training data.")
     max_steps: int = option(-1, "Stop after so many steps; -1 is no limit.")

@@ -93,6 +93,32 @@ def test_the_solved_start(settings, bases, text_file, tmp_path):
         assert torch.allclose(started[name], value, atol=1e-6), name
 
 
+def test_a_run_goes_on_from_a_bridge(settings, bases, tmp_path):
+    before = train(settings(max_steps=1), tmp_path / "first", bases=bases)
+    watch = Watch(tmp_path)
+    train(settings(max_steps=1, start=str(tmp_path / "first")), tmp_path / "second", bases=bases, callbacks=[watch])
+    assert torch.equal(watch.readout, before.bridge.mapper.readout.weight)
+    assert "solved" not in json.loads((tmp_path / "second" / "results.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fusion": "last"}, "has fusion mean, this run last; they must be the same"),
+        ({"normalize": "none"}, "has fusion options {'normalize': 'layer'}, this run {'normalize': 'none'}"),
+        ({"start": "nowhere"}, "nowhere"),
+        ({"encoder": "xlmr"}, "was trained with another encoder"),
+    ],
+)
+def test_a_bridge_that_does_not_fit_is_no_start(settings, bases, base_folder, tmp_path, changes, message):
+    train(settings(max_steps=1), tmp_path / "first", bases=bases)
+    if "encoder" in changes:
+        changes, bases = {"encoder": str(base_folder("xlmr"))}, None
+    with pytest.raises(PalamError, match=re.escape(message)):
+        train(settings(**{"start": str(tmp_path / "first")} | changes), tmp_path / "second", bases=bases)
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+
+
 def test_a_limit_is_stratified_and_seeded(settings):
     rows = read_data(settings(limit=14)).train
     assert set(Counter(row.label for row in rows).values()) == {2}

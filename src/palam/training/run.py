@@ -165,6 +165,8 @@ def train(
     facts: dict[str, Any] = {"validation": data.note}
     if checkpoint:
         facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
+    elif settings.start:
+        model.bridge.take_over(settings.start)
     elif settings.init == "solve" and not settings.direct:
         with console.status("solving the start"):
             texts = read_texts(settings.solve_text) if settings.solve_text else _some(settings, data, train_set)
