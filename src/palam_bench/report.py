@@ -119,10 +119,15 @@ def _answers(folder: Path, method: str, cells: list[dict[str, Any]]) -> dict[str
 
 
 def _curves(folder: Path, recipe: Recipe, codes: list[str]) -> dict[str, list[tuple[int, float]]]:
-    """By method, (step, mean over seeds and languages), at the rate that was chosen."""
-    chosen = {(one["method"], one["seed"]): one.get("lr") for one in lines(folder / CELLS)}
+    """By method, (step, mean over seeds and languages), at the chosen rate; the last is the finished bridge."""
+    cells = [one for one in lines(folder / CELLS) if "steps" in one]
+    chosen = {(one["method"], one["seed"]): one["lr"] for one in cells}
     points: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for one in lines(folder / CURVE):
         if chosen.get((one["method"], one["seed"])) == one["lr"]:
             points[one["method"]][one["at"]][one["seed"]] = mean(one["results"][code] for code in codes)
+    for method, some in points.items():
+        ends = [one for one in cells if one["method"] == method]
+        last = {one["seed"]: mean(one["results"][code] for code in codes) for one in ends}
+        some[max(one["steps"] for one in ends)] |= last
     return {name: [(at, mean(by.values())) for at, by in sorted(some.items())] for name, some in points.items()}

@@ -139,6 +139,10 @@ def test_the_report_in_markdown_latex_and_html(results, palam, tmp_path):
         assert value == pytest.approx(sum(seeds) / len(seeds), abs=0.051)
     assert "**" in line
     assert f"| last | si | 71.7 | {found[0]:.1f} |" in shown.out
+    ends = [c for c in cells if c["method"] == "mean"]
+    end = sum(100 * c["results"]["sin_Sinh"] for c in ends) / len(ends)
+    curve = next(line for line in shown.out.splitlines() if line.startswith("- mean: "))
+    assert re.fullmatch(rf"- mean: \S+ at step 0, \S+ at step 3, {end:.1f} at step {ends[0]['steps']}", curve)
     latex = palam("report", results / "out", "--latex").out
     assert latex.count(r" \\") == 1 + 2 + 1
     assert r"\begin{tabular}{lrrrrrrr}" in latex
