@@ -14,7 +14,7 @@ import tiny
 
 from palam import PalamModel
 from palam.cli import read
-from palam.reading import wilson
+from palam.reading import generate, wilson
 from palam.report import layer_weights
 from palam.tasks import get_task
 
@@ -253,6 +253,18 @@ def test_an_answer_is_streamed(palam, trained, text_file, jsonl):
     assert [row["text"] for row in rows] == text_file.read_text(encoding="utf-8").splitlines()
     assert rows[0]["answer"] == result.out.rstrip()
     assert rows[0]["answer"]
+
+
+def test_the_llm_alone_answers_as_it_does_in_python(palam, trained, text_file, jsonl):
+    options = ("--direct", "--max-new-tokens", 12, *CPU)
+    rows = jsonl(palam("generate", trained, "--file", text_file, *options).out)
+    model = PalamModel.from_pretrained(trained)
+    assert [row["answer"] for row in rows] == generate(
+        model, [row["text"] for row in rows], direct=True, max_new_tokens=12
+    )
+    assert palam("generate", trained, "--text", rows[0]["text"], *options).out.rstrip() == rows[0]["answer"]
+    bridge = jsonl(palam("generate", trained, "--file", text_file, *options[1:]).out)
+    assert [row["answer"] for row in bridge] != [row["answer"] for row in rows]
 
 
 def test_another_prompt_and_drawn_answers(palam, trained):

@@ -178,6 +178,7 @@ def generate_command(
     max_new_tokens: int = Option(64, help="Most tokens to answer with.", min=1),
     temperature: float = Option(0.0, help="0 is greedy; above, the answer is drawn.", min=0),
     seed: int = Option(0, help="Seed of what is drawn."),
+    direct: bool = Option(False, "--direct", help="The LLM reads the text itself, without the bridge."),
     batch_size: int = Option(16, help="Texts at a time.", min=1),
     config: ConfigOption = None,
     **given: Any,
@@ -199,17 +200,18 @@ def generate_command(
             processor.template = Template.build(mode, prompt, processor.llm_tokenizer)
         settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
         settings |= {"temperature": temperature} if temperature else {}
+        reading: dict[str, Any] = {"direct": direct, "batch_size": batch_size}
         set_seed(seed)
         if source.text is not None and source.out is None:
             (_, texts), *_ = _chunks(model, source)
-            inputs = processor(texts, languages=[source.language], direct=model.config.direct)
+            inputs = processor(texts, languages=[source.language], direct=direct or model.config.direct)
             streamer = _Streamer(processor.llm_tokenizer, skip_special_tokens=True)
             model.generate(**inputs, streamer=streamer, **settings)
             return
         with _progress("answering") as progress:
             for rows, texts in _chunks(model, source, done, last):
                 languages = [source.language] * len(texts)
-                answers = generate(model, texts, languages, batch_size=batch_size, progress=progress, **settings)
+                answers = generate(model, texts, languages, progress=progress, **reading, **settings)
                 for row, answer in zip(rows, answers, strict=True):
                     write({**row, "answer": answer})
 
