@@ -1,5 +1,6 @@
 """The command: `palam`. A user's mistake is one line on standard error and exit code 2, never a traceback."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # it tells of kernels that it could do with, when imported
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command = get_command(app)
