@@ -47,9 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # it tells of kernels that it could do with, when imported
+    # When it is imported, it tells of kernels that it could do with.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command = get_command(app)
