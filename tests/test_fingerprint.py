@@ -23,7 +23,6 @@ def refusal(expected, found):
     with pytest.raises(PalamError) as caught:
         check("LLM", expected, found, "some/llm")
     assert "\n" not in str(caught.value)
-    assert "--allow-mismatch" in str(caught.value)
     return str(caught.value)
 
 

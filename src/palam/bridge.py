@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from palam.configuration import PalamConfig, lookup
 from palam.encoder import load_config, readable_errors
 from palam.errors import PalamError
+from palam.fingerprint import check
 from palam.fusion import FUSIONS
 from palam.mapper import MAPPERS
 
@@ -66,10 +67,9 @@ class PalamBridge(PreTrainedModel):  # type: ignore[no-untyped-call]
             was, now = getattr(other.config, name), getattr(self.config, name)
             if was != now:
                 raise PalamError(f"{path} has {name.replace('_', ' ')} {was}, this run {now}; they must be the same")
-        for part in ("encoder", "llm"):
-            was, now = (one.config.fingerprints.get(part, {}).get("embeddings") for one in (other, self))
-            if was is not None and was != now:
-                raise PalamError(f"{path} was trained with another {part}, {getattr(other.config, part)}")
+        for part in ("encoder", "LLM"):
+            was, now = (one.config.fingerprints.get(part.lower()) for one in (other, self))
+            check(part, was, now, getattr(self.config, part.lower()))
         self.load_state_dict(other.state_dict())
 
 

@@ -61,5 +61,4 @@ def check(part: str, expected: dict[str, Any] | None, found: dict[str, Any], nam
     if expected["embeddings"] != found["embeddings"] and not differing:
         differing.append("other weights")
     if differing:
-        what = f"{name} is not the {part} that this bridge was trained with ({'; '.join(differing)})"
-        raise PalamError(f"{what}; give the right one, or --allow-mismatch to use it all the same")
+        raise PalamError(f"{name} is not the {part} that this bridge was trained with ({'; '.join(differing)})")

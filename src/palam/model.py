@@ -173,7 +173,11 @@ class PalamModel(nn.Module):
             found = _fingerprints(encoder_model, llm_model, processor)
             for kind, base in (("encoder", encoder_model), ("LLM", llm_model)):
                 part = kind.lower()
-                check(kind, config.fingerprints.get(part), found[part], base.name_or_path)
+                try:
+                    check(kind, config.fingerprints.get(part), found[part], base.name_or_path)
+                except PalamError as error:
+                    hint = "give the right one, or --allow-mismatch to use it all the same"
+                    raise PalamError(f"{error}; {hint}") from None
         needed = (config.encoder_hidden_size, config.encoder_num_layers, config.llm_hidden_size)
         if shapes != needed:
             given = "the base models' encoder width, layers and LLM width"

@@ -205,13 +205,15 @@ class Bench:
 
     def _read_curve(self, method: str, lr: float, seed: int) -> None:
         """Read the bridges that were kept on the way to the one that was chosen, and keep their results alone."""
+        names = ("method", "lr", "seed", "at")
+        known = {tuple(one[name] for name in names) for one in lines(self.out / CURVE)}
         for step in self.recipe.curve:
-            bridge = at_step(self._bridge(method, lr, seed), step)
-            if bridge.is_dir():
+            bridge, point = at_step(self._bridge(method, lr, seed), step), (method, lr, seed, step)
+            if bridge.is_dir() and point not in known:
                 found = self.read(self._load(method, bridge))
-                cell = {"method": method, "lr": lr, "seed": seed, "at": step}
-                append(self.out / CURVE, cell | {"results": {code: found.accuracy(code) for code in found.correct}})
-                shutil.rmtree(bridge)
+                results = {code: found.accuracy(code) for code in found.correct}
+                append(self.out / CURVE, dict(zip(names, point, strict=True)) | {"results": results})
+            shutil.rmtree(bridge, ignore_errors=True)
 
     def _load(self, method: str, bridge: Path) -> PalamModel:
         settings = self.recipe.settings(method)

@@ -96,6 +96,17 @@ def test_what_is_finished_is_not_repeated_and_the_rest_is_done(again, palam, mon
     assert palam(*options).code == 0
     cells = bench_run.lines(again / "out" / "cells.jsonl")
     assert (len(cells), trained, cells[-1]["method"]) == (9, [], "head")
+    curve, (method, lr, seed) = (
+        (again / "out" / "curve.jsonl").read_bytes(),
+        (cells[0][k] for k in ("method", "lr", "seed")),
+    )
+    (again / "out" / "cells.jsonl").write_bytes(before.partition(b"\n")[2])  # killed before the kept bridge was removed
+    bridges = again / "out" / "bridges"
+    shutil.copytree(bridges / f"{method}-{lr:g}-{seed}", bridges / f"{method}-{lr:g}-{seed}.at-3")
+    assert palam(*options).code == 0
+    assert (again / "out" / "curve.jsonl").read_bytes() == curve
+    assert not list(bridges.glob("*.at-*"))
+    assert trained == []
     assert palam(*options, "--set", "seeds=[0,1,2]", "--set", "methods=mean").code == 0
     assert trained == ["mean-0.001-2"]
     shown = palam("report", again / "out").out

@@ -117,14 +117,17 @@ def test_the_tasks_own_codes_come_first(tmp_path):
     assert native_language(XNLI, "sin", data_dir=tmp_path) == "si"
 
 
-def test_packaged_data_is_read_unless_the_data_folder_has_the_task(tmp_path, monkeypatch):
+def test_packaged_data_is_read_unless_a_data_folder_is_given_or_has_the_task(tmp_path, monkeypatch):
     package, data = tmp_path / "package", tmp_path / "data"
     monkeypatch.setattr("palam.tasks.loading.__file__", str(package / "tasks" / "loading.py"))
     write(package, "own/test.eng_Latn.jsonl", topics(2, "packaged"))
     data.mkdir()
     task = replace(SIB, name="mine", hub=None, packaged="own")
     assert load_split(task, "test", "en")[0].fields == {"text": "packaged0"}
-    assert load_split(task, "test", "en", data_dir=data)[0].fields == {"text": "packaged0"}
+    assert 'no folder "mine" in the data folder' in error(load_split, task, "test", "en", data_dir=data)
+    monkeypatch.setenv("PALAM_DATA", str(data))
+    assert load_split(task, "test", "en")[0].fields == {"text": "packaged0"}
+    monkeypatch.delenv("PALAM_DATA")
     write(data, "mine/test.eng_Latn.jsonl", topics(2, "given"))
     assert load_split(task, "test", "en", data_dir=data)[0].fields == {"text": "given0"}
     message = error(load_split, replace(task, packaged=None), "test", "en")

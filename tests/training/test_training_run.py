@@ -107,7 +107,7 @@ def test_a_run_goes_on_from_a_bridge(settings, bases, tmp_path):
         ({"fusion": "last"}, "has fusion mean, this run last; they must be the same"),
         ({"normalize": "none"}, "has fusion options {'normalize': 'layer'}, this run {'normalize': 'none'}"),
         ({"start": "nowhere"}, "nowhere"),
-        ({"encoder": "xlmr"}, "was trained with another encoder"),
+        ({"encoder": "xlmr"}, "is not the encoder that this bridge was trained with ("),
     ],
 )
 def test_a_bridge_that_does_not_fit_is_no_start(settings, bases, base_folder, tmp_path, changes, message):

@@ -154,7 +154,7 @@ def _folder(task: Task, data_dir: DataDir) -> Path | None:
     root = data_dir or os.environ.get("PALAM_DATA")
     if root and (Path(root) / task.name).is_dir():
         return Path(root) / task.name
-    if packaged or (task.hub and not root):
+    if (packaged and not data_dir) or (task.hub and not root):
         return packaged
     if not root:
         raise PalamError(f"{task.name} is not on the hub: give --data DIR or set PALAM_DATA")

@@ -93,7 +93,8 @@ class Task:
             return text
         numbers = any(label.isdigit() for label in self.labels)
         for number, (label, words) in enumerate(self.labels.items()):
-            if text.casefold() in (label.casefold(), words.casefold(), "" if numbers else str(number)) and text:
+            spellings = [label.casefold(), words.casefold(), *([] if numbers else [str(number)])]
+            if text and text.casefold() in spellings:
                 return label
         return None
 
