@@ -39,7 +39,7 @@ def fingerprint(model: PreTrainedModel, tokenizer: Any = None) -> dict[str, Any]
     return {"shapes": shapes, "vocabulary": vocabulary, "embeddings": digest}
 
 
-def check(part: str, expected: dict[str, Any] | None, found: dict[str, Any], name: str) -> None:
+def check(part: str, expected: dict[str, Any] | None, found: dict[str, Any], name: str, hint: str = "") -> None:
     """Refuse a base model that is not the one the bridge was trained with.
 
     Args:
@@ -47,6 +47,7 @@ def check(part: str, expected: dict[str, Any] | None, found: dict[str, Any], nam
         expected: the fingerprint saved in the checkpoint; None checks nothing.
         found: the fingerprint of the loaded model.
         name: its id or folder, for the message.
+        hint: what could be done, for the message.
 
     Raises:
         PalamError: they differ; the message names in what.
@@ -61,4 +62,4 @@ def check(part: str, expected: dict[str, Any] | None, found: dict[str, Any], nam
     if expected["embeddings"] != found["embeddings"] and not differing:
         differing.append("other weights")
     if differing:
-        raise PalamError(f"{name} is not the {part} that this bridge was trained with ({'; '.join(differing)})")
+        raise PalamError(f"{name} is not the {part} that this bridge was trained with ({'; '.join(differing)}){hint}")

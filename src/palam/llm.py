@@ -137,6 +137,22 @@ def with_compiled(layers: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Ite
             del vars(layer)["forward"]
 
 
+def with_lora(llm: PreTrainedModel, rank: int, alpha: int, target_modules: Any) -> Any:
+    """The LLM inside a peft model with a new, trainable LoRA; see [`PalamModel.add_lora`]."""
+    peft = import_peft()
+    options = {"target_modules": target_modules, "task_type": "CAUSAL_LM"}
+    return peft.get_peft_model(llm, peft.LoraConfig(r=rank, lora_alpha=alpha, **options))
+
+
+def import_peft() -> Any:
+    """The peft library, or a PalamError that says how to get it."""
+    try:
+        import peft
+    except ImportError:
+        raise PalamError('LoRA needs peft: pip install "palam[lora]"') from None
+    return peft
+
+
 def keep_frozen(llm: PreTrainedModel, training: bool = True) -> None:
     """Put everything in eval mode; with `training`, let checkpointed layers (alone) still recompute.
 

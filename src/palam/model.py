@@ -173,18 +173,17 @@ class PalamModel(nn.Module):
             found = _fingerprints(encoder_model, llm_model, processor)
             for kind, base in (("encoder", encoder_model), ("LLM", llm_model)):
                 part = kind.lower()
-                try:
-                    check(kind, config.fingerprints.get(part), found[part], base.name_or_path)
-                except PalamError as error:
-                    hint = "give the right one, or --allow-mismatch to use it all the same"
-                    raise PalamError(f"{error}; {hint}") from None
+                hint = "; give the right one, or --allow-mismatch to use it all the same"
+                check(kind, config.fingerprints.get(part), found[part], base.name_or_path, hint)
         needed = (config.encoder_hidden_size, config.encoder_num_layers, config.llm_hidden_size)
         if shapes != needed:
             given = "the base models' encoder width, layers and LLM width"
             raise PalamError(f"{given} are {shapes}; this bridge needs {needed}")
         bridge = bridge.to(llm_model.get_input_embeddings().weight.device)
         if config.adapter:
-            llm_model = _peft().PeftModel.from_pretrained(llm_model, str(path), subfolder=ADAPTER, revision=revision)
+            llm_model = llms.import_peft().PeftModel.from_pretrained(
+                llm_model, str(path), subfolder=ADAPTER, revision=revision
+            )
         model = cls(encoder_model, bridge, llm_model, processor)
         if (card := Path(path) / CARD).is_file() and not allow_mismatch:
             model.card = card.read_text(encoding="utf-8")
@@ -214,11 +213,7 @@ class PalamModel(nn.Module):
         """
         if self.config.adapter:
             raise PalamError("the LLM has a LoRA adapter already")
-        peft = _peft()
-        settings = peft.LoraConfig(
-            r=rank, lora_alpha=alpha or 2 * rank, target_modules=target_modules, task_type="CAUSAL_LM"
-        )
-        self.llm = peft.get_peft_model(self.llm, settings)
+        self.llm = llms.with_lora(self.llm, rank, alpha or 2 * rank, target_modules)
         self.config.adapter = True
         self.card = None
         self.train(self.training)
@@ -477,11 +472,3 @@ def _load_bases(
 def _fingerprints(encoder: PreTrainedModel, llm: PreTrainedModel, processor: PalamProcessor) -> dict[str, Any]:
     of_encoder = fingerprint(encoder, processor.encoder_tokenizer)
     return {"encoder": of_encoder, "llm": fingerprint(llm, processor.llm_tokenizer)}
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError:
-        raise PalamError('LoRA needs peft: pip install "palam[lora]"') from None
-    return peft

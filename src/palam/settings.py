@@ -87,6 +87,9 @@ class TrainSettings:
     mixing_lr: float | None = option(None, "Learning rate of the fusion's own weights; not set is the fusion's own.")
     batch_size: int = option(16, "Rows per batch.")
     accumulate: int = option(1, "Batches per optimiser step.")
+    average: float | None = option(
+        None, "Constant lr; take the weights' mean since this share of the steps, e.g. 0.25."
+    )
     warmup: float = option(0.05, "Share of the steps in which the learning rate rises.")
     weight_decay: float = option(0.0, "Weight decay of the matrices.")
     adam_beta2: float = option(0.999, "AdamW's second beta; the paper's betas are 0.8 and 0.999.")
@@ -120,8 +123,9 @@ class TrainSettings:
         for name in ("epochs", "lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise PalamError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.warmup < 1:
-            raise PalamError(f"warmup is {self.warmup}; it must be from 0 to below 1")
+        for name in ("warmup", "average"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise PalamError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1")
         if sum(source is not None for source in (self.task, self.file, self.text)) != 1:
             raise PalamError("give exactly one of --task, --file and --text to train on")
         if self.distill and self.text is None:

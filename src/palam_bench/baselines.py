@@ -13,8 +13,9 @@ from palam.encoder import encode, load_tokenizer
 from palam.errors import PalamError
 from palam.reading import evaluate
 from palam.settings import TrainSettings
+from palam.source import Data
 from palam.tasks import Example, Task, sample
-from palam.training.run import Bases, Data, build
+from palam.training.run import Bases, build
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SHOTS = 4

@@ -29,8 +29,9 @@ from palam.llm import load_llm
 from palam.model import PalamModel
 from palam.reading import Evaluation, evaluate, load_languages
 from palam.report import LayerView
+from palam.source import Data, read_data
 from palam.tasks import Example, get_task
-from palam.training.run import Bases, Data, read_data, train
+from palam.training.run import Bases, train
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
 from palam_bench import baselines
 from palam_bench.plan import USUAL_SHARE, plan
@@ -54,6 +55,7 @@ class Curve(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Keep it, if this step is asked for."""
         if state.global_step in self.steps:
+            kwargs["optimizer"].eval()  # one that averages; the next step takes it back
             model.save_pretrained(at_step(self.bridge, state.global_step))
 
 

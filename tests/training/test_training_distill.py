@@ -10,10 +10,11 @@ from ridge import TEXTS
 from palam import PalamError, PalamModel
 from palam.processor import IGNORE, TEXT_SLOT
 from palam.reading import generate
+from palam.source import read_data
 from palam.template import Template
 from palam.training import TrainSettings, train
 from palam.training.data import Collator, PrefixDataset
-from palam.training.run import _ask, _dataset, build, read_data
+from palam.training.run import _ask, _dataset, build
 from palam.training.trainer import PalamTrainer, PalamTrainingArguments
 
 

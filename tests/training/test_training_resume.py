@@ -32,11 +32,13 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("objective", ["answers", "passages", "text"])
+@pytest.mark.parametrize("objective", ["answers", "passages", "averaged", "text"])
 def test_resumed_equals_uninterrupted(settings, bases, interrupted, tmp_path, objective, place):
     often, stop, saved = PLACES[place]
     if objective == "passages":
         objective, often = "answers", {**often, "passage_words": 2}
+    if objective == "averaged":
+        objective, often = "answers", {**often, "average": 0.2}
     chosen = settings(objective, fusion="transformer_softmax", accumulate=2, epochs=3, mixing_lr=1e-3, **often)
     whole = train(chosen, tmp_path / "whole", bases=bases)
     assert whole.bridge.fusion.layer.dropout.p > 0

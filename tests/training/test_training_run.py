@@ -14,8 +14,9 @@ from palam import PalamModel
 from palam.align import solve
 from palam.errors import PalamError
 from palam.reading import evaluate, label_scores
+from palam.source import read_data
 from palam.training import TrainSettings, train
-from palam.training.run import build, read_data
+from palam.training.run import build
 
 
 class Watch(TrainerCallback):

@@ -10,8 +10,9 @@ import torch
 from transformers import TrainerCallback
 
 from palam.errors import PalamError
+from palam.source import read_data
 from palam.training import LengthGroupedSampler, NonFiniteLoss, train
-from palam.training.run import build, read_data
+from palam.training.run import build
 from palam.training.trainer import newest_checkpoint
 
 

@@ -17,9 +17,10 @@ from palam.device import dtype_name, pick_device, pick_dtype
 from palam.files import check_free, replacing
 from palam.model import MARKER
 from palam.settings import TrainSettings
+from palam.source import Data, read_data
 from palam.tasks import read_texts
 from palam.template import SLOT, Template
-from palam.training.run import RESULTS, SETTINGS, Bases, Data, build, read_data
+from palam.training.run import RESULTS, SETTINGS, Bases, build
 
 
 def align(

@@ -10,7 +10,7 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from palam.fusion import FUSIONS
 from palam.model import MARKER, PalamModel
 from palam.reading import evaluate, generate
 from palam.settings import TrainSettings
+from palam.source import Data, read_data
 from palam.states import StateCache
-from palam.tasks import Task, balanced, get_task, native_language, read_texts, sample, task_from_file, train_and_dev
+from palam.tasks import read_texts
 from palam.template import Template
 from palam.training.callbacks import JsonLog, ProgressBar
 from palam.training.data import AnswerDataset, PrefixDataset, draw
@@ -42,54 +43,6 @@ RESULTS = "results.json"
 SOLVE_TEXTS = 2000  # more training inputs do not make a better start
 ANSWER_TOKENS = 28  # of an answer to a prompt
 Bases = tuple[PreTrainedModel, PreTrainedModel]
-
-
-@dataclass
-class Data:
-    """What a run reads: a task's examples; without a task, raw texts to continue."""
-
-    task: Task | None
-    train: list[Any]
-    dev: list[Any]
-    language: str
-    note: str  # on the validation data
-
-    def texts(self, rows: Sequence[Any], mode: str) -> list[str]:
-        """What the encoder reads of these rows."""
-        return [self.task.render(row, mode) for row in rows] if self.task else list(rows)
-
-
-def read_data(settings: TrainSettings) -> Data:
-    """Load the training and validation data, before any model."""
-    language = settings.language or "en"
-    task: Task | None = None
-    if settings.text is not None:
-        lines = list(read_texts(settings.text))
-        if len(lines) < 2:
-            raise PalamError(f"{settings.text} holds fewer than two lines of text")
-        held = max(1, min(len(lines) // 20, settings.dev_limit or len(lines)))
-        train, dev, note = lines[:-held], lines[-held:], f"the last {held} of {len(lines)} lines"
-        if settings.limit is not None and settings.limit < len(train):
-            train = random.Random(settings.seed).sample(train, settings.limit)
-        return Data(None, train, dev, language, note)
-    if settings.file is not None:
-        columns = {"text_column": settings.text_column, "label_column": settings.label_column}
-        task, rows = task_from_file(settings.file, prompt=settings.prompt, **columns)
-        dev_rows = sample(rows, max(1, len(rows) // 10), settings.seed)
-        held_rows = {example.row for example in dev_rows}
-        train_rows = [example for example in rows if example.row not in held_rows]
-        note = f"held out of {settings.file.name}: {len(dev_rows)} of {len(rows)} rows"
-    else:
-        task = get_task(str(settings.task))
-        language = native_language(task, language, data_dir=settings.data)
-        train_rows, dev_rows, note = train_and_dev(task, data_dir=settings.data, seed=settings.seed, language=language)
-    if not train_rows:
-        raise PalamError("there is nothing to train on once validation rows are held out; give more rows")
-    dev_rows = sample(dev_rows, settings.dev_limit, settings.seed)
-    train_rows = sample(train_rows, settings.limit, settings.seed)
-    if task.balance if settings.balance is None else settings.balance:
-        train_rows = balanced(train_rows, settings.seed)
-    return Data(task, train_rows, dev_rows, language, note)
 
 
 def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> PalamModel:
@@ -300,6 +253,8 @@ def _arguments(settings: TrainSettings, rows: int, device: str, work: Path) -> P
     given |= {"per_device_train_batch_size": settings.batch_size, "per_device_eval_batch_size": 2 * settings.batch_size}
     given |= {"learning_rate": settings.lr, "mixing_learning_rate": mixing}
     given |= {"lr_scheduler_type": "cosine", "warmup_steps": int(settings.warmup * total)}
+    if settings.average is not None:
+        given |= {"lr_scheduler_type": "constant_with_warmup", "average_from": int(settings.average * total)}
     often = "steps" if settings.eval_steps else "epoch"
     given |= {"eval_strategy": often, "eval_steps": settings.eval_steps}
     given |= {"save_strategy": often, "save_steps": settings.eval_steps or 500}

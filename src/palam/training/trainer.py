@@ -19,6 +19,7 @@ from palam.errors import PalamError
 from palam.files import replacing
 from palam.model import ADAPTER, PalamModel
 from palam.processor import IGNORE
+from palam.training.averaging import AveragedAdamW
 from palam.training.data import Collator, LengthGroupedSampler
 
 STATE = "trainer_state.json"
@@ -31,9 +32,11 @@ class PalamTrainingArguments(TrainingArguments):
 
     Args:
         mixing_learning_rate: learning rate of the fusion's own weights; None is that of the mapper.
+        average_from: take the mean of the weights since this step, see [`AveragedAdamW`]; None takes the weights.
     """
 
     mixing_learning_rate: float | None = field(default=None, metadata={"help": "learning rate of the fusion"})
+    average_from: int | None = field(default=None, metadata={"help": "first step of the mean of the weights"})
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
@@ -104,6 +107,8 @@ class PalamTrainer(Trainer):
                     decay = args.weight_decay if parameter.ndim > 1 else 0.0
                     groups.setdefault((lr, decay), []).append(parameter)
             kind, settings = self.get_optimizer_cls_and_kwargs(args, self.model)
+            if args.average_from is not None:
+                kind, settings = AveragedAdamW, settings | {"start": args.average_from}
             parts = [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
             self.optimizer = kind(parts, **settings)
         return self.optimizer
