@@ -17,14 +17,15 @@ from palam.errors import PalamError
 from palam.files import replacing
 from palam.languages import lookup
 from palam.languages import name as language_name
+from palam.layers import LayerView
 from palam.llm import load_llm
 from palam.model import PalamModel
 from palam.reading import Evaluation, evaluate, load_languages
-from palam.report import LayerView, write_report
 from palam.settings import TrainSettings
 from palam.starter import resolve
 from palam.tasks import Example, Task, get_task, sample
 from palam.training import train
+from palam_bench.quickstart_report import write_report
 
 BASELINE, FUSED, ALONE = "last", "mean", "LLM alone"
 ENGLISH, SINHALA = "eng_Latn", "sin_Sinh"

@@ -12,7 +12,7 @@ import yaml
 from palam import languages
 from palam.errors import PalamError
 from palam.languages import resolve
-from palam.report.layers import percent
+from palam.layers import percent
 from palam.tasks import get_task
 from palam_bench.recipe import Recipe
 from palam_bench.run import CELLS, CURVE, RECIPE, RUN, lines

@@ -25,10 +25,10 @@ from palam.device import place
 from palam.encoder import load_encoder
 from palam.errors import PalamError
 from palam.files import check_free, writing
+from palam.layers import LayerView
 from palam.llm import load_llm
 from palam.model import PalamModel
 from palam.reading import Evaluation, evaluate, load_languages
-from palam.report import LayerView
 from palam.source import Data, read_data
 from palam.tasks import Example, get_task
 from palam.training.run import Bases, train

@@ -14,8 +14,8 @@ import tiny
 
 from palam import PalamModel
 from palam.cli import read
+from palam.layers import layer_weights
 from palam.reading import generate, wilson
-from palam.report import layer_weights
 from palam.tasks import get_task
 
 LABELS = list(get_task("sib200").labels)

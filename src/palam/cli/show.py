@@ -8,7 +8,7 @@ from typing import Any
 
 from typer import Argument, Option, echo
 
-from palam import report
+from palam import layers
 from palam.bridge import load_bridge
 from palam.card import public_name
 from palam.cli.options import CheckpointArgument, Loading, load, options_of, quiet
@@ -28,12 +28,12 @@ def inspect_command(
 ) -> None:
     """Show how much each encoder layer counts for each token: by weight, and by weight × norm."""
     if out is not None:
-        report.check_path(out)
+        layers.check_path(out)
     model = load(checkpoint, Loading(**loading))
-    view = report.LayerView.of(model, text, loading["language"])
-    show(report.table(view))
+    view = layers.LayerView.of(model, text, loading["language"])
+    show(layers.table(view))
     if out is not None:
-        report.save(view, out)
+        layers.save(view, out)
         echo(f"written to {out}", err=True)
 
 

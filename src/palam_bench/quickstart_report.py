@@ -11,7 +11,7 @@ from torch import Tensor
 from palam import languages
 from palam.card import render
 from palam.files import writing
-from palam.report.layers import LayerView, language_tag, panel, percent
+from palam.layers import LayerView, language_tag, panel, percent
 from palam.tasks import get_task
 
 

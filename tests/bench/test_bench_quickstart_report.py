@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from palam.languages import lookup
+from palam.layers import LayerView
 from palam.reading import wilson
-from palam.report import LayerView, write_report
+from palam_bench.quickstart_report import write_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 HOSTILE = "<script>alert('x')</script>"

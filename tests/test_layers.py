@@ -12,7 +12,7 @@ from rich.console import Console
 
 from palam.errors import PalamError
 from palam.fusion import FUSIONS
-from palam.report import LayerView, check_path, layer_weights, save, table
+from palam.layers import LayerView, check_path, layer_weights, save, table
 
 HOSTILE = "<script>alert('x')</script> & [bold]$x^2$"
 
@@ -57,7 +57,7 @@ def test_byte_level_tokens_are_shown_as_characters(monkeypatch):
     tokenizer = tiny.fast(tiny.byte_bpe(["<s>"], bos="<s>"), bos_token="<s>")
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("ම a")["input_ids"])
     ones = torch.ones(len(tokens), 2)
-    monkeypatch.setattr("palam.report.layers.layer_weights", lambda model, text, language: (tokens, ones, ones))
+    monkeypatch.setattr("palam.layers.layer_weights", lambda model, text, language: (tokens, ones, ones))
     model = SimpleNamespace(processor=SimpleNamespace(encoder_tokenizer=tokenizer))
     assert tokens == ["<s>", "à¶¸", "Ġa"]
     assert LayerView.of(model, "ම a").tokens == ["<s>", "ම", "▁a"]
@@ -150,7 +150,7 @@ def test_a_picture_needs_no_pyplot(tmp_path, monkeypatch):
 
 def test_without_matplotlib_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    spec = importlib.util.find_spec("palam.report.layers")
+    spec = importlib.util.find_spec("palam.layers")
     fresh = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fresh)  # imported without it
     with pytest.raises(PalamError, match=r'pip install "palam\[plot\]"'):
@@ -175,7 +175,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("palam.report.layers.os.fsync", full)
+    monkeypatch.setattr("palam.layers.os.fsync", full)
     with pytest.raises(PalamError, match="No space left"):
         save(view(), target)
     assert target.read_text() == "old"
