@@ -16,7 +16,7 @@ from palam.device import place
 from palam.errors import PalamError
 from palam.languages import lookup
 from palam.model import PalamModel
-from palam.settings import option, read_settings
+from palam.settings import TrainSettings, option, read_settings
 
 
 def _from_yaml(context: typer.Context, path: Path | None) -> Path | None:
@@ -35,6 +35,7 @@ _YAML = typer.Option(help="YAML file with any of these options, `name: value`.",
 ConfigOption = Annotated[Path | None, _YAML]
 Command = Callable[..., Any]
 CheckpointArgument = Annotated[str, typer.Argument(help="A bridge: folder or hub id.")]
+_HELP = {one.name: one.metadata["help"] for one in fields(TrainSettings)}
 
 
 @dataclass
@@ -44,9 +45,9 @@ class Loading:
     language: str | None = option(None, "Language of the texts, e.g. si or sin_Sinh; NLLB-style encoders need it.")
     encoder: str | None = option(None, "Where the encoder is, if not where the checkpoint says.")
     llm: str | None = option(None, "Where the LLM is, if not where the checkpoint says.")
-    device: str = option("auto", "Device: auto, cpu, cuda, cuda:1, mps.")
-    dtype: str = option("auto", "Dtype of the base models: auto (measured), fp32, bf16, fp16.")
-    load_in: str | None = option(None, "Load the base models in fewer bits: 8bit or 4bit (needs bitsandbytes).")
+    device: str = option("auto", _HELP["device"])
+    dtype: str = option("auto", _HELP["dtype"])
+    load_in: str | None = option(None, _HELP["load_in"])
     allow_mismatch: bool = option(False, "Accept other base models than the bridge was trained with.")
 
 
