@@ -65,13 +65,14 @@ def report_command(
     results: Path = Argument(help="A folder that palam bench wrote."),
     latex: bool = Option(False, "--latex", help="The main table in LaTeX."),
     html: Path | None = Option(None, help="Write one self-contained page."),
+    against: str | None = Option(None, help="Test the others against this method; not set is the recipe's."),
 ) -> None:
     """Tell what a benchmark found: the table in Markdown, with paired tests; or as LaTeX or a page."""
     from palam.card import render
     from palam.files import writing
     from palam_bench.report import summary
 
-    found = summary(results)
+    found = summary(results, against)
     if html is not None:
         with writing(html) as file:
             file.write(render("bench.html.j2", **found).encode())

@@ -19,8 +19,12 @@ from palam_bench.run import CELLS, CURVE, RECIPE, RUN, lines
 from palam_bench.statistics import Answers, compare
 
 
-def summary(folder: Path) -> dict[str, Any]:
+def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
     """Everything a template shows, from the finished cells; shares from 0 to 1.
+
+    Args:
+        folder: that `palam bench` wrote.
+        against: the method that the others are tested against; None is the recipe's.
 
     Raises:
         PalamError: no results, or none of the method that others are tested against.
@@ -28,6 +32,9 @@ def summary(folder: Path) -> dict[str, Any]:
     if not (folder / RECIPE).is_file() or not (folder / CELLS).is_file():
         raise PalamError(f"{folder} holds no results of palam bench")
     recipe = Recipe(**yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
+    if against is not None and against not in recipe.methods:
+        raise PalamError(f"no method {against!r}: there are {', '.join(recipe.methods)}")
+    recipe.against = against or recipe.against
     task = get_task(recipe.read["task"])
     cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in lines(folder / CELLS):
@@ -35,15 +42,15 @@ def summary(folder: Path) -> dict[str, Any]:
     answers = {name: _answers(folder, name, cells[name]) for name in recipe.methods if cells[name]}
     if recipe.against not in answers:
         raise PalamError(f"{recipe.against}, which the others are tested against, has no finished cell yet")
-    against = answers[recipe.against]
-    codes = list(against)
+    other = answers[recipe.against]
+    codes = list(other)
     groups = _groups(codes)
     methods = []
     for name, read in answers.items():
         unseen = groups[0][1]  # the mean that counts is of the languages that were not trained on
         tested = {code: one for code, one in read.items() if code in unseen}
         own = name == recipe.against
-        each, overall = ({}, None) if own else compare(read, against, parallel=task.parallel, over=unseen)
+        each, overall = ({}, None) if own else compare(read, other, parallel=task.parallel, over=unseen)
         values = {code: mean(one.accuracies) for code, one in read.items()}
         seeds = [mean(one.accuracies[i] for one in tested.values()) for i in range(len(cells[name]))] if tested else []
         methods.append({
@@ -59,7 +66,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "task": task,
         "recipe": recipe,
         "methods": methods,
-        "languages": [{"code": code, "name": languages.name(code), "n": len(against[code].rows)} for code in codes],
+        "languages": [{"code": code, "name": languages.name(code), "n": len(other[code].rows)} for code in codes],
         "groups": groups,
         "published": [
             {"method": name, "where": place, "value": value / 100, "ours": _ours(answers.get(name, {}), place, codes)}
@@ -127,7 +134,8 @@ def _curves(folder: Path, recipe: Recipe, codes: list[str]) -> dict[str, list[tu
         if chosen.get((one["method"], one["seed"])) == one["lr"]:
             points[one["method"]][one["at"]][one["seed"]] = mean(one["results"][code] for code in codes)
     for method, some in points.items():
-        ends = [one for one in cells if one["method"] == method]
+        seeds = {seed for by in some.values() for seed in by}  # a curve may be of some seeds alone
+        ends = [one for one in cells if one["method"] == method and one["seed"] in seeds]
         last = {one["seed"]: mean(one["results"][code] for code in codes) for one in ends}
         some[max(one["steps"] for one in ends)] |= last
     return {name: [(at, mean(by.values())) for at, by in sorted(some.items())] for name, some in points.items()}

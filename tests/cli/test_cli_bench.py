@@ -167,6 +167,21 @@ def test_the_report_in_markdown_latex_and_html(results, palam, tmp_path):
     assert page.count('<table class="heat">') == 1  # of `mean`; `last` has one layer, the LoRA none
 
 
+def test_the_tests_are_against_the_method_that_is_named(results, again, palam, refused):
+    shown = palam("report", results / "out", "--against", "LLM alone").out
+    assert "## Against LLM alone," in shown
+    table = shown.partition("## Against LLM alone,")[2].splitlines()
+    assert next(line for line in table if line.startswith("| last |")).count("to") == 1
+    assert next(line for line in table if line.startswith("| LLM alone |")).count("to") == 0
+    message = refused("report", results / "out", "--against", "first")
+    assert "no method 'first': there are last, mean, lora, most, LLM alone, head" in message
+    kept = [line for line in (again / "out" / "curve.jsonl").read_text().splitlines() if '"seed": 1' not in line]
+    (again / "out" / "curve.jsonl").write_text("\n".join(kept))  # a curve of seed 0 alone ends at its bridge
+    (cell,) = (c for c in rows(results / "out" / "cells.jsonl") if (c["method"], c["seed"]) == ("mean", 0))
+    line = next(line for line in palam("report", again / "out").out.splitlines() if line.startswith("- mean: "))
+    assert line.endswith(f"{100 * cell['results']['sin_Sinh']:.1f} at step {cell['steps']}")
+
+
 def test_means_are_shown_by_groups_that_divide_the_languages():
     groups = dict(_groups(["eng_Latn", "sin_Sinh", "swh_Latn", "hin_Deva", "yor_Latn"]))
     assert groups.pop("mean without English") == ["sin_Sinh", "swh_Latn", "hin_Deva", "yor_Latn"]
