@@ -21,6 +21,7 @@ WRONG = {
     "max_length": (2, "at least 8"),
     "patience": (-1, "at least 0"),
     "warmup": (1.5, "from 0 to below 1"),
+    "average": (1.0, "from 0 to below 1"),
     "seed": (0.5, "a whole number"),
     "accumulate": (True, "a whole number"),
     "mixing_lr": ("fast", "a number"),

@@ -87,9 +87,7 @@ class TrainSettings:
     mixing_lr: float | None = option(None, "Learning rate of the fusion's own weights; not set is the fusion's own.")
     batch_size: int = option(16, "Rows per batch.")
     accumulate: int = option(1, "Batches per optimiser step.")
-    average: float | None = option(
-        None, "Constant lr; take the weights' mean since this share of the steps, e.g. 0.25."
-    )
+    average: float | None = option(None, "Constant lr; the weights' mean since this share of the steps, e.g. 0.25.")
     warmup: float = option(0.05, "Share of the steps in which the learning rate rises.")
     weight_decay: float = option(0.0, "Weight decay of the matrices.")
     adam_beta2: float = option(0.999, "AdamW's second beta; the paper's betas are 0.8 and 0.999.")

@@ -20,7 +20,7 @@ RECIPE = {
     "curve": [0, 3],
     "methods": {
         "last": {"fusion": "last", "lr": [1e-3, 1e-2]},
-        "mean": {"fusion": "mean", "init": "random"},
+        "mean": {"fusion": "mean", "init": "random", "average": 0.2},
         "lora": {"direct": True, "lora_rank": 2},
         "most": {"baseline": "majority"},
         "LLM alone": {"baseline": "direct"},
