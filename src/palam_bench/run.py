@@ -52,10 +52,12 @@ class Curve(TrainerCallback):
         """Step 0."""
         self.on_step_end(args, state, control, **kwargs)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
+    ) -> None:
         """Keep it, if this step is asked for."""
         if state.global_step in self.steps:
-            kwargs["optimizer"].eval()  # one that averages; the next step takes it back
+            optimizer.eval()  # one that averages; the next step takes it back
             model.save_pretrained(at_step(self.bridge, state.global_step))
 
 
@@ -207,14 +209,12 @@ class Bench:
 
     def _read_curve(self, method: str, lr: float, seed: int) -> None:
         """Read the bridges that were kept on the way to the one that was chosen, and keep their results alone."""
-        names = ("method", "lr", "seed", "at")
-        known = {tuple(one[name] for name in names) for one in lines(self.out / CURVE)}
         for step in self.recipe.curve:
-            bridge, point = at_step(self._bridge(method, lr, seed), step), (method, lr, seed, step)
-            if bridge.is_dir() and point not in known:
+            bridge = at_step(self._bridge(method, lr, seed), step)
+            point = {"method": method, "lr": lr, "seed": seed, "at": step}
+            if bridge.is_dir() and not any(point.items() <= one.items() for one in lines(self.out / CURVE)):
                 found = self.read(self._load(method, bridge))
-                results = {code: found.accuracy(code) for code in found.correct}
-                append(self.out / CURVE, dict(zip(names, point, strict=True)) | {"results": results})
+                append(self.out / CURVE, point | {"results": {code: found.accuracy(code) for code in found.correct}})
             shutil.rmtree(bridge, ignore_errors=True)
 
     def _load(self, method: str, bridge: Path) -> PalamModel:

@@ -28,8 +28,11 @@ class AveragedAdamW(torch.optim.AdamW):
             group["steps"] += 1
             share = 1 / max(1, group["steps"] - group["start"])
             for weight in group["params"]:
-                if state := self.state[weight]:  # none, if it never had a gradient
-                    state.setdefault("mean", weight.detach().clone()).lerp_(weight.detach(), share)
+                state = self.state[weight]
+                if "mean" in state:
+                    state["mean"].lerp_(weight.detach(), share)
+                elif state:  # none, if it never had a gradient
+                    state["mean"] = weight.detach().clone()
         return loss
 
     def eval(self) -> None:
