@@ -18,6 +18,7 @@ from palam.device import matmul_seconds, place
 from palam.encoder import encoder_part, freeze, load_config, readable_errors
 from palam.llm import enable_checkpointing
 from palam.settings import TrainSettings
+from palam.starter import resolve
 
 USUAL_SHARE = 0.5  # of the matrix rate, in training on short texts
 
@@ -75,6 +76,8 @@ def plan(
     """
     device, dtype, attention = place(settings.device, settings.dtype).values()
     batch, keep = settings.batch_size, answer_tokens + 1
+    for base in (settings.encoder, settings.llm):
+        resolve(base)  # a starter model is converted with real tensors
     with FakeTensorMode():
         encoder, llm = _bases(settings, dtype, attention)
         ids = torch.ones(batch, text_tokens, dtype=torch.long)

@@ -1,14 +1,23 @@
 """A plan is compared with the same step done for real."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from palam import PalamError, PalamModel
+from palam import PalamError, PalamModel, starter
 from palam.settings import TrainSettings
 from palam_bench.plan import plan
 
 LENGTHS = {"text_tokens": 12, "prompt_tokens": 3, "answer_tokens": 2}
+
+
+@pytest.fixture(autouse=True)
+def plain_attention(monkeypatch):
+    """What is faster is measured, which a busy machine may upset."""
+    monkeypatch.setattr("palam.device.pick_attention", lambda device, dtype: "eager")
 
 
 def settings(base_folder, encoder="xlmr", llm="llama", **options):
@@ -80,3 +89,15 @@ def test_a_model_that_is_not_there_is_one_line(base_folder, part, tmp_path):
     setattr(given, part, str(tmp_path / "nothing"))
     with pytest.raises(PalamError, match="no such folder"):
         plan(given, rows=10, rate=1e9)
+
+
+def test_starter_models_that_are_not_there_yet_are_made_with_real_tensors(base_folder, monkeypatch, tmp_path):
+    def make(name, source, target):
+        save_file({"weight": torch.ones(2)}, tmp_path / "weights")  # as a conversion does
+        shutil.copytree(base_folder("xlmr" if name == "starter:encoder" else "llama"), target)
+        (target / starter.MARKER).write_text('{"format": 1, "files": {}}')
+
+    monkeypatch.setattr(starter, "_make", make)
+    monkeypatch.setenv("PALAM_CACHE", str(tmp_path / "cache"))
+    given = TrainSettings(task="demo", device="cpu", dtype="fp32")
+    assert plan(given, rows=10, rate=1e9, **LENGTHS).trained_parameters > 0
