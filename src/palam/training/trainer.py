@@ -49,11 +49,8 @@ class NonFiniteLoss(PalamError):
 
 def newest_checkpoint(folder: str | Path) -> Path | None:
     """The last complete checkpoint of a run, or None. A folder being written has another name until it is whole."""
-    found = [
-        path
-        for path in Path(folder).glob(f"{PREFIX}*")
-        if path.name.removeprefix(PREFIX).isdigit() and (path / STATE).is_file()
-    ]
+    found = [state.parent for state in Path(folder).glob(f"{PREFIX}*/{STATE}")]
+    found = [path for path in found if path.name.removeprefix(PREFIX).isdigit()]
     return max(found, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
 
 
