@@ -46,6 +46,20 @@ def clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def language_ids(tokenizer: Any) -> dict[str, int]:
+    """The languages that a tokenizer must be told (NLLB, M2M100, mBART), by its own names, and its tokens of them."""
+    special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    return getattr(tokenizer, "lang_code_to_id", None) or {token.strip("_"): number for token, number in special}
+
+
+def source_language(tokenizer: Any, code: str) -> str:
+    """A tokenizer's own name of a language. Raises PalamError if it has none."""
+    found = language_table.resolve(code, list(language_ids(tokenizer)))
+    if found is None:
+        raise PalamError(f"the encoder's tokenizer has no language {code!r}; give one of its own codes")
+    return found
+
+
 @dataclass(eq=False, repr=False)
 class PalamProcessor:
     """Tokenises for both models and builds the LLM's sequence from the template.
@@ -152,7 +166,7 @@ class PalamProcessor:
         for code in dict.fromkeys(codes):
             rows = [row for row, other in enumerate(codes) if other == code]
             if hasattr(tokenizer, "src_lang"):
-                tokenizer.src_lang = self._default_language if code is None else self._source_language(code)
+                tokenizer.src_lang = self._default_language if code is None else source_language(tokenizer, code)
             cleaned = [clean(texts[row]) for row in rows]
             batch = tokenizer(cleaned, truncation=True, max_length=self.max_length, **options)
             stats = self.stats[code or ""] if count else TextStats()
@@ -165,15 +179,6 @@ class PalamProcessor:
                 stats.tokens += len(ids)
                 stats.unknown += ids.count(unknown) if unknown is not None else 0
         return result
-
-    def _source_language(self, code: str) -> str:
-        """The encoder tokenizer's own name of a language."""
-        tokenizer = self.encoder_tokenizer
-        codes = getattr(tokenizer, "lang_code_to_id", None) or [t.strip("_") for t in tokenizer.all_special_tokens]
-        found = language_table.resolve(code, list(codes))
-        if found is None:
-            raise PalamError(f"the encoder's tokenizer has no language {code!r}; give one of its own codes")
-        return found
 
     def _plain(self, text: str) -> list[int]:
         ids: list[int] = self.llm_tokenizer(clean(text), add_special_tokens=False)["input_ids"]

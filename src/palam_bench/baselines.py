@@ -1,4 +1,4 @@
-"""What a bridge is compared with: the commonest label, the LLM alone, a linear head on the encoder."""
+"""What a bridge is compared with: the commonest label, the LLM alone or with a translator, a head on the encoder."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -8,9 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import AutoModelForSeq2SeqLM
 
-from palam.encoder import encode, load_tokenizer
+from palam.device import place
+from palam.encoder import encode, load_tokenizer, load_weights
 from palam.errors import PalamError
+from palam.processor import clean, language_ids, source_language
 from palam.reading import evaluate
 from palam.settings import TrainSettings
 from palam.source import Data
@@ -19,6 +22,7 @@ from palam.training.run import Bases, build
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SHOTS = 4
+BEAMS = 4
 Rows = dict[str, list[Example]]
 Found = tuple[list[dict[str, Any]], dict[str, Any]]  # predictions, and what was chosen
 
@@ -50,6 +54,41 @@ def direct(settings: TrainSettings, bases: Bases, data: Data, task: Task, rows: 
     best = max(tried, key=lambda name: tried[name][0])
     found = evaluate(tried[best][1], task, "", rows, direct=True, batch_size=batch_size)
     return found.predictions, {"way": best, "validation": {name: accuracy for name, (accuracy, _) in tried.items()}}
+
+
+def translated(settings: TrainSettings, rows: Rows, into: str, translator: str, batch_size: int) -> Rows:
+    """The rows in the language `into`, for an LLM that reads translations (translate-test).
+
+    Args:
+        translator: hub id or folder of NLLB, M2M100 or mBART; it decodes with four beams.
+
+    Raises:
+        PalamError: no such model, or one that is not told languages, or does not know one of these.
+    """
+    tokenizer, longest = load_tokenizer(translator), settings.max_length or 256
+    if not hasattr(tokenizer, "src_lang"):
+        raise PalamError(f"the translator {translator!r} is not told languages; give NLLB, M2M100 or mBART")
+    sources = {code: source_language(tokenizer, code) for code in rows if code != into}
+    where, kind = place(settings.device, settings.dtype), AutoModelForSeq2SeqLM.from_pretrained
+    model: Any = load_weights(kind, translator, translator, "translator", dtype=where["dtype"]).to(where["device"])
+    first_token = language_ids(tokenizer)[source_language(tokenizer, into)]
+
+    def read(texts: list[str]) -> list[str]:
+        texts = [clean(text) for text in texts]
+        batch = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        ids = model.generate(
+            **batch.to(model.device), forced_bos_token_id=first_token, num_beams=BEAMS, max_new_tokens=longest
+        )
+        said = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [new if old.strip() else old for old, new in zip(texts, said, strict=True)]
+
+    found = dict(rows)
+    for code, source in sources.items():
+        tokenizer.src_lang = source
+        texts = [text for one in rows[code] for text in one.fields.values()]
+        said = iter([new for i in range(0, len(texts), batch_size) for new in read(texts[i : i + batch_size])])
+        found[code] = [replace(one, fields={name: next(said) for name in one.fields}) for one in rows[code]]
+    return found
 
 
 def head(settings: TrainSettings, bases: Bases, data: Data, task: Task, rows: Rows, layers: str) -> Found:

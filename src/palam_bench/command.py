@@ -55,6 +55,7 @@ def bench_command(
             figures = [f"{row[name]:,}" if name in row else "" for name in ("tokens", "hours", "GiB")]
             table.add_row(row["method"], str(row["runs"]), *([row["note"], "", ""] if "note" in row else figures))
         show(table)
+        echo("64 encoder tokens a text; 10,000 rows, unless there is a limit or the data is in a folder", err=True)
         return
     check_place(out)
     Bench(made, out, Console(stderr=True)).run()

@@ -13,7 +13,12 @@ from palam.settings import TrainSettings, read_settings
 from palam.tasks import get_task
 
 FOLDER = Path(__file__).parent / "recipes"
-BASELINES = ("majority", "direct", "head")
+BASELINES: dict[str, dict[str, str]] = {  # and their settings
+    "majority": {},
+    "direct": {},
+    "translate": {"translator": "facebook/nllb-200-distilled-600M"},
+    "head": {"layers": "last"},
+}
 FEATURES = ("last", "mean")  # layers that a head may read
 SETTINGS = {one.name for one in dataclasses.fields(TrainSettings)}
 READ = {"task": None, "split": "test", "languages": None, "limit": None, "batch_size": 32}
@@ -26,7 +31,8 @@ class Recipe:
     Attributes:
         train: settings of every run (see [`TrainSettings`]).
         methods: by name, what a method changes of them; `lr` may be a list, of which the best is chosen. Or a
-            baseline: `{baseline: majority}`, `direct` (the LLM reads the text itself) or `head`, with `layers`.
+            baseline: `{baseline: majority}`, `direct` (the LLM reads the text itself), `translate` (it reads a
+            `translator`'s English) or `head`, with `layers`.
         seeds: of which the first chooses the rate.
         read: the task, split and languages to read, the `limit` of rows of each, the batch size.
         curve: step counts at which a run is read too; 0 is its start.
@@ -56,12 +62,13 @@ class Recipe:
             if set(str(name)) & set("/\\,"):
                 raise PalamError(f"method {name}: a name holds no comma and no slash")
             baseline = own.get("baseline")
-            known = {"baseline", "layers"} if baseline else SETTINGS
-            if unknown := set(own) - known:
-                raise PalamError(f"method {name}: there is no setting {', '.join(sorted(unknown))}")
-            if baseline and baseline not in BASELINES:
+            if baseline and str(baseline) not in BASELINES:
                 raise PalamError(f"method {name}: baseline is {baseline!r}; it must be one of: {', '.join(BASELINES)}")
-            if baseline == "head" and own.setdefault("layers", "last") not in FEATURES:
+            defaults = {"baseline": baseline} | BASELINES[baseline] if baseline else {}
+            if unknown := set(own) - set(defaults or SETTINGS):
+                raise PalamError(f"method {name}: there is no setting {', '.join(sorted(unknown))}")
+            own.update(defaults | own)
+            if baseline == "head" and own["layers"] not in FEATURES:
                 raise PalamError(f"method {name}: layers is {own['layers']!r}; it must be one of: last, mean")
             if not baseline:
                 for lr in self.rates(name):

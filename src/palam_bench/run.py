@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import platform
 import shutil
 import time
@@ -148,8 +149,10 @@ class Bench:
         settings = self.recipe.settings(method, seed=seed)
         if own.get("baseline") == "head":
             return baselines.head(settings, self.bases(), self.data, self.task, rows, own["layers"])
-        if own.get("baseline") == "direct":
+        if own.get("baseline"):
             batch = self.recipe.read["batch_size"]
+            if own["baseline"] == "translate":
+                rows = baselines.translated(settings, rows, self.data.language, own["translator"], batch)
             return baselines.direct(settings, self.bases(), self.data, self.task, rows, batch)
         rates = self.recipe.rates(method)
         tried = {rate: self._train(method, rate, self.recipe.seeds[0]) for rate in rates} if len(rates) > 1 else {}
@@ -240,12 +243,15 @@ class Bench:
 
 
 def estimate(recipe: Recipe, rate: float | None = None) -> list[dict[str, Any]]:
-    """What each method will need, without data or weights: `{"method", "runs", "tokens", "hours", "GiB"}`.
+    """What each method will need, without weights: `{"method", "runs", "tokens", "hours", "GiB"}`.
 
-    The rows are the settings' `limit`, else 10,000; `tokens` of all runs. Where a base model's configuration cannot be
-    had, `note` says so in place of figures.
+    The rows are those of the data in a folder, else the settings' `limit` or 10,000; a text has 64 of the encoder's
+    tokens. `tokens` are of all runs. Where a base model's configuration cannot be had, `note` says so in place of
+    figures.
     """
-    found = []
+    found, shared = [], recipe.settings()
+    local = shared.data or shared.file or shared.text or os.environ.get("PALAM_DATA")
+    rows = len(read_data(shared).train) if local else shared.limit or 10_000
     for method, seeds in recipe.cells():
         if "baseline" in recipe.methods[method]:
             found.append({"method": method, "runs": len(seeds), "note": "nothing is trained with the LLM"})
@@ -253,7 +259,7 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[dict[str, Any]]:
         settings = recipe.settings(method)
         runs = len(recipe.rates(method)) + len(seeds) - 1
         try:
-            one = plan(settings, rows=settings.limit or 10_000, rate=rate)
+            one = plan(settings, rows=min(rows, settings.limit or rows), rate=rate)
         except PalamError as error:
             found.append({"method": method, "runs": runs, "note": str(error)})
             continue

@@ -24,6 +24,7 @@ RECIPE = {
         "lora": {"direct": True, "lora_rank": 2},
         "most": {"baseline": "majority"},
         "LLM alone": {"baseline": "direct"},
+        "translated": {"baseline": "translate"},
         "head": {"baseline": "head", "layers": "mean"},
     },
     "published": {"note": "A note.", "last": {"si": 71.66, "mean": 50}},
@@ -39,7 +40,8 @@ def results(data, base_folder, tmp_path_factory):
     """A recipe and its finished results; not to be changed."""
     folder = tmp_path_factory.mktemp("bench")
     bases = {"encoder": str(base_folder("bert")), "llm": str(base_folder("llama")), "data": str(data)}
-    recipe = RECIPE | {"train": RECIPE["train"] | bases}
+    translated = {"baseline": "translate", "translator": str(base_folder("nllb"))}
+    recipe = RECIPE | {"train": RECIPE["train"] | bases, "methods": RECIPE["methods"] | {"translated": translated}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     assert run(["bench", str(folder / "recipe.yaml"), "--out", str(folder / "out")]) == 0
     return folder
@@ -53,7 +55,8 @@ def again(results, tmp_path):
 def test_every_cell_has_its_results_and_predictions(results):
     cells = rows(results / "out" / "cells.jsonl")
     trained = [(name, seed) for name in ("last", "mean", "lora") for seed in (0, 1)]
-    assert [(c["method"], c["seed"]) for c in cells] == [*trained, ("most", 0), ("LLM alone", 0), ("head", 0)]
+    baselines = [(name, 0) for name in ("most", "LLM alone", "translated", "head")]
+    assert [(c["method"], c["seed"]) for c in cells] == [*trained, *baselines]
     for cell in cells:
         said = rows(results / "out" / "predictions" / f"{cell['method']}.{cell['seed']}.jsonl")
         assert len(said) == 42
@@ -95,7 +98,7 @@ def test_what_is_finished_is_not_repeated_and_the_rest_is_done(again, palam, mon
     (again / "out" / "cells.jsonl").write_bytes(before[:-20])  # killed while the last cell's line was written
     assert palam(*options).code == 0
     cells = bench_run.lines(again / "out" / "cells.jsonl")
-    assert (len(cells), trained, cells[-1]["method"]) == (9, [], "head")
+    assert (len(cells), trained, cells[-1]["method"]) == (10, [], "head")
     curve, (method, lr, seed) = (
         (again / "out" / "curve.jsonl").read_bytes(),
         (cells[0][k] for k in ("method", "lr", "seed")),
@@ -156,10 +159,10 @@ def test_the_report_in_markdown_latex_and_html(results, palam, tmp_path):
     assert re.fullmatch(rf"- mean: \S+ at step 0, \S+ at step 3, {end:.1f} at step {ends[0]['steps']}", curve)
     latex = palam("report", results / "out", "--latex").out
     assert latex.count(r" \\") == 1 + 2 + 1
-    assert r"\begin{tabular}{lrrrrrrr}" in latex
+    assert r"\begin{tabular}{lrrrrrrrr}" in latex
     assert palam("report", results / "out", "--html", tmp_path / "page.html").code == 0
     page = (tmp_path / "page.html").read_text()
-    assert page.count("<svg") == 5 + 1
+    assert page.count("<svg") == 6 + 1
     assert not re.search(r'(?:src|href)="|https?:', page)
     layers = next(c["layers"] for c in cells if c["method"] == "mean")
     assert layers.keys() == {"sin_Sinh", "eng_Latn"}
@@ -174,7 +177,7 @@ def test_the_tests_are_against_the_method_that_is_named(results, again, palam, r
     assert next(line for line in table if line.startswith("| last |")).count("to") == 1
     assert next(line for line in table if line.startswith("| LLM alone |")).count("to") == 0
     message = refused("report", results / "out", "--against", "first")
-    assert "no method 'first': there are last, mean, lora, most, LLM alone, head" in message
+    assert "no method 'first': there are last, mean, lora, most, LLM alone, translated, head" in message
     kept = [line for line in (again / "out" / "curve.jsonl").read_text().splitlines() if '"seed": 1' not in line]
     (again / "out" / "curve.jsonl").write_text("\n".join(kept))  # a curve of seed 0 alone ends at its bridge
     (cell,) = (c for c in rows(results / "out" / "cells.jsonl") if (c["method"], c["seed"]) == ("mean", 0))
@@ -267,3 +270,14 @@ def test_a_dry_run_needs_no_hub(palam):
     result = palam("bench", "paper/xnli", "--dry-run", "--tflops", 100)
     assert result.code == 0
     assert "cannot be reached" in result.out
+
+
+def test_a_dry_run_counts_the_rows_that_are_at_hand(results, palam, data, refused):
+    def tokens(*options):
+        shown = palam("bench", results / "recipe.yaml", "--dry-run", "--tflops", 1, *options).out.splitlines()
+        return int(next(line for line in shown if line.startswith("mean ")).split()[2].replace(",", ""))
+
+    rows = len((data / "sib200" / "train.eng_Latn.jsonl").read_text().splitlines())
+    assert tokens() == tokens("--set", f"limit={rows}") > tokens("--set", "limit=4") > 0
+    options = ("--dry-run", "--set", f"data={data / 'nothing'}")
+    assert "nothing" in refused("bench", results / "recipe.yaml", *options)
