@@ -31,10 +31,8 @@ def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
     """
     if not (folder / RECIPE).is_file() or not (folder / CELLS).is_file():
         raise PalamError(f"{folder} holds no results of palam bench")
-    recipe = Recipe(**yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
-    if against is not None and against not in recipe.methods:
-        raise PalamError(f"no method {against!r}: there are {', '.join(recipe.methods)}")
-    recipe.against = against or recipe.against
+    saved = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    recipe = Recipe(**saved | ({"against": against} if against else {}))
     task = get_task(recipe.read["task"])
     cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in lines(folder / CELLS):
