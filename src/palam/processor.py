@@ -52,11 +52,11 @@ def language_ids(tokenizer: Any) -> dict[str, int]:
     return getattr(tokenizer, "lang_code_to_id", None) or {token.strip("_"): number for token, number in special}
 
 
-def source_language(tokenizer: Any, code: str) -> str:
+def source_language(tokenizer: Any, code: str, role: str = "encoder") -> str:
     """A tokenizer's own name of a language. Raises PalamError if it has none."""
     found = language_table.resolve(code, list(language_ids(tokenizer)))
     if found is None:
-        raise PalamError(f"the encoder's tokenizer has no language {code!r}; give one of its own codes")
+        raise PalamError(f"the {role}'s tokenizer has no language {code!r}; give one of its own codes")
     return found
 
 

@@ -23,6 +23,7 @@ from palam.training.run import Bases, build
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SHOTS = 4
 BEAMS = 4
+ROLE = "translator"
 Rows = dict[str, list[Example]]
 Found = tuple[list[dict[str, Any]], dict[str, Any]]  # predictions, and what was chosen
 
@@ -68,10 +69,11 @@ def translated(settings: TrainSettings, rows: Rows, into: str, translator: str, 
     tokenizer, longest = load_tokenizer(translator), settings.max_length or 256
     if not hasattr(tokenizer, "src_lang"):
         raise PalamError(f"the translator {translator!r} is not told languages; give NLLB, M2M100 or mBART")
-    sources = {code: source_language(tokenizer, code) for code in rows if code != into}
+    target = source_language(tokenizer, into, ROLE)
+    sources = {code: source for code in rows if (source := source_language(tokenizer, code, ROLE)) != target}
     where, kind = place(settings.device, settings.dtype), AutoModelForSeq2SeqLM.from_pretrained
-    model: Any = load_weights(kind, translator, translator, "translator", dtype=where["dtype"]).to(where["device"])
-    first_token = language_ids(tokenizer)[source_language(tokenizer, into)]
+    model: Any = load_weights(kind, translator, translator, ROLE, dtype=where["dtype"]).to(where["device"])
+    first_token = language_ids(tokenizer)[target]
 
     def read(texts: list[str]) -> list[str]:
         texts = [clean(text) for text in texts]

@@ -40,6 +40,7 @@ def test_each_text_is_what_the_translator_says_to_it_alone(base_folder, family):
                 said = tokenizer.decode(ids[0], skip_special_tokens=True)
                 assert read.fields[name] == (said if text.strip() else text)
     assert found["si"] != rows["si"]
+    assert translated(SETTINGS, {"eng_Latn": rows["si"]}, "en", folder, 3) == {"eng_Latn": rows["si"]}
 
 
 def test_a_model_that_is_told_no_languages_is_refused(base_folder):
@@ -48,7 +49,7 @@ def test_a_model_that_is_told_no_languages_is_refused(base_folder):
 
 
 def test_a_language_that_it_does_not_know_is_refused(base_folder):
-    with pytest.raises(PalamError, match="no language 'sw'"):
+    with pytest.raises(PalamError, match="the translator's tokenizer has no language 'sw'"):
         translated(SETTINGS, {"sw": pairs("en")}, "en", str(base_folder("nllb")), 3)
 
 
