@@ -124,10 +124,10 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         tokenizer.truncation_side = side
         begin = [*processor.prefix_ids(), TEXT_SLOT]
         answers = [processor.continuation_ids(rest, self.max_answer) for _, rest in parts]
-        labels = [[IGNORE] * len(begin) + answer for answer in answers]
+        skip = [IGNORE] * len(begin)
         rows = [
-            {"encoder_input_ids": read["input_ids"], "input_ids": begin + answer, "labels": wanted, "row": index}
-            for index, read, answer, wanted in zip(indices, encoded, answers, labels, strict=True)
+            {"encoder_input_ids": read["input_ids"], "input_ids": begin + answer, "labels": skip + answer, "row": index}
+            for index, read, answer in zip(indices, encoded, answers, strict=True)
         ]
         if self.distill:
             own = processor.features([first for first, _ in parts], direct=True)
