@@ -33,7 +33,7 @@ class Recipe:
         methods: by name, what a method changes of them; `lr` may be a list, of which the best is chosen. Or a
             baseline: `{baseline: majority}`, `direct` (the LLM reads the text itself), `translate` (it reads a
             `translator`'s English) or `head`, with `layers`.
-        seeds: of which the first chooses the rate.
+        seeds: the first chooses the rate; where results are gone on with, the first that they began with.
         read: the task, split and languages to read, the `limit` of rows of each, the batch size.
         curve: step counts at which a run is read too; 0 is its start.
         against: the method that others are tested against; default the first.
@@ -92,9 +92,9 @@ class Recipe:
         own = {} if "baseline" in own else own
         return TrainSettings(**self.train | own | {"lr": lr or self.rates(method)[0], "seed": seed})
 
-    def cells(self) -> list[tuple[str, list[int]]]:
-        """Each method with its seeds; a baseline needs one."""
-        return [(name, self.seeds[:1] if "baseline" in own else self.seeds) for name, own in self.methods.items()]
+    def cells(self, first: int = 0) -> list[tuple[str, list[int]]]:
+        """Each method with its seeds; a baseline needs one, the `first`."""
+        return [(name, [first] if "baseline" in own else self.seeds) for name, own in self.methods.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written."""

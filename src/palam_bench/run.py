@@ -82,8 +82,10 @@ class Bench:
     def __init__(self, recipe: Recipe, out: Path, console: Console) -> None:
         self.recipe, self.out, self.console = recipe, out, console
         check_free(out, RECIPE)
-        self.task = get_task(recipe.read["task"])
-        first = recipe.settings(seed=recipe.seeds[0])
+        self.task, content = get_task(recipe.read["task"]), recipe.to_dict()
+        was = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8")) if (out / RECIPE).is_file() else None
+        self.seed: int = (was or content)["seeds"][0]
+        first = recipe.settings(seed=self.seed)
         self.rows = load_languages(
             self.task, recipe.read["split"], recipe.read["languages"], data_dir=first.data, limit=recipe.read["limit"]
         )
@@ -94,9 +96,7 @@ class Bench:
             )
         hashes = {"train": _hash(self.data.train), "dev": _hash(self.data.dev)}
         hashes |= {code: _hash(some) for code, some in self.rows.items()}
-        content = recipe.to_dict()
-        if (out / RECIPE).is_file():
-            was = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8"))
+        if was:
             changed = [f"{part}.{key}" for part in ("train", "read") for key in was[part] | content[part]
                        if key not in PLACES and was[part].get(key) != content[part].get(key)]  # fmt: skip
             changed += [name for name, own in recipe.methods.items() if was["methods"].get(name, own) != own]
@@ -105,6 +105,7 @@ class Bench:
             if json.loads((out / RUN).read_text(encoding="utf-8"))["data"] != hashes:
                 raise PalamError(f"{out} holds results on other data; give another --out")
             content["methods"] = was["methods"] | content["methods"]
+            content["seeds"] = [*was["seeds"], *(seed for seed in recipe.seeds if seed not in was["seeds"])]
             if was["against"] not in recipe.methods:  # only some of the methods were named this time
                 content["against"] = was["against"]
         versions = {"python": platform.python_version()} | {p: version(p) for p in ("palam", "torch", "transformers")}
@@ -122,7 +123,7 @@ class Bench:
 
     def run(self) -> None:
         """Every cell that is not there yet."""
-        cells = [(method, seed) for method, seeds in self.recipe.cells() for seed in seeds]
+        cells = [(method, seed) for method, seeds in self.recipe.cells(self.seed) for seed in seeds]
         done = {(one["method"], one["seed"]) for one in lines(self.out / CELLS)}
         left = [cell for cell in cells if cell not in done]
         began = time.time()
@@ -155,14 +156,14 @@ class Bench:
                 rows = baselines.translated(settings, rows, self.data.language, own["translator"], batch)
             return baselines.direct(settings, self.bases(), self.data, self.task, rows, batch)
         rates = self.recipe.rates(method)
-        tried = {rate: self._train(method, rate, self.recipe.seeds[0]) for rate in rates} if len(rates) > 1 else {}
+        tried = {rate: self._train(method, rate, self.seed) for rate in rates} if len(rates) > 1 else {}
         lr = min(tried, key=lambda rate: tried[rate]["validation_loss"]) if tried else rates[0]
         facts = self._train(method, lr, seed, keep=True)
         self._read_curve(method, lr, seed)
         model = self._load(method, self._bridge(method, lr, seed))
         found = self.read(model).predictions
         for rate in set(rates) - {lr}:
-            beaten = self._bridge(method, rate, self.recipe.seeds[0])
+            beaten = self._bridge(method, rate, self.seed)
             for folder in (beaten, *(at_step(beaten, step) for step in self.recipe.curve)):
                 shutil.rmtree(folder, ignore_errors=True)
         facts["layers"] = self._layers(model)

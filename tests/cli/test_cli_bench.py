@@ -14,7 +14,7 @@ from palam_bench.recipe import FOLDER, load_recipe
 from palam_bench.report import _groups
 
 RECIPE = {
-    "train": {"task": "sib200", "epochs": 1, "batch_size": 4, "device": "cpu", "dtype": "fp32"},
+    "train": {"task": "sib200", "epochs": 1, "limit": 20, "batch_size": 4, "device": "cpu", "dtype": "fp32"},
     "read": {"split": "dev", "languages": ["si", "en"]},
     "seeds": [0, 1],
     "curve": [0, 3],
@@ -110,8 +110,9 @@ def test_what_is_finished_is_not_repeated_and_the_rest_is_done(again, palam, mon
     assert (again / "out" / "curve.jsonl").read_bytes() == curve
     assert not list(bridges.glob("*.at-*"))
     assert trained == []
-    assert palam(*options, "--set", "seeds=[0,1,2]", "--set", "methods=mean").code == 0
-    assert trained == ["mean-0.001-2"]
+    assert palam(*options, "--set", "seeds=[2]", "--set", "methods=last,most").code == 0
+    assert trained == [f"last-{lr:g}-2"]  # the rows and the rate stay those of the first seed of all
+    assert yaml.safe_load((again / "out" / "recipe.yaml").read_text())["seeds"] == [0, 1, 2]
     shown = palam("report", again / "out").out
     assert "| most |" in shown  # methods that were there stay, and so does the one to test against
     assert "## Against last," in shown
@@ -279,6 +280,6 @@ def test_a_dry_run_counts_the_rows_that_are_at_hand(results, palam, data, refuse
         return int(next(line for line in shown if line.startswith("mean ")).split()[2].replace(",", ""))
 
     rows = len((data / "sib200" / "train.eng_Latn.jsonl").read_text().splitlines())
-    assert tokens() == tokens("--set", f"limit={rows}") > tokens("--set", "limit=4") > 0
+    assert tokens("--set", "limit=null") == tokens("--set", f"limit={rows}") > tokens("--set", "limit=4") > 0
     options = ("--dry-run", "--set", f"data={data / 'nothing'}")
     assert "nothing" in refused("bench", results / "recipe.yaml", *options)
