@@ -92,8 +92,8 @@ class Recipe:
         own = {} if "baseline" in own else own
         return TrainSettings(**self.train | own | {"lr": lr or self.rates(method)[0], "seed": seed})
 
-    def cells(self, first: int = 0) -> list[tuple[str, list[int]]]:
-        """Each method with its seeds; a baseline needs one, the `first`."""
+    def cells(self, first: int) -> list[tuple[str, list[int]]]:
+        """Each method with its seeds; a baseline needs one, the `first` of the results."""
         return [(name, [first] if "baseline" in own else self.seeds) for name, own in self.methods.items()]
 
     def to_dict(self) -> dict[str, Any]:

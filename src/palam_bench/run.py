@@ -253,7 +253,7 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[dict[str, Any]]:
     found, shared = [], recipe.settings()
     local = shared.data or shared.file or shared.text or os.environ.get("PALAM_DATA")
     rows = len(read_data(shared).train) if local else shared.limit or 10_000
-    for method, seeds in recipe.cells():
+    for method, seeds in recipe.cells(recipe.seeds[0]):
         if "baseline" in recipe.methods[method]:
             found.append({"method": method, "runs": len(seeds), "note": "nothing is trained with the LLM"})
             continue
