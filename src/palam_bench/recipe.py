@@ -32,7 +32,8 @@ class Recipe:
         train: settings of every run (see [`TrainSettings`]).
         methods: by name, what a method changes of them; `lr` may be a list, of which the best is chosen. Or a
             baseline: `{baseline: majority}`, `direct` (the LLM reads the text itself), `translate` (it reads a
-            `translator`'s English) or `head`, with `layers`.
+            `translator`'s English) or `head`, with `layers`. Or `{best_of: [names]}`: of these methods, for each seed
+            the one with the lowest English validation loss; nothing is run for it, the report looks it up.
         seeds: the first chooses the rate; where results are gone on with, the first that they began with.
         read: the task, split and languages to read, the `limit` of rows of each, the batch size.
         curve: step counts at which a run is read too; 0 is its start.
@@ -61,6 +62,9 @@ class Recipe:
             own = self.methods[name] = own or {}
             if set(str(name)) & set("/\\,"):
                 raise PalamError(f"method {name}: a name holds no comma and no slash")
+            if "best_of" in own:
+                self._check_choice(name, own)
+                continue
             baseline = own.get("baseline")
             if baseline and str(baseline) not in BASELINES:
                 raise PalamError(f"method {name}: baseline is {baseline!r}; it must be one of: {', '.join(BASELINES)}")
@@ -81,6 +85,12 @@ class Recipe:
         if self.against not in self.methods:
             raise PalamError(f"against is {self.against!r}, which is no method: there are {', '.join(self.methods)}")
 
+    def _check_choice(self, name: str, own: dict[str, Any]) -> None:
+        trained = [one for one, other in self.methods.items() if not {"baseline", "best_of"} & set(other or {})]
+        names = own["best_of"]
+        if len(own) > 1 or not isinstance(names, list) or not names or not all(one in trained for one in names):
+            raise PalamError(f"method {name}: best_of alone, a list of trained methods, of: {', '.join(trained)}")
+
     def rates(self, method: str = "") -> list[float]:
         """Its learning rates, to choose from."""
         lr = self.methods.get(method, {}).get("lr", self.train.get("lr", TrainSettings.lr))
@@ -93,8 +103,9 @@ class Recipe:
         return TrainSettings(**self.train | own | {"lr": lr or self.rates(method)[0], "seed": seed})
 
     def cells(self, first: int) -> list[tuple[str, list[int]]]:
-        """Each method with its seeds; a baseline needs one, the `first` of the results."""
-        return [(name, [first] if "baseline" in own else self.seeds) for name, own in self.methods.items()]
+        """Each method with its seeds; a baseline needs one, the `first` of the results, and a choice none."""
+        run = {name: own for name, own in self.methods.items() if "best_of" not in own}
+        return [(name, [first] if "baseline" in own else self.seeds) for name, own in run.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written."""

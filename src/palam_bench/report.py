@@ -37,7 +37,9 @@ def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
     cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in lines(folder / CELLS):
         cells[one["method"]].append(one)
-    answers = {name: _answers(folder, name, cells[name]) for name in recipe.methods if cells[name]}
+    choices = {name: own["best_of"] for name, own in recipe.methods.items() if "best_of" in own}
+    cells |= {name: _best([cells[one] for one in names]) for name, names in choices.items()}
+    answers = {name: _answers(folder, cells[name]) for name in recipe.methods if cells[name]}
     if recipe.against not in answers:
         raise PalamError(f"{recipe.against}, which the others are tested against, has no finished cell yet")
     other = answers[recipe.against]
@@ -54,7 +56,7 @@ def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
         methods.append({
             "name": name, "accuracy": values, "differences": each, "difference": overall, "seeds": seeds,
             "groups": [mean(values[code] for code in some) for _, some in groups],
-            "facts": cells[name][0], "seconds": sum(one["seconds"] for one in cells[name]),
+            "facts": {} if name in choices else cells[name][0], "seconds": sum(one["seconds"] for one in cells[name]),
         })  # fmt: skip
     published = dict(recipe.published)
     note = published.pop("note", None)
@@ -64,6 +66,7 @@ def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
         "task": task,
         "recipe": recipe,
         "methods": methods,
+        "choices": {name: [one["method"] for one in cells[name]] for name in choices if name in answers},
         "languages": [{"code": code, "name": languages.name(code), "n": len(other[code].rows)} for code in codes],
         "groups": groups,
         "published": [
@@ -111,11 +114,22 @@ def _groups(codes: list[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _answers(folder: Path, method: str, cells: list[dict[str, Any]]) -> dict[str, Answers]:
+def _best(tried: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Of several methods' cells, for each seed that all have, that with the lowest English validation loss."""
+    by_seed = [{one["seed"]: one for one in some} for some in tried]
+    found = []
+    for seed in sorted(set.intersection(*map(set, by_seed))):
+        some = [one[seed] for one in by_seed]
+        best = min(some, key=lambda one: one["validation_loss"])
+        found.append(best | {"seconds": sum(one["seconds"] for one in some)})
+    return found
+
+
+def _answers(folder: Path, cells: list[dict[str, Any]]) -> dict[str, Answers]:
     found: dict[str, Answers] = {}
     for cell in sorted(cells, key=lambda one: one["seed"]):
         seeds: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in lines(folder / "predictions" / f"{method}.{cell['seed']}.jsonl"):
+        for row in lines(folder / "predictions" / f"{cell['method']}.{cell['seed']}.jsonl"):
             seeds[row["language"]].append(row)
         for code, rows in seeds.items():
             one = found.setdefault(code, Answers([r["row"] for r in rows], [r["label"] for r in rows], []))

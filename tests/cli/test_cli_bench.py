@@ -187,6 +187,32 @@ def test_the_tests_are_against_the_method_that_is_named(results, again, palam, r
     assert line.endswith(f"{100 * cell['results']['sin_Sinh']:.1f} at step {cell['steps']}")
 
 
+def test_of_several_methods_the_one_with_the_lowest_english_loss_is_chosen_for_each_seed(again, palam, refused):
+    out, recipe = again / "out", yaml.safe_load((again / "recipe.yaml").read_text())
+    before = [json.loads(line) for line in (out / "cells.jsonl").read_text().splitlines()]
+    loss = {("last", 0): 2.0, ("mean", 0): 1.0, ("lora", 0): 3.0, ("last", 1): 1.0, ("mean", 1): 2.0, ("lora", 1): 3.0}
+    changed = [one | {"validation_loss": loss.get((one["method"], one["seed"]))} for one in before]
+    (out / "cells.jsonl").write_text("".join(json.dumps(one) + "\n" for one in changed))
+    recipe["methods"]["chosen"] = {"best_of": ["last", "mean", "lora"]}
+    (again / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    assert palam("bench", again / "recipe.yaml", "--out", out).code == 0
+    assert rows(out / "cells.jsonl") == changed  # nothing is run for it
+    found = {(one["method"], one["seed"]): 100 * one["results"]["sin_Sinh"] for one in before}
+    shown = palam("report", out, "--against", "last").out
+    assert "chosen is, for each seed, the method with the lowest English validation loss: mean, last." in shown
+    each = f"{found['mean', 0]:.1f}, {found['last', 1]:.1f}"
+    assert any(line.startswith(f"| chosen | {each} |") for line in shown.splitlines())
+    assert palam("report", out, "--html", again / "page.html").code == 0
+    page = (again / "page.html").read_text()
+    seconds = sum(one["seconds"] for one in before if one["method"] in ("last", "mean", "lora"))
+    assert re.search(rf"<th scope=\"row\">chosen</th><td>2</td><td>–</td><td>–</td><td>–</td><td>{seconds:.0f}<", page)
+    for wrong in (["last", "most"], ["last", "chosen"], [], "last"):
+        recipe["methods"]["chosen"] = {"best_of": wrong}
+        (again / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+        message = refused("bench", again / "recipe.yaml", "--out", out)
+        assert "a list of trained methods, of: last, mean, lora" in message
+
+
 def test_means_are_shown_by_groups_that_divide_the_languages():
     groups = dict(_groups(["eng_Latn", "sin_Sinh", "swh_Latn", "hin_Deva", "yor_Latn"]))
     assert groups.pop("mean without English") == ["sin_Sinh", "swh_Latn", "hin_Deva", "yor_Latn"]
@@ -234,7 +260,9 @@ def test_the_packages_recipes_can_be_planned_with_other_models(name, palam, base
     bases = ("--set", f"encoder={base_folder('mt5')}", "--set", f"llm={base_folder('llama')}", "--set", "dtype=fp32")
     result = palam("bench", name, "--dry-run", "--tflops", 1, *bases)
     assert result.code == 0, result.err
-    assert [line.split("  ")[0] for line in result.out.splitlines()[1:]] == list(made.methods)
+    assert [line.split("  ")[0] for line in result.out.splitlines()[1:]] == [
+        m for m, own in made.methods.items() if "best_of" not in own
+    ]
 
 
 def test_a_recipe_extends_another_with_what_it_gives_itself(tmp_path):
