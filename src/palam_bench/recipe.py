@@ -89,7 +89,9 @@ class Recipe:
         trained = [one for one, other in self.methods.items() if not {"baseline", "best_of"} & set(other or {})]
         names = own["best_of"]
         if len(own) > 1 or not isinstance(names, list) or not names or not all(one in trained for one in names):
-            raise PalamError(f"method {name}: best_of stands alone and is a list of trained methods, of: {', '.join(trained)}")
+            raise PalamError(
+                f"method {name}: best_of stands alone and is a list of trained methods, of: {', '.join(trained)}"
+            )
 
     def rates(self, method: str = "") -> list[float]:
         """Its learning rates, to choose from."""
