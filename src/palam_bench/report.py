@@ -56,7 +56,7 @@ def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
         methods.append({
             "name": name, "accuracy": values, "differences": each, "difference": overall, "seeds": seeds,
             "groups": [mean(values[code] for code in some) for _, some in groups],
-            "facts": {} if name in choices else cells[name][0], "seconds": sum(one["seconds"] for one in cells[name]),
+            "facts": cells[name][0], "seconds": sum(one["seconds"] for one in cells[name]),
         })  # fmt: skip
     published = dict(recipe.published)
     note = published.pop("note", None)
@@ -115,13 +115,13 @@ def _groups(codes: list[str]) -> list[tuple[str, list[str]]]:
 
 
 def _best(tried: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Of several methods' cells, for each seed that all have, that with the lowest English validation loss."""
+    """Of several methods' cells, for each seed that all have, which has the lowest English validation loss."""
     by_seed = [{one["seed"]: one for one in some} for some in tried]
     found = []
     for seed in sorted(set.intersection(*map(set, by_seed))):
         some = [one[seed] for one in by_seed]
-        best = min(some, key=lambda one: one["validation_loss"])
-        found.append(best | {"seconds": sum(one["seconds"] for one in some)})
+        best = min(some, key=lambda one: one["validation_loss"])["method"]
+        found.append({"method": best, "seed": seed, "seconds": sum(one["seconds"] for one in some)})
     return found
 
 
