@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from palam.cli import run
+from palam.tasks import get_task
 from palam.training.trainer import NonFiniteLoss
 from palam_bench import run as bench_run
 from palam_bench.recipe import FOLDER, load_recipe
@@ -169,6 +170,24 @@ def test_the_report_in_markdown_latex_and_html(results, palam, tmp_path):
     assert layers.keys() == {"sin_Sinh", "eng_Latn"}
     assert [sum(shares) for shares in layers.values()] == pytest.approx([1, 1])
     assert page.count('<table class="heat">') == 1  # of `mean`; `last` has one layer, the LoRA none
+
+
+def test_what_many_languages_come_to_stands_before_them(again, palam):
+    out = again / "out"
+    codes = ["eng_Latn", *(code for code in get_task("sib200").languages if code != "eng_Latn")]
+    for file in (out / "predictions").iterdir():
+        own = [one for one in rows(file) if one["language"] == "sin_Sinh"]
+        said = [one | {"language": code} for code in codes[:41] for one in own]
+        file.write_text("".join(json.dumps(one) + "\n" for one in said))
+    (out / "curve.jsonl").unlink()
+    shown = palam("report", out).out.splitlines()
+    (means,) = (i for i, line in enumerate(shown) if line.startswith("| mean without English | 40 |"))
+    first = next(i for i, line in enumerate(shown) if line.startswith("| English |"))
+    assert means < shown.index("## Against last, mean without English") < first
+    assert palam("report", out, "--html", again / "page.html").code == 0
+    page = (again / "page.html").read_text()
+    assert page.index("mean without English</th><td>40<") < page.index("English <small>eng_Latn<")
+    assert r"\begin{longtable}{lrrrrrrrr}" in palam("report", out, "--latex").out  # a tabular ends with its page
 
 
 def test_the_tests_are_against_the_method_that_is_named(results, again, palam, refused):
