@@ -26,6 +26,7 @@ from palam.fusion import FUSIONS, Fusion
 from palam.mapper import MAPPERS
 from palam.tasks import TASKS
 from palam.training import TrainSettings
+from palam_bench.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(page for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")] if page.is_file())
@@ -122,6 +123,9 @@ def test_commands_parse_and_their_settings_are_valid(page, registries, monkeypat
                 if name == "train":
                     own = {"out", "resume", "config"}
                     TrainSettings(**{key: value for key, value in parsed.params.items() if key not in own})
+                if name == "bench":
+                    recipe = parsed.params["recipe"]
+                    load_recipe(str(ROOT / recipe) if (ROOT / recipe).is_file() else recipe, parsed.params["set_"])
 
 
 def test_the_table_of_settings_is_the_papers_command_and_the_defaults():

@@ -21,7 +21,7 @@ BASELINES: dict[str, dict[str, str]] = {  # and their settings
 }
 FEATURES = ("last", "mean")  # layers that a head may read
 SETTINGS = {one.name for one in dataclasses.fields(TrainSettings)}
-READ = {"task": None, "split": "test", "languages": None, "limit": None, "batch_size": 32}
+READ = {"task": None, "files": None, "split": "test", "languages": None, "limit": None, "batch_size": 32}
 
 
 @dataclass
@@ -35,7 +35,8 @@ class Recipe:
             `translator`'s English) or `head`, with `layers`. Or `{best_of: [names]}`: of these methods, for each seed
             the one with the lowest English validation loss; nothing is run for it, the report looks it up.
         seeds: the first chooses the rate; where results are gone on with, the first that they began with.
-        read: the task, split and languages to read, the `limit` of rows of each, the batch size.
+        read: the task, split and languages to read, the `limit` of rows of each, the batch size. Or, where a file of
+            your own is trained on, `files` by language, with its columns and labels.
         curve: step counts at which a run is read too; 0 is its start.
         against: the method that others are tested against; default the first.
         published: by method and language, percent; with a `note` of what is different.
@@ -80,7 +81,11 @@ class Recipe:
         if unknown := set(self.read) - set(READ):
             raise PalamError(f"read: there is no setting {', '.join(sorted(unknown))}; there are {', '.join(READ)}")
         self.read = READ | {"task": self.train.get("task")} | self.read
-        self.read["languages"] = self.read["languages"] or list(get_task(self.read["task"]).languages)
+        if bool(files := self.read["files"]) != bool(self.train.get("file")):
+            raise PalamError("train.file and read.files go together: {si: sinhala.csv, ta: tamil.csv}")
+        if files and not (isinstance(files, dict) and all(isinstance(one, str) for one in [*files, *files.values()])):
+            raise PalamError(f"read.files is {files!r}; it must be a file for each language: {{si: sinhala.csv}}")
+        self.read["languages"] = list(files or self.read["languages"] or get_task(self.read["task"]).languages)
         self.against = self.against or next(iter(self.methods))
         if self.against not in self.methods:
             raise PalamError(f"against is {self.against!r}, which is no method: there are {', '.join(self.methods)}")

@@ -33,7 +33,12 @@ def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
         raise PalamError(f"{folder} holds no results of palam bench")
     saved = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     recipe = Recipe(**saved | ({"against": against} if against else {}))
-    task = get_task(recipe.read["task"])
+    if files := recipe.read["files"]:
+        trained, parallel = Path(str(recipe.train["file"])).name, False
+        rows = ", ".join(Path(one).name for one in files.values())
+    else:
+        task = get_task(recipe.read["task"])
+        trained, parallel, rows = recipe.train["task"], task.parallel, f"{task.name}, split {recipe.read['split']}"
     cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in lines(folder / CELLS):
         cells[one["method"]].append(one)
@@ -50,7 +55,7 @@ def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
         unseen = groups[0][1]  # the mean that counts is of the languages that were not trained on
         tested = {code: one for code, one in read.items() if code in unseen}
         own = name == recipe.against
-        each, overall = ({}, None) if own else compare(read, other, parallel=task.parallel, over=unseen)
+        each, overall = ({}, None) if own else compare(read, other, parallel=parallel, over=unseen)
         values = {code: mean(one.accuracies) for code, one in read.items()}
         seeds = [mean(one.accuracies[i] for one in tested.values()) for i in range(len(cells[name]))] if tested else []
         methods.append({
@@ -62,8 +67,10 @@ def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
     note = published.pop("note", None)
     gains = [one for m in methods for one in m["differences"].values()]
     return {
-        "title": recipe.title or task.name,
-        "task": task,
+        "title": recipe.title or rows,
+        "read": rows,
+        "trained": f"{languages.name(recipe.train.get('language') or 'en')} {trained}",
+        "parallel": parallel,
         "recipe": recipe,
         "methods": methods,
         "choices": {name: [one["method"] for one in cells[name]] for name in choices if name in answers},

@@ -30,8 +30,9 @@ from palam.layers import LayerView
 from palam.llm import load_llm
 from palam.model import PalamModel
 from palam.reading import Evaluation, evaluate, load_languages
+from palam.settings import TrainSettings
 from palam.source import Data, read_data
-from palam.tasks import Example, get_task
+from palam.tasks import Example, Task, get_task, sample, task_from_file
 from palam.training.run import Bases, train
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
 from palam_bench import baselines
@@ -40,7 +41,7 @@ from palam_bench.recipe import Recipe
 
 RECIPE, RUN, CELLS, RATES, CURVE = "recipe.yaml", "run.json", "cells.jsonl", "rates.jsonl", "curve.jsonl"
 LAYER_TEXTS = 8
-PLACES = ("data", "cache_dir", "cache_states", "device")  # may differ when results are gone on with
+PLACES = ("data", "file", "files", "cache_dir", "cache_states", "device")  # may differ when results are gone on with
 
 
 class Curve(TrainerCallback):
@@ -82,18 +83,12 @@ class Bench:
     def __init__(self, recipe: Recipe, out: Path, console: Console) -> None:
         self.recipe, self.out, self.console = recipe, out, console
         check_free(out, RECIPE)
-        self.task, content = get_task(recipe.read["task"]), recipe.to_dict()
+        content = recipe.to_dict()
         was = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8")) if (out / RECIPE).is_file() else None
         self.seed: int = (was or content)["seeds"][0]
         first = recipe.settings(seed=self.seed)
-        self.rows = load_languages(
-            self.task, recipe.read["split"], recipe.read["languages"], data_dir=first.data, limit=recipe.read["limit"]
-        )
         self.data: Data = read_data(first)
-        if self.data.task is None or self.data.task.family != self.task.family:
-            raise PalamError(
-                f"a recipe trains on a task of the family {self.task.family}, which {self.task.name} is of"
-            )
+        self.task, self.rows = _to_read(recipe, first, self.data)
         hashes = {"train": _hash(self.data.train), "dev": _hash(self.data.dev)}
         hashes |= {code: _hash(some) for code, some in self.rows.items()}
         if was:
@@ -269,6 +264,20 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[dict[str, Any]]:
         hours = runs * steps * one.step_seconds / USUAL_SHARE / 3600
         found.append(row | {"hours": round(hours, 2), "GiB": round(sum(one.memory.values()) / 2**30, 2)})
     return found
+
+
+def _to_read(recipe: Recipe, settings: TrainSettings, data: Data) -> tuple[Task, baselines.Rows]:
+    """The task to read, and its rows by language."""
+    read, task = recipe.read, data.task
+    if task is not None and read["files"]:
+        how: dict[str, Any] = {"text_column": settings.text_column, "label_column": settings.label_column}
+        files = {code: task_from_file(path, labels=task.labels, **how)[1] for code, path in read["files"].items()}
+        return task, {code: sample(rows, read["limit"]) for code, rows in files.items()}
+    wanted = get_task(read["task"])
+    if task is None or task.family != wanted.family:
+        raise PalamError(f"a recipe trains on a task of the family {wanted.family}, which {wanted.name} is of")
+    languages = read["languages"]
+    return wanted, load_languages(wanted, read["split"], languages, data_dir=settings.data, limit=read["limit"])
 
 
 def append(path: Path, row: dict[str, Any]) -> None:

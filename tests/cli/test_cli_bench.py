@@ -232,6 +232,44 @@ def test_of_several_methods_the_one_with_the_lowest_english_loss_is_chosen_for_e
         assert "a list of trained methods, of: last, mean, lora" in message
 
 
+def test_files_of_your_own_are_compared_like_tasks(base_folder, palam, refused, tmp_path):
+    def write(name, texts, labels=("good", "bad")):
+        lines = [f"{text} {i},{labels[i % 2]}" for i, text in enumerate(texts * 10)]
+        (tmp_path / name).write_text("\n".join(["review,verdict", *lines]), encoding="utf-8")
+        return str(tmp_path / name)
+
+    train = {"file": write("en.csv", ["It works", "It broke"]), "text_column": "review", "label_column": "verdict"}
+    train |= {"encoder": str(base_folder("bert")), "llm": str(base_folder("llama")), "batch_size": 4, "max_steps": 2}
+    files = {"si": write("si.csv", ["එය හොඳයි"]), "ta": write("ta.csv", ["நல்லது", "கெட்டது"])}
+    methods = {"mean": {"fusion": "mean"}, "last": {"fusion": "last"}, "head": {"baseline": "head", "layers": "last"}}
+    recipe = {"train": train, "read": {"files": files, "limit": 8}, "seeds": [0], "methods": methods}
+    path = tmp_path / "recipe.yaml"
+
+    def saved(**changed):
+        path.write_text(yaml.safe_dump(recipe | changed, sort_keys=False))
+        return path
+
+    assert palam("bench", saved(), "--dry-run").code == 0
+    assert palam("bench", saved(), "--out", tmp_path / "out").code == 0
+    cells = rows(tmp_path / "out" / "cells.jsonl")
+    assert [(one["method"], set(one["results"])) for one in cells] == [(name, {"si", "ta"}) for name in methods]
+    said = rows(tmp_path / "out" / "predictions" / "mean.0.jsonl")
+    assert [one["language"] for one in said] == ["si"] * 8 + ["ta"] * 8
+    assert {one["label"] for one in said} == {"good", "bad"}
+    shown = palam("report", tmp_path / "out").out
+    assert "si.csv, ta.csv, trained on English en.csv." in shown
+    assert "| Sinhala | 8 |" in shown
+    (tmp_path / "moved").mkdir()
+    moved = {code: shutil.move(one, tmp_path / "moved") for code, one in files.items()}
+    assert palam("bench", saved(read={"files": moved, "limit": 8}), "--out", tmp_path / "out").code == 0
+    assert rows(tmp_path / "out" / "cells.jsonl") == cells  # the same rows in another place
+    write("moved/si.csv", ["එය හොඳයි"], ("good", "fine"))
+    again = ("bench", saved(read={"files": moved}), "--out", tmp_path / "x")
+    assert "moved/si.csv, line 3: label 'fine' is none of good, bad" in refused(*again)
+    assert "train.file and read.files go together" in refused("bench", saved(read={"task": "sib200"}))
+    assert "a file for each language" in refused("bench", saved(read={"files": ["si.csv"]}))
+
+
 def test_means_are_shown_by_groups_that_divide_the_languages():
     groups = dict(_groups(["eng_Latn", "sin_Sinh", "swh_Latn", "hin_Deva", "yor_Latn"]))
     assert groups.pop("mean without English") == ["sin_Sinh", "swh_Latn", "hin_Deva", "yor_Latn"]
