@@ -241,12 +241,13 @@ class Bench:
 def estimate(recipe: Recipe, rate: float | None = None) -> list[dict[str, Any]]:
     """What each method will need, without weights: `{"method", "runs", "tokens", "hours", "GiB"}`.
 
-    The rows are those of the data in a folder, else the settings' `limit` or 10,000; a text has 64 of the encoder's
-    tokens. `tokens` are of all runs. Where a base model's configuration cannot be had, `note` says so in place of
-    figures.
+    The rows are those of the data in a folder or this package, else the settings' `limit` or 10,000; a text has 64 of
+    the encoder's tokens. `tokens` are of all runs. Where a base model's configuration cannot be had, `note` says so in
+    place of figures.
     """
     found, shared = [], recipe.settings()
-    local = shared.data or shared.file or shared.text or os.environ.get("PALAM_DATA")
+    packaged = shared.task is not None and get_task(shared.task).packaged
+    local = shared.data or shared.file or shared.text or os.environ.get("PALAM_DATA") or packaged
     rows = len(read_data(shared).train) if local else shared.limit or 10_000
     for method, seeds in recipe.cells(recipe.seeds[0]):
         if "baseline" in recipe.methods[method]:

@@ -366,5 +366,7 @@ def test_a_dry_run_counts_the_rows_that_are_at_hand(results, palam, data, refuse
 
     rows = len((data / "sib200" / "train.eng_Latn.jsonl").read_text().splitlines())
     assert tokens("--set", "limit=null") == tokens("--set", f"limit={rows}") > tokens("--set", "limit=4") > 0
+    demo = ("--set", "task=demo", "--set", "data=null")  # a tenth of its 350 rows is held out
+    assert tokens(*demo, "--set", "limit=null") == tokens(*demo, "--set", "limit=315") > tokens(*demo)
     options = ("--dry-run", "--set", f"data={data / 'nothing'}")
     assert "nothing" in refused("bench", results / "recipe.yaml", *options)
