@@ -187,6 +187,7 @@ def test_what_many_languages_come_to_stands_before_them(again, palam):
     assert palam("report", out, "--html", again / "page.html").code == 0
     page = (again / "page.html").read_text()
     assert page.index("mean without English</th><td>40<") < page.index("English <small>eng_Latn<")
+    assert ">arb_Latn</text>" in page  # its name would run into the picture
     assert r"\begin{longtable}{lrrrrrrrr}" in palam("report", out, "--latex").out  # a tabular ends with its page
 
 
