@@ -21,7 +21,8 @@ BASELINES: dict[str, dict[str, str]] = {  # and their settings
 }
 FEATURES = ("last", "mean")  # layers that a head may read
 SETTINGS = {one.name for one in dataclasses.fields(TrainSettings)}
-READ = {"task": None, "files": None, "split": "test", "languages": None, "limit": None, "batch_size": 32}
+READ: dict[str, Any] = {"task": None, "files": None, "split": "test", "languages": None, "limit": None}
+READ |= {"batch_size": 32, "parallel": None}
 
 
 @dataclass
@@ -36,7 +37,8 @@ class Recipe:
             the one with the lowest English validation loss; nothing is run for it, the report looks it up.
         seeds: the first chooses the rate; where results are gone on with, the first that they began with.
         read: the task, split and languages to read, the `limit` of rows of each, the batch size. Or, where a file of
-            your own is trained on, `files` by language, with its columns and labels.
+            your own is trained on, `files` by language, with its columns and labels; and `parallel`, if row i says
+            the same in each (the tasks know it of theirs).
         curve: step counts at which a run is read too; 0 is its start.
         against: the method that others are tested against; default the first.
         published: by method and language, percent; with a `note` of what is different.
@@ -85,6 +87,8 @@ class Recipe:
             raise PalamError("train.file and read.files go together: {si: sinhala.csv, ta: tamil.csv}")
         if files and not (isinstance(files, dict) and all(isinstance(one, str) for one in [*files, *files.values()])):
             raise PalamError(f"read.files is {files!r}; it must be a file for each language: {{si: sinhala.csv}}")
+        if self.read["parallel"] not in (None, True, False) or (self.read["parallel"] is not None and not files):
+            raise PalamError("read.parallel is true or false, and stands with read.files: tasks know it of theirs")
         self.read["languages"] = list(files or self.read["languages"] or get_task(self.read["task"]).languages)
         self.against = self.against or next(iter(self.methods))
         if self.against not in self.methods:

@@ -34,7 +34,7 @@ def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
     saved = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     recipe = Recipe(**saved | ({"against": against} if against else {}))
     if files := recipe.read["files"]:
-        trained, parallel = Path(str(recipe.train["file"])).name, False
+        trained, parallel = Path(str(recipe.train["file"])).name, bool(recipe.read["parallel"])
         rows = ", ".join(Path(one).name for one in files.values())
     else:
         task = get_task(recipe.read["task"])

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import platform
 import shutil
 import time
@@ -33,6 +32,7 @@ from palam.reading import Evaluation, evaluate, load_languages
 from palam.settings import TrainSettings
 from palam.source import Data, read_data
 from palam.tasks import Example, Task, get_task, sample, task_from_file
+from palam.tasks.loading import is_local
 from palam.training.run import Bases, train
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
 from palam_bench import baselines
@@ -41,7 +41,8 @@ from palam_bench.recipe import Recipe
 
 RECIPE, RUN, CELLS, RATES, CURVE = "recipe.yaml", "run.json", "cells.jsonl", "rates.jsonl", "curve.jsonl"
 LAYER_TEXTS = 8
-PLACES = ("data", "file", "files", "cache_dir", "cache_states", "device")  # may differ when results are gone on with
+# may differ when results are gone on with
+PLACES = ("data", "file", "files", "cache_dir", "cache_states", "device", "parallel")
 
 
 class Curve(TrainerCallback):
@@ -246,8 +247,7 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[dict[str, Any]]:
     place of figures.
     """
     found, shared = [], recipe.settings()
-    packaged = shared.task is not None and get_task(shared.task).packaged
-    local = shared.data or shared.file or shared.text or os.environ.get("PALAM_DATA") or packaged
+    local = shared.task is None or is_local(get_task(shared.task), data_dir=shared.data)
     rows = len(read_data(shared).train) if local else shared.limit or 10_000
     for method, seeds in recipe.cells(recipe.seeds[0]):
         if "baseline" in recipe.methods[method]:

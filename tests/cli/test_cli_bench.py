@@ -242,8 +242,9 @@ def test_files_of_your_own_are_compared_like_tasks(base_folder, palam, refused, 
     train = {"file": write("en.csv", ["It works", "It broke"]), "text_column": "review", "label_column": "verdict"}
     train |= {"encoder": str(base_folder("bert")), "llm": str(base_folder("llama")), "batch_size": 4, "max_steps": 2}
     files = {"si": write("si.csv", ["එය හොඳයි"]), "ta": write("ta.csv", ["நல்லது", "கெட்டது"])}
+    read = {"files": files, "limit": 8}
     methods = {"mean": {"fusion": "mean"}, "last": {"fusion": "last"}, "head": {"baseline": "head", "layers": "last"}}
-    recipe = {"train": train, "read": {"files": files, "limit": 8}, "seeds": [0], "methods": methods}
+    recipe = {"train": train, "read": read, "seeds": [0], "methods": methods}
     path = tmp_path / "recipe.yaml"
 
     def saved(**changed):
@@ -260,6 +261,10 @@ def test_files_of_your_own_are_compared_like_tasks(base_folder, palam, refused, 
     shown = palam("report", tmp_path / "out").out
     assert "si.csv, ta.csv, trained on English en.csv." in shown
     assert "| Sinhala | 8 |" in shown
+    assert "jointly" not in shown
+    assert palam("bench", saved(read=read | {"parallel": True}), "--out", tmp_path / "out").code == 0
+    assert rows(tmp_path / "out" / "cells.jsonl") == cells
+    assert "jointly" in palam("report", tmp_path / "out").out
     (tmp_path / "moved").mkdir()
     moved = {code: shutil.move(one, tmp_path / "moved") for code, one in files.items()}
     assert palam("bench", saved(read={"files": moved, "limit": 8}), "--out", tmp_path / "out").code == 0
@@ -269,6 +274,8 @@ def test_files_of_your_own_are_compared_like_tasks(base_folder, palam, refused, 
     assert "moved/si.csv, line 3: label 'fine' is none of good, bad" in refused(*again)
     assert "train.file and read.files go together" in refused("bench", saved(read={"task": "sib200"}))
     assert "a file for each language" in refused("bench", saved(read={"files": ["si.csv"]}))
+    assert "read.parallel is true or false" in refused("bench", saved(read=read | {"parallel": "si"}))
+    assert "tasks know it of theirs" in refused("bench", "starter/sib200", "--set", "read.parallel=true")
 
 
 def test_means_are_shown_by_groups_that_divide_the_languages():

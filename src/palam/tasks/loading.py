@@ -52,6 +52,11 @@ def available(task: Task, *, data_dir: DataDir = None) -> dict[str, list[str]]:
     return {split: [language for other, language in files if other == split] for split, _ in files}
 
 
+def is_local(task: Task, *, data_dir: DataDir = None) -> bool:
+    """Whether its examples are looked for in a folder or this package, not on the hub."""
+    return bool(data_dir or os.environ.get("PALAM_DATA") or task.packaged)
+
+
 def native_language(task: Task, code: str, *, data_dir: DataDir = None) -> str:
     """The task's own code for a language; PalamError if neither the task nor its data folder has it."""
     codes = list(dict.fromkeys([*task.languages, *(code for _, code in _files(_folder(task, data_dir)))]))
