@@ -54,45 +54,41 @@ class Recipe:
     published: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.methods, dict) or not self.methods or not self.seeds:
-            raise PalamError("a recipe needs methods and seeds")
-        for numbers in (self.seeds, self.curve, [self.read.get(key) or 1 for key in ("limit", "batch_size")]):
+        _check_mappings(vars(self))
+        for name in ("seeds", "curve"):
+            numbers = getattr(self, name)
             if not isinstance(numbers, list) or any(type(one) is not int or one < 0 for one in numbers):
-                raise PalamError(f"{numbers} must be a list of whole numbers")
+                raise PalamError(f"{name} is {numbers!r}; it must be a list of whole numbers, such as [0, 1]")
+            setattr(self, name, list(dict.fromkeys(numbers)))
+        if not self.seeds:
+            raise PalamError("a recipe needs methods and seeds")
         if unknown := set(self.train) - SETTINGS:
-            raise PalamError(f"train: there is no setting {', '.join(sorted(unknown))}")
+            raise PalamError(f"train: there is no setting {', '.join(sorted(map(str, unknown)))}")
+        if not self.train.get("task") and not self.train.get("file"):
+            raise PalamError("train needs a task, or a file of labelled rows")
         for name, own in self.methods.items():
-            own = self.methods[name] = own or {}
+            self.methods[name] = own or {}
             if set(str(name)) & set("/\\,"):
                 raise PalamError(f"method {name}: a name holds no comma and no slash")
-            if "best_of" in own:
-                self._check_choice(name, own)
-                continue
-            baseline = own.get("baseline")
-            if baseline and str(baseline) not in BASELINES:
-                raise PalamError(f"method {name}: baseline is {baseline!r}; it must be one of: {', '.join(BASELINES)}")
-            defaults = {"baseline": baseline} | BASELINES[baseline] if baseline else {}
-            if unknown := set(own) - set(defaults or SETTINGS):
-                raise PalamError(f"method {name}: there is no setting {', '.join(sorted(unknown))}")
-            own.update(defaults | own)
-            if baseline == "head" and own["layers"] not in FEATURES:
-                raise PalamError(f"method {name}: layers is {own['layers']!r}; it must be one of: last, mean")
-            if not baseline:
-                for lr in self.rates(name):
-                    self.settings(name, lr, self.seeds[0])
-        if unknown := set(self.read) - set(READ):
-            raise PalamError(f"read: there is no setting {', '.join(sorted(unknown))}; there are {', '.join(READ)}")
-        self.read = READ | {"task": self.train.get("task")} | self.read
-        if bool(files := self.read["files"]) != bool(self.train.get("file")):
-            raise PalamError("train.file and read.files go together: {si: sinhala.csv, ta: tamil.csv}")
-        if files and not (isinstance(files, dict) and all(isinstance(one, str) for one in [*files, *files.values()])):
-            raise PalamError(f"read.files is {files!r}; it must be a file for each language: {{si: sinhala.csv}}")
-        if self.read["parallel"] not in (None, True, False) or (self.read["parallel"] is not None and not files):
-            raise PalamError("read.parallel is true or false, and stands with read.files: tasks know it of theirs")
-        self.read["languages"] = list(files or self.read["languages"] or get_task(self.read["task"]).languages)
+            (self._check_choice if "best_of" in self.methods[name] else self._check_method)(name, self.methods[name])
+        self._check_read()
         self.against = self.against or next(iter(self.methods))
         if self.against not in self.methods:
             raise PalamError(f"against is {self.against!r}, which is no method: there are {', '.join(self.methods)}")
+
+    def _check_method(self, name: str, own: dict[str, Any]) -> None:
+        baseline = own.get("baseline")
+        if baseline and str(baseline) not in BASELINES:
+            raise PalamError(f"method {name}: baseline is {baseline!r}; it must be one of: {', '.join(BASELINES)}")
+        defaults = {"baseline": baseline} | BASELINES[baseline] if baseline else {}
+        if unknown := set(own) - set(defaults or SETTINGS):
+            raise PalamError(f"method {name}: there is no setting {', '.join(sorted(map(str, unknown)))}")
+        own.update(defaults | own)
+        if baseline == "head" and own["layers"] not in FEATURES:
+            raise PalamError(f"method {name}: layers is {own['layers']!r}; it must be one of: last, mean")
+        if not baseline:
+            for lr in self.rates(name):
+                self.settings(name, lr, self.seeds[0])
 
     def _check_choice(self, name: str, own: dict[str, Any]) -> None:
         trained = [one for one, other in self.methods.items() if not {"baseline", "best_of"} & set(other or {})]
@@ -102,10 +98,41 @@ class Recipe:
                 f"method {name}: best_of stands alone and is a list of trained methods, of: {', '.join(trained)}"
             )
 
+    def _check_read(self) -> None:
+        """Check what is to be read, and fill it in."""
+        if unknown := set(self.read) - set(READ):
+            raise PalamError(
+                f"read: there is no setting {', '.join(sorted(map(str, unknown)))}; there are {', '.join(READ)}"
+            )
+        given = {name: value for name, value in self.read.items() if value is not None}
+        self.read = READ | {"task": self.train.get("task")} | given
+        for name in ("limit", "batch_size"):
+            one = self.read[name]
+            if one is not None and (type(one) is not int or one < 1):
+                raise PalamError(f"read.{name} is {one!r}; it must be a whole number of at least 1")
+        if bool(files := self.read["files"]) != bool(self.train.get("file")):
+            raise PalamError("train.file and read.files go together: {si: sinhala.csv, ta: tamil.csv}")
+        if files and not (isinstance(files, dict) and all(isinstance(one, str) for one in [*files, *files.values()])):
+            raise PalamError(f"read.files is {files!r}; it must be a file for each language: {{si: sinhala.csv}}")
+        if self.read["parallel"] not in (None, True, False) or (self.read["parallel"] is not None and not files):
+            raise PalamError("read.parallel is true or false, and stands with read.files: tasks know it of theirs")
+        languages = self.read["languages"]
+        languages = languages.split(",") if isinstance(languages, str) else [] if languages is None else languages
+        if not isinstance(languages, list) or not all(isinstance(one, str) for one in languages):
+            raise PalamError(f"read.languages is {languages!r}; it must be a list of codes, such as [si, ta, 'no']")
+        known = files or get_task(self.read["task"]).languages
+        self.read["languages"] = list(known if files else languages or known)
+
     def rates(self, method: str = "") -> list[float]:
         """Its learning rates, to choose from."""
         lr = self.methods.get(method, {}).get("lr", self.train.get("lr", TrainSettings.lr))
-        return list(map(float, lr)) if isinstance(lr, list) else [float(lr)]
+        try:
+            rates = [float(one) for one in (lr if isinstance(lr, list) else [lr])]
+        except (TypeError, ValueError):
+            rates = []
+        if not rates:
+            raise PalamError(f"lr is {lr!r}; it must be a number, or a list of some to choose from")
+        return rates
 
     def settings(self, method: str = "", lr: float | None = None, seed: int = 0) -> TrainSettings:
         """Of one run; without a method, and of a baseline, the settings that all share."""
@@ -138,6 +165,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     """
     known = {one.name for one in dataclasses.fields(Recipe)}
     content = _content(name, known)
+    _check_mappings(content)
     for change in changes:
         key, sign, text = change.partition("=")
         key = key.strip().replace("-", "_")
@@ -149,8 +177,8 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
             raise PalamError(f"--set {key}: {text!r} is not YAML") from None
         if key == "methods":
             names = text.split(",")
-            if missing := [one for one in names if one not in content.get("methods", {})]:
-                raise PalamError(f"no method {missing[0]!r}: there are {', '.join(content.get('methods', {}))}")
+            if missing := [one for one in names if one not in content["methods"]]:
+                raise PalamError(f"no method {missing[0]!r}: there are {', '.join(content['methods'])}")
             content["methods"] = {one: content["methods"][one] for one in names}
             content["against"] = content.get("against") if content.get("against") in names else names[0]
         elif key.startswith("read."):
@@ -159,13 +187,24 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
             content[key] = value
         elif key in SETTINGS:
             content["train"] = (content.get("train") or {}) | {key: value}
-            for own in content.get("methods", {}).values():
+            for own in content["methods"].values():
                 (own or {}).pop(key, None)
         else:
             raise PalamError(f"there is no setting {key!r}")
-    if "methods" not in content:
-        raise PalamError(f"{name}: a recipe needs methods and seeds")
-    return Recipe(**content)
+    return Recipe(**{name: value for name, value in content.items() if value is not None})
+
+
+def _check_mappings(content: dict[str, Any]) -> None:
+    """That the fields which hold names and values do, and there are methods."""
+    methods, published = content.get("methods"), content.get("published")
+    for name in ("methods", "train", "read", "published"):
+        if not isinstance(content.get(name) or {}, dict):
+            raise PalamError(f"{name} is {content[name]!r}; it must be `name: value` lines")
+    if not methods:
+        raise PalamError("a recipe needs methods and seeds")
+    for name, own in [*methods.items(), *(published or {}).items()]:
+        if name != "note" and not isinstance(own or {}, dict):
+            raise PalamError(f"{name} is {own!r}; it must be `name: value` lines")
 
 
 def _content(name: str, known: set[str], extended: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -40,6 +40,33 @@ def test_scores_are_sums_of_log_probabilities(tiny_model, llm, direct):
         assert torch.allclose(found, expected, atol=2e-4), batch_size
 
 
+@pytest.mark.parametrize("llm", tiny.LLMS)
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_long_prompt_before_the_text_is_read_once(tiny_model, monkeypatch, llm, direct):
+    shots = "".join(f"Read: {label}\nTopic: {label[:5]}\n" for label in LABELS)
+    model = tiny_model("xlmr", llm, fusion="mean", mode="prompt", prompt=shots + "Read: {text}\nTopic:")
+    assert len(model.processor.prefix_ids()) > 64
+    expected, begun, run = plain(model, TEXTS, LABELS, direct), [], model.run_llm
+
+    def counted(*args, cache=None, **kwargs):
+        begun.append(cache is None)
+        return run(*args, cache=cache, **kwargs)
+
+    monkeypatch.setattr(model, "run_llm", counted)
+    for batch_size in (32, 3, 1):
+        begun.clear()
+        found = label_scores(model, TEXTS, LABELS, direct=direct, batch_size=batch_size)
+        assert torch.allclose(found, expected, atol=2e-4), batch_size
+        if llm != "gemma3":  # the prompt may be out of its window
+            assert sum(begun) == 2  # the prompt, and two whole texts to compare
+
+
+def test_long_texts_are_read_fewer_at_a_time(tiny_model):
+    seen, texts = [], ["rice " * 1000, "a", "b", "c"]
+    label_scores(tiny_model(), texts, LABELS, direct=True, batch_size=2, progress=seen.append)
+    assert seen == [1, 2, 1]
+
+
 @pytest.mark.parametrize("end", [True, False])
 def test_a_label_of_one_token(tiny_model, end):
     model = tiny_model()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from palam.model import PalamModel
-from palam.reading.score import Progress, read_batches
+from palam.reading.score import Progress, batches
 
 
 def generate(
@@ -19,7 +19,8 @@ def generate(
     """
     settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
     answers = [""] * len(texts)
-    for chosen, batch in read_batches(model, texts, languages, direct, batch_size, progress):
+    rows = model.processor.features(texts, languages=languages, direct=direct or model.config.direct)
+    for chosen, batch in batches(model, rows, batch_size, progress):
         ids = model.generate(**batch, **settings)
         for i, answer in zip(chosen, model.processor.decode(ids), strict=True):
             answers[i] = answer

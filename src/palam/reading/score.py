@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -14,7 +15,10 @@ from palam.errors import PalamError
 from palam.model import Assembled, PalamModel
 
 TOGETHER = 8  # tokens of labels in one call of the LLM: bounds their logits, each as wide as the vocabulary
+USUAL_TOKENS = 256  # of a text
+LONG = 64  # tokens of a prompt before the text that are worth reading once for all texts
 Progress = Callable[[int], Any]  # called with the number of texts just read
+Beginning = tuple[Any, int]  # the LLM's cache of a prompt before the text, and its tokens
 
 
 @torch.no_grad()
@@ -32,7 +36,7 @@ def label_scores(
         languages: one code per text, or None.
         direct: the LLM reads the text itself instead of through the bridge.
         calibrated: subtract the labels' priors, if the bridge has them for all of these (see [`measure_priors`]).
-        batch_size: texts at a time.
+        batch_size: texts at a time; of texts longer than 256 tokens fewer, with as many tokens as so many of 256.
         progress: called with the number of texts just read.
 
     Returns:
@@ -45,8 +49,11 @@ def label_scores(
         raise PalamError(f"the labels are {list(labels)}; give at least one, and none empty")
     answers = [model.processor.answer_ids(label) for label in labels]
     scores = torch.empty(len(texts), len(answers))
-    for chosen, batch in read_batches(model, texts, languages, direct, batch_size, progress):
-        scores[chosen] = _score_batch(model, batch, answers).cpu()
+    rows = model.processor.features(texts, languages=languages, direct=direct or model.config.direct)
+    with model.evaluating():
+        before = _beginning(model, rows, answers)
+        for chosen, batch in batches(model, [_cut(row, before) for row in rows], batch_size, progress, before[1]):
+            scores[chosen] = _score_batch(model, batch, answers, before).cpu()
     priors = model.config.label_priors
     if calibrated and not direct and all(label in priors for label in labels):
         scores -= torch.tensor([priors[label] for label in labels])
@@ -70,27 +77,75 @@ def measure_priors(
     model.config.label_priors = dict(zip(labels, scores.mean(0).tolist(), strict=True))
 
 
-def read_batches(
-    model: PalamModel, texts: Sequence[str], languages: Sequence[str | None] | None, direct: bool, batch_size: int,
-    progress: Progress | None,
-) -> Iterator[tuple[list[int], BatchFeature]]:  # fmt: skip
-    """Padded batches, the longest texts first, each with its texts' places; the model is in evaluation meanwhile."""
-    rows = model.processor.features(texts, languages=languages, direct=direct or model.config.direct)
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].get("encoder_input_ids", rows[i]["input_ids"])))
-    with model.evaluating():
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            yield chosen, model.processor.pad([rows[i] for i in chosen])
-            if progress:
-                progress(len(chosen))
+def batches(
+    model: PalamModel, rows: Sequence[dict[str, Any]], batch_size: int, progress: Progress | None, before: int = 0
+) -> Iterator[tuple[list[int], BatchFeature]]:
+    """Padded batches of features, the longest texts first, each with its texts' places.
+
+    `before` is how many tokens the LLM has read before each row.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -_length(rows[i]))
+    while order:
+        fitting = batch_size * USUAL_TOKENS // max(1, before + _length(rows[order[0]]))
+        size = max(1, min(batch_size, fitting))
+        chosen, order = order[:size], order[size:]
+        yield chosen, model.processor.pad([rows[i] for i in chosen])
+        if progress:
+            progress(len(chosen))
 
 
-def _score_batch(model: PalamModel, batch: BatchFeature, answers: Sequence[Sequence[int]]) -> Tensor:
-    """Scores [batch, answers] of one padded batch without answers."""
-    text = model.assemble(**{"encoder_input_ids": None, "encoder_attention_mask": None, **batch})
-    output: Any = model.run_llm(text, 1, use_cache=True)
+def _length(row: dict[str, Any]) -> int:
+    return len(row.get("encoder_input_ids", row["input_ids"]))
+
+
+def _cut(row: dict[str, Any], before: Beginning) -> dict[str, Any]:
+    return row | {"input_ids": row["input_ids"][before[1] :]}
+
+
+def _beginning(model: PalamModel, rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[int]]) -> Beginning:
+    """What the LLM reads before every text, such as examples, read once; nothing if it is short.
+
+    Nothing too if the LLM does not then score the shortest and the longest text, side by side, as it does otherwise.
+    """
+    ids = torch.tensor([model.processor.prefix_ids()[:-1]], device=model.device)  # so that no row is left empty
+    count = ids.shape[1]
+    if count < LONG or len(rows) < 3:
+        return None, 0
+    two = sorted(rows, key=_length)[:: len(rows) - 1]
+    expected = _score_batch(model, model.processor.pad(two), answers)
+    try:
+        start = Assembled(model.embed(ids), torch.ones_like(ids), torch.arange(count, device=model.device)[None], None)
+        before = _cache(model.run_llm(start, 1, use_cache=True)), count
+        found = _score_batch(model, model.processor.pad([_cut(row, before) for row in two]), answers, before)
+    except USUAL:  # another kind of cache, or none
+        return None, 0
+    return before if _alike(model, found, expected) else (None, 0)
+
+
+def _alike(model: PalamModel, found: Tensor, expected: Tensor) -> bool:
+    """Whether scores differ by no more than rounding."""
+    allowed = (1e-3 if model.llm.dtype == torch.float32 else 5e-2) * expected.abs().clamp(min=1)
+    return bool(((found - expected).abs() <= allowed).all())
+
+
+def _cache(output: Any) -> Any:
     names = ("cache", "past_key_values")  # by the release of transformers, which warns of the old one where it can
-    cache = next((output[name] for name in names if name in output), None)
+    return next((output[name] for name in names if name in output), None)
+
+
+def _score_batch(
+    model: PalamModel, batch: BatchFeature, answers: Sequence[Sequence[int]], before: Beginning = (None, 0)
+) -> Tensor:
+    """Scores [batch, answers] of one padded batch without answers, and without what is `before` it."""
+    text = model.assemble(**{"encoder_input_ids": None, "encoder_attention_mask": None, **batch})
+    cache, count = copy.deepcopy(before[0]), before[1]
+    if count:
+        mask = text.attention_mask
+        cache.reorder_cache(mask.new_zeros(len(mask)))  # its one row, for each
+        mask = torch.cat([mask.new_ones(len(mask), count), mask], 1)
+        text = replace(text, attention_mask=mask, position_ids=text.position_ids + count)
+    output: Any = model.run_llm(text, 1, use_cache=True, cache=cache)
+    cache = _cache(output)
     first: Tensor = output.logits[:, -1].float().log_softmax(-1)
     scores = first[:, [answer[0] for answer in answers]]
     longer = [index for index, answer in enumerate(answers) if len(answer) > 1]
@@ -112,12 +167,11 @@ def _rest(model: PalamModel, text: Assembled, answers: Sequence[Sequence[int]], 
     if model.joint:
         return _together(model, text, answers, cache)
     expected = _one_by_one(model, text, answers, copy.deepcopy(cache))
-    allowed = (1e-3 if model.llm.dtype == torch.float32 else 5e-2) * expected.abs().clamp(min=1)
     try:
         found = _together(model, text, answers, cache)
     except USUAL:
         found = torch.full_like(expected, torch.nan)
-    model.joint = bool(((found - expected).abs() <= allowed).all())
+    model.joint = _alike(model, found, expected)
     return found if model.joint else expected
 
 
