@@ -22,7 +22,7 @@ def plan_command(
     prompt_tokens: int = Option(8, help="LLM tokens around the text.", min=0),
     answer_tokens: int = Option(4, help="LLM tokens of the answer, with its end.", min=1),
     tflops: float | None = Option(
-        None, help="The device's matrix rate in 10¹² operations a second; not set measures it."
+        None, min=1e-6, help="The device's matrix rate in 10¹² operations a second; not set measures it."
     ),
     config: ConfigOption = None,
     **options: Any,
@@ -41,7 +41,9 @@ def bench_command(
     out: Path = Option(Path("bench"), help="Folder of the results; what is finished there is not repeated."),
     set_: list[str] = Option([], "--set", help="Change a setting, e.g. data=DIR, seeds=[0], read.limit=50."),
     dry_run: bool = Option(False, "--dry-run", help="Only say what would be run, and what it needs."),
-    tflops: float | None = Option(None, help="For --dry-run: the device's matrix rate, 10¹² operations a second."),
+    tflops: float | None = Option(
+        None, min=1e-6, help="For --dry-run: the device's matrix rate, 10¹² operations a second."
+    ),
 ) -> None:
     """Compare methods over seeds: train each on English, read every language, keep every prediction."""
     from palam_bench.recipe import load_recipe

@@ -129,7 +129,11 @@ class Bench:
                 f"[{len(cells) - len(left) + number + 1}/{len(cells)}] {method}, seed {seed}{rest}", markup=False
             )
             start = time.time()
-            found, facts = self._cell(method, seed)
+            try:
+                found, facts = self._cell(method, seed)
+            except BaseException:
+                self._tidy()
+                raise
             with writing(self.out / "predictions" / f"{method}.{seed}.jsonl") as file:
                 file.writelines(json.dumps(one, ensure_ascii=True).encode() + b"\n" for one in found)
             right: dict[str, list[bool]] = {}
@@ -138,6 +142,14 @@ class Bench:
             results = {code: sum(some) / len(some) for code, some in right.items()}
             cell = {"method": method, "seed": seed, **facts, "seconds": round(time.time() - start, 1)}
             append(self.out / CELLS, cell | {"results": results})
+
+    def _tidy(self) -> None:
+        """If nothing was done yet, leave nothing behind."""
+        if not any((self.out / name).exists() for name in (CELLS, RATES, "bridges")):
+            for name in (RECIPE, RUN):
+                (self.out / name).unlink()
+            with contextlib.suppress(OSError):  # it holds something else
+                self.out.rmdir()
 
     def _cell(self, method: str, seed: int) -> baselines.Found:
         own, rows = self.recipe.methods[method], self.rows

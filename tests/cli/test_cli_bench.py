@@ -252,6 +252,9 @@ def test_files_of_your_own_are_compared_like_tasks(base_folder, palam, refused, 
         return path
 
     assert palam("bench", saved(), "--dry-run").code == 0
+    wrong = palam("bench", saved(train=train | {"encoder": str(tmp_path)}), "--out", tmp_path / "out")
+    assert (wrong.code, wrong.err.count("palam: error: encoder")) == (2, 1)
+    assert not (tmp_path / "out").exists()
     assert palam("bench", saved(), "--out", tmp_path / "out").code == 0
     cells = rows(tmp_path / "out" / "cells.jsonl")
     assert [(one["method"], set(one["results"])) for one in cells] == [(name, {"si", "ta"}) for name in methods]
