@@ -185,6 +185,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
             content["read"] = (content.get("read") or {}) | {key.removeprefix("read."): value}
         elif key in known:
             content[key] = value
+            _check_mappings(content)
         elif key in SETTINGS:
             content["train"] = (content.get("train") or {}) | {key: value}
             for own in content["methods"].values():
