@@ -9,6 +9,7 @@ from palam.errors import PalamError
 from palam.reading import label_scores, measure_priors
 
 LABELS = ["sports", "science/technology", "x", "the rice price went up"]
+SHOTS = "".join(f"Read: {label}\nTopic: {label[:5]}\n" for label in LABELS) + "Read: {text}\nTopic:"
 TEXTS = [tiny.TEXT["en"][:n] for n in (40, 5, 120, 77, 1)] + [tiny.TEXT["si"], ""]
 
 
@@ -43,8 +44,7 @@ def test_scores_are_sums_of_log_probabilities(tiny_model, llm, direct):
 @pytest.mark.parametrize("llm", tiny.LLMS)
 @pytest.mark.parametrize("direct", [False, True])
 def test_a_long_prompt_before_the_text_is_read_once(tiny_model, monkeypatch, llm, direct):
-    shots = "".join(f"Read: {label}\nTopic: {label[:5]}\n" for label in LABELS)
-    model = tiny_model("xlmr", llm, fusion="mean", mode="prompt", prompt=shots + "Read: {text}\nTopic:")
+    model = tiny_model("xlmr", llm, fusion="mean", mode="prompt", prompt=SHOTS)
     assert len(model.processor.prefix_ids()) > 64
     expected, begun, run = plain(model, TEXTS, LABELS, direct), [], model.run_llm
 
@@ -59,6 +59,28 @@ def test_a_long_prompt_before_the_text_is_read_once(tiny_model, monkeypatch, llm
         assert torch.allclose(found, expected, atol=2e-4), batch_size
         if llm != "gemma3":  # the prompt may be out of its window
             assert sum(begun) == 2  # the prompt, and two whole texts to compare
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("forgets", [False, True])
+def test_an_llm_that_forgets_a_prompt_reads_it_before_each_text(tiny_model, monkeypatch, dtype, forgets):
+    model = tiny_model(mode="prompt", prompt=SHOTS, dtype=dtype)
+    expected = torch.cat([label_scores(model, [text], LABELS, direct=True) for text in TEXTS])
+    count, forward, seen = len(model.processor.prefix_ids()) - 1, model.llm.forward, []
+
+    def forgetful(inputs_embeds, attention_mask, **kwargs):
+        for name in ("cache", "past_key_values"):
+            if kwargs.get(name) is not None and kwargs[name].get_seq_length() == count:
+                seen.append(len(inputs_embeds))
+                if forgets:
+                    attention_mask = attention_mask[:, count:]
+                    del kwargs[name]
+        return forward(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
+
+    monkeypatch.setattr(model.llm, "forward", forgetful)
+    found = label_scores(model, TEXTS, LABELS, direct=True)
+    assert torch.allclose(found, expected, atol=2e-4 if dtype == torch.float32 else 0.5)
+    assert seen == ([2] if forgets else [2, len(TEXTS)])  # the check, and then all
 
 
 def test_long_texts_are_read_fewer_at_a_time(tiny_model):

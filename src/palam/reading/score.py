@@ -123,9 +123,11 @@ def _beginning(model: PalamModel, rows: Sequence[dict[str, Any]], answers: Seque
 
 
 def _alike(model: PalamModel, found: Tensor, expected: Tensor) -> bool:
-    """Whether scores differ by no more than rounding."""
-    allowed = (1e-3 if model.llm.dtype == torch.float32 else 5e-2) * expected.abs().clamp(min=1)
-    return bool(((found - expected).abs() <= allowed).all())
+    """Whether scores differ by no more than rounding, of which 16 bits have so much that only the mean tells."""
+    off = (found - expected).abs()
+    if model.llm.dtype == torch.float32:
+        return bool((off <= 1e-3 * expected.abs().clamp(min=1)).all())
+    return bool(off.mean() <= 2e-2 * expected.abs().mean())
 
 
 def _cache(output: Any) -> Any:
