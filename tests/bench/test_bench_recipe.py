@@ -49,9 +49,6 @@ def test_a_wrong_setting_is_refused(change, message):
         ("methods: {a: {}}\ntrain: {3: 4}", "train: there is no setting 3"),
         ("methods: {a: {}}", "train needs a task, or a file"),
         ("methods: {a: {}}\ntrain: {text: plain.txt}", "train needs a task, or a file"),
-        ("extends: recipe.yaml", "extends itself"),
-        ("extends: starter/none", "no recipe starter/none"),
-        ("extends: starter/sib200\nmethods: [mean]", "methods is ['mean']; it must be"),
     ],
 )
 def test_a_wrong_recipe_is_refused(text, message, tmp_path):

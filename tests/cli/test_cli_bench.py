@@ -350,6 +350,20 @@ def test_a_recipe_extends_another_with_what_it_gives_itself(tmp_path):
     assert list(load_recipe(str(first)).methods) == [*base.methods, "new"]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: here.yaml", "extends itself"),
+        ("extends: starter/none", "no recipe starter/none"),
+        ("extends: starter/sib200\nmethods: [mean]", "methods is ['mean']; it must be"),
+    ],
+)
+def test_a_recipe_that_extends_nothing_good_is_refused(text, message, palam, tmp_path):
+    (tmp_path / "here.yaml").write_text(text)
+    result = palam("bench", tmp_path / "here.yaml", "--dry-run", "--tflops", 1)
+    assert (result.code, message in result.err) == (2, True)
+
+
 def test_a_dry_run_needs_no_hub(palam):
     result = palam("bench", "paper/xnli", "--dry-run", "--tflops", 100)
     assert result.code == 0
