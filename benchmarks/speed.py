@@ -31,17 +31,23 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from palam import PalamModel, PalamProcessor
-from palam import encoder as encoders
 from palam.cli.options import quiet
 from palam.cli.output import check_place, show
-from palam.device import dtype_name, matmul_seconds, place
-from palam.llm import load_llm
-from palam.model import Assembled
-from palam.processor import IGNORE, TEXT_SLOT
-from palam.reading import generate, label_scores
-from palam.states import StateCache
-from palam.tasks import Task, get_task, load_split, native_language
-from palam.training import AnswerDataset, Collator, LengthGroupedSampler
+from palam.inference import generation as generate
+from palam.inference.scoring import score_labels
+from palam.models.backbones import encoder as encoders
+from palam.models.backbones.llm import load_llm
+from palam.models.processing import IGNORE, TEXT_SLOT
+from palam.models.sequence import LLMInputs
+from palam.tasks.loading import load_split, native_language
+from palam.tasks.registry import get_task
+from palam.tasks.task import Task
+from palam.training.collator import Collator
+from palam.training.data import AnswerDataset
+from palam.training.encoder_cache import EncoderStateCache
+from palam.training.sampler import LengthGroupedSampler
+from palam.utils.autotune import matmul_seconds
+from palam.utils.device import dtype_name, resolve_placement
 
 EXACT = ("tokenise", "stack", "logits", "padding")
 """The switches that must not change the loss."""
@@ -52,7 +58,9 @@ TOLERANCE = 1e-4
 class OneByOne(PalamProcessor):
     """Tokenises for the encoder text by text."""
 
-    def encode_texts(self, texts: Sequence[str], languages: Any = None, **options: Any) -> list[dict[str, Any]]:
+    def encode_texts(
+        self, texts: Sequence[str], languages: Any = None, **options: Any
+    ) -> list[dict[str, Any]]:
         """See [`PalamProcessor.encode_texts`]."""
         read, codes = super().encode_texts, languages or [None] * len(texts)
         return [read([text], [code], **options)[0] for text, code in zip(texts, codes, strict=True)]
@@ -71,7 +79,9 @@ class Reference(PalamModel):
     def __init__(self, model: PalamModel, on: Iterable[str] = ()) -> None:
         on, processor = frozenset(on), model.processor
         if "tokenise" in on:
-            given = {one.name: getattr(processor, one.name) for one in fields(processor) if one.init}
+            given = {
+                one.name: getattr(processor, one.name) for one in fields(processor) if one.init
+            }
             processor = OneByOne(**given)
         super().__init__(model.encoder, model.bridge, model.llm, processor)
         self.on, self.kept = on, None
@@ -87,25 +97,32 @@ class Reference(PalamModel):
         if not self.on & {"stack", "padding"}:
             return super().encode(ids, mask)
         device = self.encoder.device
-        states = [state.to(self.device) for state in encoders.encode(self.encoder, ids.to(device), mask.to(device))]
+        states = [
+            state.to(self.device)
+            for state in encoders.encode(self.encoder, ids.to(device), mask.to(device))
+        ]
         if "stack" not in self.on:
             return states
         self.kept = states, torch.stack(states)
         return self.kept[1].unbind()
 
-    def assemble(
+    def build_llm_inputs(
         self, encoder_input_ids: Any, encoder_attention_mask: Any, input_ids: Any = None, attention_mask: Any = None,
         labels: Any = None,
-    ) -> Assembled:  # fmt: skip
+    ) -> LLMInputs:  # fmt: skip
         """With `padding`: prefix, padded text, boundary, suffix and answer as rectangles side by side."""
         given = encoder_input_ids, encoder_attention_mask, input_ids, attention_mask, labels
         if "padding" not in self.on:
             if "stack" not in self.on:
-                return super().assemble(*given)
+                return super().build_llm_inputs(*given)
             real = encoder_attention_mask.to(self.device).bool()
-            with self.bridge.register_forward_hook(lambda bridge, states, out: (out[0][real], out[1])):
-                return super().assemble(*given)
-        text, ids, known, wanted = (None if one is None else one.to(self.device) for one in given[1:])
+            with self.bridge.register_forward_hook(
+                lambda bridge, states, out: (out[0][real], out[1])
+            ):
+                return super().build_llm_inputs(*given)
+        text, ids, known, wanted = (
+            None if one is None else one.to(self.device) for one in given[1:]
+        )
         # Palam pads these rows on the left; on the right, the text's slot is in the same column of all of them.
         width = ids.shape[1]
         order = (torch.arange(width, device=self.device) - known.sum(1, keepdim=True)) % width
@@ -118,10 +135,12 @@ class Reference(PalamModel):
         mask = torch.cat([known[:, :slot], text, known[:, slot:]], 1)
         if wanted is not None:
             wanted = wanted.gather(1, order)
-            wanted = torch.cat([wanted[:, :slot], torch.full_like(text, IGNORE), wanted[:, slot:]], 1)
-        return Assembled(vectors, mask, (mask.cumsum(1) - 1).clamp(min=0), wanted)
+            wanted = torch.cat(
+                [wanted[:, :slot], torch.full_like(text, IGNORE), wanted[:, slot:]], 1
+            )
+        return LLMInputs(vectors, mask, (mask.cumsum(1) - 1).clamp(min=0), wanted)
 
-    def run_llm(self, joined: Assembled, logits_to_keep: int = 0, **options: Any) -> Any:
+    def run_llm(self, joined: LLMInputs, logits_to_keep: int = 0, **options: Any) -> Any:
         """With `logits`: at every position. Scoring then takes the last ones, a loss looks at all."""
         if "logits" not in self.on:
             return super().run_llm(joined, logits_to_keep, **options)
@@ -150,8 +169,13 @@ class Rows:
         self.seconds = time.perf_counter() - start
         self.lengths = []
         for row in self.dataset.rows:
-            text, answer = len(row["encoder_input_ids"]), sum(label != IGNORE for label in row["labels"])
-            self.lengths.append((text, text + len(row["input_ids"]), answer))  # the boundary stands in the slot
+            text, answer = (
+                len(row["encoder_input_ids"]),
+                sum(label != IGNORE for label in row["labels"]),
+            )
+            self.lengths.append(
+                (text, text + len(row["input_ids"]), answer)
+            )  # the boundary stands in the slot
 
     def tokenise(self, processor: PalamProcessor, rows: Sequence[int]) -> AnswerDataset:
         """These rows as a data set of their own."""
@@ -160,7 +184,11 @@ class Rows:
 
     def batch(self, model: PalamModel, rows: Sequence[int]) -> dict[str, Any]:
         """A training batch; tokenised now if the model's processor works text by text."""
-        now = self.tokenise(model.processor, rows).rows if isinstance(model.processor, OneByOne) else None
+        now = (
+            self.tokenise(model.processor, rows).rows
+            if isinstance(model.processor, OneByOne)
+            else None
+        )
         return Collator(model.processor)(now or [self.dataset[i] for i in rows])
 
     def score(self, model: PalamModel, rows: Sequence[int], batch_size: int) -> Tensor | list[str]:
@@ -174,7 +202,7 @@ class Rows:
                 options = {"batch_size": batch_size, "max_new_tokens": most, "logits_to_keep": 1}
                 read += generate(model, texts, languages, **options)
             else:
-                read += label_scores(model, texts, self.labels, languages, batch_size=batch_size)
+                read += score_labels(model, texts, self.labels, languages, batch_size=batch_size)
         return read if "generate" in on else torch.stack(read)
 
 
@@ -270,8 +298,12 @@ def arithmetic(model: PalamModel, lengths: Iterable[tuple[int, int, int]]) -> in
     def counted(base: Any) -> tuple[int, int]:
         config = base.config.get_text_config()
         head = getattr(config, "head_dim", None) or getattr(config, "d_kv", None)
-        width = config.num_attention_heads * (head or config.hidden_size // config.num_attention_heads)
-        matrices = [part.weight.numel() for part in base.modules() if isinstance(part, nn.Linear | Conv1D)]
+        width = config.num_attention_heads * (
+            head or config.hidden_size // config.num_attention_heads
+        )
+        matrices = [
+            part.weight.numel() for part in base.modules() if isinstance(part, nn.Linear | Conv1D)
+        ]
         return sum(matrices), width * config.num_hidden_layers
 
     encoder, encoder_attention = counted(model.encoder)
@@ -296,25 +328,37 @@ def check(model: PalamModel, data: Rows, rows: Sequence[int]) -> dict[str, float
     for name in ("off", *EXACT):
         reference = Reference(model, {name} - {"off"})
         found[name] = float((reference(**data.batch(reference, rows)).loss - loss).abs())
-        score = float(((data.score(reference, rows, len(rows)) - scores) / scores.clamp(max=-1)).abs().max())
+        score = float(
+            ((data.score(reference, rows, len(rows)) - scores) / scores.clamp(max=-1)).abs().max()
+        )
         if not (found[name] <= TOLERANCE and score <= TOLERANCE):
-            raise SystemExit(f"the reference with {name} is off: its loss by {found[name]:.1e}, scores by {score:.1e}")
+            raise SystemExit(
+                f"the reference with {name} is off: its loss by {found[name]:.1e}, scores by {score:.1e}"
+            )
     return found
 
 
 def build(args: argparse.Namespace, dtype: str) -> dict[str, PalamModel]:
     """A model of each fusion, all with the same two base models."""
-    how = place(args.device, dtype)
+    how = resolve_placement(args.device, dtype)
     bases, models = (encoders.load_encoder(args.encoder, **how), load_llm(args.llm, **how)), {}
-    options: dict[str, Any] = {"normalize": "layer", "mode": "prompt", "prompt": get_task(args.task).prompt}
+    options: dict[str, Any] = {
+        "normalize": "layer",
+        "mode": "prompt",
+        "prompt": get_task(args.task).prompt,
+    }
     for name in args.fusions:
         fusion, _, rank = name.partition(":")
-        models[name] = PalamModel.from_bases(*bases, fusion=fusion, **options, **({"rank": int(rank)} if rank else {}))
+        models[name] = PalamModel.from_bases(
+            *bases, fusion=fusion, **options, **({"rank": int(rank)} if rank else {})
+        )
         options["processor"] = models[name].processor
     return models
 
 
-def variants(kind: str, fusion: str, models: Sequence[dict[str, PalamModel]], data: Rows) -> list[Unit]:
+def variants(
+    kind: str, fusion: str, models: Sequence[dict[str, PalamModel]], data: Rows
+) -> list[Unit]:
     """All units of a fusion, of the first of `models`, and the reference of the last, which are in fp32 too.
 
     `cached` keeps the encoder's states, `encoder` is its forward pass alone, `compile` is without compiled layers.
@@ -325,14 +369,17 @@ def variants(kind: str, fusion: str, models: Sequence[dict[str, PalamModel]], da
     if kind == "training":
         for name in ("cached", "encoder", *["compile"] * bool(model.compiled)):
             made[name] = PalamModel(model.encoder, model.bridge, model.llm, model.processor)
-        made["cached"].cache = StateCache(model, 2**40)
+        made["cached"].cache = EncoderStateCache(model, 2**40)
         for name in ("cached", *SWITCHES[kind]):
             made[name].compiled = model.compiled
     if plain is not model:
         made["reference_fp32"] = Reference(plain, SWITCHES[kind])
     # One optimiser for all variants of a model, at a rate that leaves the loss where it is.
     own, other = (torch.optim.AdamW(one.bridge.parameters(), lr=1e-6) for one in (model, plain))
-    return [Unit(kind, fusion, name, one, other if "fp32" in name else own, data) for name, one in made.items()]
+    return [
+        Unit(kind, fusion, name, one, other if "fp32" in name else own, data)
+        for name, one in made.items()
+    ]
 
 
 def measure(
@@ -361,7 +408,9 @@ def measure(
                 for part in parts[unit][step : step + 1]:  # scoring has one
                     taken[unit] += unit.seconds(part, size)
             tick()
-        if repeat:  # the first warms up: some kernels are compiled at the first sight of a batch's shape
+        if (
+            repeat
+        ):  # the first warms up: some kernels are compiled at the first sight of a batch's shape
             limits += matmul_seconds(llm.device, llm.dtype, times=args.matmuls)
             for unit in units:
                 times[unit.kind, unit.fusion][unit.name].append(taken[unit])
@@ -378,16 +427,26 @@ def measure(
         one: dict[str, Any] = {"kind": kind, "batch_size": size, "fusion": fusion}
         for name in ("palam", "reference", "reference_fp32"):
             one[f"{name}_tokens_per_second"] = spread(tokens, own[name])
-        one["speedup"], one["speedup_over_fp32"] = (spread(own[f"reference{d}"], own["palam"]) for d in ("", "_fp32"))
-        one["switches"] = {key: spread(own[key], own["palam"]) for key in (*SWITCHES[kind], "compile") if key in own}
+        one["speedup"], one["speedup_over_fp32"] = (
+            spread(own[f"reference{d}"], own["palam"]) for d in ("", "_fp32")
+        )
+        one["switches"] = {
+            key: spread(own[key], own["palam"])
+            for key in (*SWITCHES[kind], "compile")
+            if key in own
+        }
         one["peak_bytes"] = used = memory[kind, fusion]
         one["memory_ratio"] = used["palam"] / used["reference"] if all(used.values()) else None
         if kind == "training":
-            one["operations_per_second"] = spread([arithmetic(units[0].model, lengths)] * args.repeats, own["palam"])
+            one["operations_per_second"] = spread(
+                [arithmetic(units[0].model, lengths)] * args.repeats, own["palam"]
+            )
             one["cached_speedup"] = spread(own["palam"], own["cached"])
             one["encoder_share"] = spread(own["encoder"], own["palam"])
             took = zip(own["cached"], own["palam"], own["encoder"], strict=True)
-            one["encoder_share_cached"] = spread((max(0.0, c - (whole - e)) for c, whole, e in took), own["cached"])
+            one["encoder_share_cached"] = spread(
+                (max(0.0, c - (whole - e)) for c, whole, e in took), own["cached"]
+            )
             if last := times.get((kind, "last")):
                 one["time_over_last"] = spread(own["palam"], last["palam"])
         found.append(one)
@@ -404,22 +463,50 @@ def tables(results: Sequence[dict[str, Any]], title: str) -> None:
     """Print the figures and, in a second table, each switch alone."""
 
     def shown(found: dict[str, float] | None, form: str = "{:.2f}") -> str:
-        return "{} ({}–{})".format(*(form.format(found[key]) for key in ("median", "low", "high"))) if found else "–"
+        return (
+            "{} ({}–{})".format(*(form.format(found[key]) for key in ("median", "low", "high")))
+            if found
+            else "–"
+        )
 
     cases = ("", "batch", "fusion")
-    figures = ("Palam tokens/s", "reference", "fp32 reference", "Palam faster", "than fp32", "time over last")
+    figures = (
+        "Palam tokens/s",
+        "reference",
+        "fp32 reference",
+        "Palam faster",
+        "than fp32",
+        "time over last",
+    )
     whole = Table(*cases, *figures, "of matrix limit", "peak MB", "of reference's", title=title)
     switches = list(dict.fromkeys(name for one in results for name in one["switches"]))
-    shares, names = ("encoder_share", "encoder_share_cached", "cached_speedup"), ("share", "with states kept", "faster")
-    kept = Table(*cases, *names, title="Encoder states kept: the encoder's share of a step, and the step")
-    alone = Table(*cases, *switches, title="One switch of the reference alone: how many times as long as Palam")
+    shares, names = (
+        ("encoder_share", "encoder_share_cached", "cached_speedup"),
+        ("share", "with states kept", "faster"),
+    )
+    kept = Table(
+        *cases, *names, title="Encoder states kept: the encoder's share of a step, and the step"
+    )
+    alone = Table(
+        *cases,
+        *switches,
+        title="One switch of the reference alone: how many times as long as Palam",
+    )
     for one in results:
         case = one["kind"], str(one["batch_size"]), one["fusion"]
-        rates = (shown(one[f"{name}_tokens_per_second"], "{:.0f}") for name in ("palam", "reference", "reference_fp32"))
+        rates = (
+            shown(one[f"{name}_tokens_per_second"], "{:.0f}")
+            for name in ("palam", "reference", "reference_fp32")
+        )
         ratios = (shown(one.get(key)) for key in ("speedup", "speedup_over_fp32", "time_over_last"))
         used, ratio = one["peak_bytes"]["palam"], one["memory_ratio"]
-        memory = "–" if used is None else f"{used / 1e6:.0f}", "–" if ratio is None else f"{ratio:.0%}"
-        whole.add_row(*case, *rates, *ratios, shown(one.get("share_of_matrix_limit"), "{:.0%}"), *memory)
+        memory = (
+            "–" if used is None else f"{used / 1e6:.0f}",
+            "–" if ratio is None else f"{ratio:.0%}",
+        )
+        whole.add_row(
+            *case, *rates, *ratios, shown(one.get("share_of_matrix_limit"), "{:.0%}"), *memory
+        )
         alone.add_row(*case, *(shown(one["switches"].get(name)) for name in switches))
         kept.add_row(*case, *(shown(one.get(key)) for key in shares))
     for table in (whole, alone, kept):
@@ -428,24 +515,49 @@ def tables(results: Sequence[dict[str, Any]], title: str) -> None:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"encoder": "starter:encoder", "llm": "starter:llm", "task": "demo", "device": "auto"}.items():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default in {
+        "encoder": "starter:encoder",
+        "llm": "starter:llm",
+        "task": "demo",
+        "device": "auto",
+    }.items():
         parser.add_argument(f"--{name}", default=default)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--dtype", default="auto", help="auto (the faster), fp32, bf16 or fp16")
     parser.add_argument("--batch-sizes", default="8,32")
     fusions = "last,mean,global_softmax,transformer_softmax,transformer_softmax:32"
-    parser.add_argument("--fusions", default=fusions, help="a rank after a colon; scoring is with mean or the first")
+    parser.add_argument(
+        "--fusions", default=fusions, help="a rank after a colon; scoring is with mean or the first"
+    )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6, help="batches, the same in every repetition")
+    parser.add_argument(
+        "--steps", type=int, default=6, help="batches, the same in every repetition"
+    )
     parser.add_argument("--threads", type=int, help="of torch; default its own choice")
-    parser.add_argument("--compile", action="store_true", help="Palam trains with the LLM's layers compiled")
+    parser.add_argument(
+        "--compile", action="store_true", help="Palam trains with the LLM's layers compiled"
+    )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
-    parser.add_argument("--short", action="store_true", help="the first fusion and batch size, two short repetitions")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="the first fusion and batch size, two short repetitions",
+    )
     args = parser.parse_args(argv)
-    args.batch_sizes, args.fusions = [int(size) for size in args.batch_sizes.split(",")], args.fusions.split(",")
+    args.batch_sizes, args.fusions = (
+        [int(size) for size in args.batch_sizes.split(",")],
+        args.fusions.split(","),
+    )
     if args.short:
-        args.batch_sizes, args.fusions, args.repeats, args.steps = args.batch_sizes[:1], args.fusions[:1], 2, 2
+        args.batch_sizes, args.fusions, args.repeats, args.steps = (
+            args.batch_sizes[:1],
+            args.fusions[:1],
+            2,
+            2,
+        )
     args.matmuls = 1 if args.short else math.ceil(50 / args.repeats / len(args.batch_sizes))
     return args
 
@@ -457,7 +569,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         check_place(args.json)
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    device, dtype = (place(args.device, args.dtype)[name] for name in ("device", "dtype"))
+    device, dtype = (
+        resolve_placement(args.device, args.dtype)[name] for name in ("device", "dtype")
+    )
     with console.status("loading the models"):
         models = [build(args, one) for one in dict.fromkeys((dtype_name(dtype), "fp32"))]
         data = Rows(get_task(args.task), next(iter(models[0].values())).processor, args.data)
@@ -469,7 +583,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         some = random.Random(0).sample(range(len(data.texts)), min(8, len(data.texts)))
         differences = {fusion: check(model, data, some) for fusion, model in models[-1].items()}
     units = [unit for fusion in args.fusions for unit in variants("training", fusion, models, data)]
-    units += variants("scoring", "mean" if "mean" in args.fusions else args.fusions[0], models, data)
+    units += variants(
+        "scoring", "mean" if "mean" in args.fusions else args.fusions[0], models, data
+    )
     results, limits = [], []
     with Progress(console=console) as bar:
         steps = bar.add_task("", total=len(args.batch_sizes) * (args.repeats + 1) * args.steps)
@@ -481,15 +597,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     limit = 2 * 2048**3 / statistics.median(limits)
     for one in results:
         if one["kind"] == "training":
-            one["share_of_matrix_limit"] = {key: rate / limit for key, rate in one["operations_per_second"].items()}
-    tables(results, f"{dtype_name(dtype)} on {device}, {torch.get_num_threads()} threads: median (lowest–highest)")
+            one["share_of_matrix_limit"] = {
+                key: rate / limit for key, rate in one["operations_per_second"].items()
+            }
+    tables(
+        results,
+        f"{dtype_name(dtype)} on {device}, {torch.get_num_threads()} threads: median (lowest–highest)",
+    )
     print(f"matrix limit: {limit / 1e9:.0f} billion operations a second")
     print(f"tokenising all {len(data.texts)} rows once, before the steps: {data.seconds:.2f} s")
     if args.json:
         machine = {"device": str(device), "machine": platform.machine(), "threads": torch.get_num_threads(),
                    "torch": torch.__version__, "transformers": transformers.__version__}  # fmt: skip
-        report = {"machine": machine, "dtype": dtype_name(dtype), "settings": vars(args), "matrix_limit": limit}
-        report |= {"loss_differences": differences, "tokenising_seconds": data.seconds, "results": results}
+        report = {
+            "machine": machine,
+            "dtype": dtype_name(dtype),
+            "settings": vars(args),
+            "matrix_limit": limit,
+        }
+        report |= {
+            "loss_differences": differences,
+            "tokenising_seconds": data.seconds,
+            "results": results,
+        }
         args.json.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
 
 

@@ -30,7 +30,9 @@ def base_folder(tmp_path_factory):
         key = (family, repr(sorted(settings.items())))
         if key not in made:
             write = tiny.tiny_llm if family in tiny.LLMS else tiny.tiny_encoder
-            with torch.random.fork_rng():  # a base made just now must not reseed the test that asks for it
+            with (
+                torch.random.fork_rng()
+            ):  # a base made just now must not reseed the test that asks for it
                 made[key] = write(tmp_path_factory.mktemp("base") / family, family, **settings)
         return made[key]
 
@@ -45,7 +47,10 @@ def tiny_model(base_folder):
     """
 
     def build(encoder="bert", llm="llama", **options):
-        bases = (str(base_folder(name) if name in (*tiny.FAMILIES, *tiny.LLMS) else name) for name in (encoder, llm))
+        bases = (
+            str(base_folder(name) if name in (*tiny.FAMILIES, *tiny.LLMS) else name)
+            for name in (encoder, llm)
+        )
         return PalamModel.from_bases(*bases, **options).eval()
 
     return build

@@ -24,7 +24,9 @@ PAIRS = [
     ("nllb", "qwen", {"mode": "prompt", "prompt": "{text}\nTopic:"}),
     ("modernbert", "llama", {"mode": "paper"}),
 ]
-pairs = pytest.mark.parametrize(("encoder", "llm", "options"), PAIRS, ids=lambda v: v if isinstance(v, str) else "")
+pairs = pytest.mark.parametrize(
+    ("encoder", "llm", "options"), PAIRS, ids=lambda v: v if isinstance(v, str) else ""
+)
 
 
 def batch_of(model):
@@ -38,13 +40,17 @@ def alone(model, row):
 def prompts(model, *rows):
     """The texts without their answers, all of them or the given rows."""
     chosen = rows or range(len(TEXTS))
-    return dict(model.processor([TEXTS[i] for i in chosen], languages=[LANGUAGES[i] for i in chosen]))
+    return dict(
+        model.processor([TEXTS[i] for i in chosen], languages=[LANGUAGES[i] for i in chosen])
+    )
 
 
 def state_hash(module):
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 

@@ -21,12 +21,12 @@ import typer
 
 import palam
 from palam import starter
+from palam.bench.recipe import load_recipe
 from palam.cli import app
-from palam.fusion import FUSIONS, Fusion
-from palam.mapper import MAPPERS
-from palam.tasks import TASKS
-from palam.training import TrainSettings
-from palam_bench.recipe import load_recipe
+from palam.models.fusion import FUSIONS, Fusion
+from palam.models.mapper import MAPPERS
+from palam.tasks.registry import TASKS
+from palam.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(page for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")] if page.is_file())
@@ -38,7 +38,9 @@ TINY = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": "llama",
     "google/mt5-large": "mt5",
 }
-FORBIDDEN = re.compile(r"pypi\.\w|pythonhosted|(?<![\w.~-])/(?:work|root|home|tmp|opt|Users)\b", re.IGNORECASE)
+FORBIDDEN = re.compile(
+    r"pypi\.\w|pythonhosted|(?<![\w.~-])/(?:work|root|home|tmp|opt|Users)\b", re.IGNORECASE
+)
 
 
 def blocks(page, language):
@@ -47,7 +49,9 @@ def blocks(page, language):
 
 
 def prose(page):
-    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
 
 
 def commands(page):
@@ -85,20 +89,32 @@ def registries():
 
 
 def test_there_are_pages_with_code_and_commands():
-    assert {"CONTRIBUTING.md", "CHANGELOG.md", "method.md", "guide.md"} <= {page.name for page in PAGES}
+    assert {"CONTRIBUTING.md", "CHANGELOG.md", "method.md", "guide.md"} <= {
+        page.name for page in PAGES
+    }
     guide = ROOT / "docs" / "guide.md"
     assert len(blocks(guide, "python")) >= 4
-    assert {arguments[0] for arguments in commands(guide)} >= {"train", "evaluate", "classify", "generate", "inspect"}
+    assert {arguments[0] for arguments in commands(guide)} >= {
+        "train",
+        "evaluate",
+        "classify",
+        "generate",
+        "inspect",
+    }
 
 
 @page_by_page
 def test_python_blocks_run(page, base_folder, registries, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(starter, "resolve", lambda name: str(base_folder(TINY[name])) if name in TINY else name)
+    monkeypatch.setattr(
+        starter, "resolve", lambda name: str(base_folder(TINY[name])) if name in TINY else name
+    )
     scope = {"__name__": f"page_{page.stem}"}
     for block in blocks(page, "python"):
         for name, family in TINY.items():  # where transformers itself is asked for a model
-            block = block.replace(f'.from_pretrained("{name}")', f".from_pretrained({str(base_folder(family))!r})")
+            block = block.replace(
+                f'.from_pretrained("{name}")', f".from_pretrained({str(base_folder(family))!r})"
+            )
         exec(compile(block, f"{page.name}: {block.splitlines()[0]}", "exec"), scope)
 
 
@@ -106,7 +122,9 @@ def test_python_blocks_run(page, base_folder, registries, monkeypatch, tmp_path)
 def test_commands_parse_and_their_settings_are_valid(page, registries, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for diff in blocks(page, "diff"):  # names that the page registers
-        FUSIONS.update(dict.fromkeys(re.findall(r'^\+    "(\w+)": \w+,$', diff, re.MULTILINE), Fusion))
+        FUSIONS.update(
+            dict.fromkeys(re.findall(r'^\+    "(\w+)": \w+,$', diff, re.MULTILINE), Fusion)
+        )
     for block in blocks(page, "yaml"):
         if name := re.match(r"# ([\w-]+\.yaml)\n", block):
             Path(name[1]).write_text(block, encoding="utf-8")
@@ -122,10 +140,15 @@ def test_commands_parse_and_their_settings_are_valid(page, registries, monkeypat
             with command.make_context(name, arguments, parent=context) as parsed:
                 if name == "train":
                     own = {"out", "resume", "config"}
-                    TrainSettings(**{key: value for key, value in parsed.params.items() if key not in own})
+                    TrainConfig(
+                        **{key: value for key, value in parsed.params.items() if key not in own}
+                    )
                 if name == "bench":
                     recipe = parsed.params["recipe"]
-                    load_recipe(str(ROOT / recipe) if (ROOT / recipe).is_file() else recipe, parsed.params["set_"])
+                    load_recipe(
+                        str(ROOT / recipe) if (ROOT / recipe).is_file() else recipe,
+                        parsed.params["set_"],
+                    )
 
 
 def test_the_table_of_settings_is_the_papers_command_and_the_defaults():
@@ -135,8 +158,10 @@ def test_the_table_of_settings_is_the_papers_command_and_the_defaults():
     with group.make_context("palam", ["info"]) as context:
         command = group.get_command(context, name)
         paper = command.make_context(name, arguments, parent=context).params
-    defaults = {one.name: one.default for one in fields(TrainSettings)}
-    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", prose(page).split("| setting |")[1], re.MULTILINE)
+    defaults = {one.name: one.default for one in fields(TrainConfig)}
+    rows = re.findall(
+        r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", prose(page).split("| setting |")[1], re.MULTILINE
+    )
     assert len(rows) > 10
     for setting, in_paper, default in rows:
         for shown, value in ((in_paper, paper[setting]), (default, defaults[setting])):
@@ -149,7 +174,9 @@ def test_the_table_of_settings_is_the_papers_command_and_the_defaults():
 @page_by_page
 def test_options_in_the_text_exist(page):
     group = typer.main.get_command(app)
-    known = {"--help"} | {o for c in group.commands.values() for p in c.params for o in [*p.opts, *p.secondary_opts]}
+    known = {"--help"} | {
+        o for c in group.commands.values() for p in c.params for o in [*p.opts, *p.secondary_opts]
+    }
     named = re.findall(r"`(?:palam [^`]*?)?(--[a-z][a-z0-9-]*)", prose(page))
     assert set(named) <= known
 
@@ -157,7 +184,9 @@ def test_options_in_the_text_exist(page):
 @page_by_page
 def test_links_lead_somewhere(page):
     text = prose(page)
-    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset|href)="([^"]+)"', text)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(
+        r'(?:src|srcset|href)="([^"]+)"', text
+    )
     for target in targets:
         if re.match(r"https?:|mailto:", target):
             continue
@@ -184,7 +213,9 @@ def test_no_page_holds_a_doctest(page):
 
 def test_the_guides_error_messages_are_the_programs():
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
-    table = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8").split("| the line contains |")[1]
+    table = (
+        (ROOT / "docs" / "guide.md").read_text(encoding="utf-8").split("| the line contains |")[1]
+    )
     quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert len(quoted) > 10
     assert [message for message in quoted if message not in source] == []
@@ -195,7 +226,9 @@ def test_the_picture_stands_alone():
     name = "{http://www.w3.org/2000/svg}"
     assert tree.find(f"{name}title").text.strip()
     assert tree.find(f"{name}desc").text.strip()
-    assert not [e for e in tree.iter() if e.tag in (f"{name}image", f"{name}script", f"{name}foreignObject")]
+    assert not [
+        e for e in tree.iter() if e.tag in (f"{name}image", f"{name}script", f"{name}foreignObject")
+    ]
 
 
 def apply(diff, root):
@@ -231,7 +264,9 @@ def test_the_contributors_fusion_passes_the_tests(tmp_path):
 
     def run(*arguments):
         command = [sys.executable, "-m", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8")
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8"
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -244,7 +279,9 @@ def test_the_contributors_fusion_passes_the_tests(tmp_path):
 
 
 def test_the_examples_in_docstrings_are_right():
-    modules = [importlib.import_module(one.name) for one in pkgutil.walk_packages(palam.__path__, "palam.")]
+    modules = [
+        importlib.import_module(one.name) for one in pkgutil.walk_packages(palam.__path__, "palam.")
+    ]
     results = [doctest.testmod(module) for module in modules]
     assert sum(one.attempted for one in results) > 0
     assert sum(one.failed for one in results) == 0

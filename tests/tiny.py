@@ -14,11 +14,25 @@ from typing import Any
 
 import torch
 import transformers as tf
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 FAMILIES = ("t5", "mt5", "umt5", "m2m100", "nllb", "xlmr", "bert", "modernbert")
 LLMS = ("llama", "gemma3", "gpt2", "opt", "qwen")
-LANGUAGES = ("eng_Latn", "sin_Sinh", "tam_Taml", "amh_Ethi")  # the codes that the NLLB tokenizer knows
+LANGUAGES = (
+    "eng_Latn",
+    "sin_Sinh",
+    "tam_Taml",
+    "amh_Ethi",
+)  # the codes that the NLLB tokenizer knows
 LAYERS = 3  # of each encoder; its decoder has 2
 
 TEXT = {
@@ -60,7 +74,9 @@ def unigram(specials: list[str], unk: str, frame: tuple[str, str], size: int = 5
     """A SentencePiece-like tokenizer; longer pieces score better, as in a trained one."""
     vocab = [(s, 0.0) for s in specials] + [(p, -12.0 + 1.5 * len(p)) for p in pieces("▁", size)]
     made = Tokenizer(models.Unigram(vocab, unk_id=specials.index(unk), byte_fallback=False))
-    made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    made.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Metaspace()
     return framed(made, specials, frame)
@@ -85,7 +101,9 @@ def byte_bpe(specials: list[str], bos: str = "", size: int = 420) -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made.train_from_iterator(
         TEXT.values(),
-        trainers.BpeTrainer(vocab_size=size, special_tokens=specials, initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=size, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+        ),
     )
     return framed(made, specials, (bos, ""))
 
@@ -116,7 +134,14 @@ def sentencepiece_t5() -> tf.PreTrainedTokenizerFast:
 def sentencepiece_xlmr() -> tf.PreTrainedTokenizerFast:
     made = unigram(["<s>", "<pad>", "</s>", "<unk>", "<mask>"], "<unk>", ("<s>", "</s>"))
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
-    return fast(made, pad_token="<pad>", unk_token="<unk>", mask_token="<mask>", model_max_length=128, **names)
+    return fast(
+        made,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=128,
+        **names,
+    )
 
 
 def bert_tokenizer() -> tf.PreTrainedTokenizerFast:
@@ -136,7 +161,9 @@ def nllb_tokenizer() -> tf.PreTrainedTokenizerFast:
     )
     vocab = bpe.get_vocab()
     merges = [tuple(m) for m in json.loads(bpe.to_str())["model"]["merges"]]
-    return tf.NllbTokenizer(vocab=vocab, merges=merges, additional_special_tokens=list(LANGUAGES), model_max_length=256)
+    return tf.NllbTokenizer(
+        vocab=vocab, merges=merges, additional_special_tokens=list(LANGUAGES), model_max_length=256
+    )
 
 
 # --------------------------------------------------------------------------- encoders
@@ -163,7 +190,9 @@ def tiny_encoder(folder: str | Path, family: str, seed: int = 0, **settings: Any
             "max_position_embeddings": 128, "scale_embedding": family == "nllb",
         }  # fmt: skip
     elif family in ("xlmr", "bert"):
-        name, kind = ("XLMRoberta", "XLMRobertaForMaskedLM") if family == "xlmr" else ("Bert", "BertModel")
+        name, kind = (
+            ("XLMRoberta", "XLMRobertaForMaskedLM") if family == "xlmr" else ("Bert", "BertModel")
+        )
         tokenizer = sentencepiece_xlmr() if family == "xlmr" else bert_tokenizer()
         options = {
             "hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 64,
@@ -219,7 +248,13 @@ def tiny_llm(folder: str | Path, family: str, seed: int = 0, **settings: Any) ->
     elif family == "gpt2":
         tokenizer = fast(byte_bpe(["<|endoftext|>"]), eos_token="<|endoftext|>")
         name, kind = "GPT2", "GPT2LMHeadModel"
-        options = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "initializer_range": 0.3}
+        options = {
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 256,
+            "initializer_range": 0.3,
+        }
     elif family == "opt":
         made = byte_bpe(["<pad>", "</s>"], bos="</s>")
         tokenizer = fast(made, bos_token="</s>", eos_token="</s>", pad_token="<pad>")
@@ -241,11 +276,17 @@ def tiny_llm(folder: str | Path, family: str, seed: int = 0, **settings: Any) ->
 
 
 def build(
-    folder: str | Path, name: str, kind: str, tokenizer: tf.PreTrainedTokenizerFast, options: dict[str, Any]
+    folder: str | Path,
+    name: str,
+    kind: str,
+    tokenizer: tf.PreTrainedTokenizerFast,
+    options: dict[str, Any],
 ) -> Path:
     config = getattr(tf, f"{name}Config")(**{"vocab_size": len(tokenizer)} | options)
     model = getattr(tf, kind)(config).eval()
-    with torch.no_grad():  # biases and norms start as zeros and ones, which hide a tensor that is mixed up
+    with (
+        torch.no_grad()
+    ):  # biases and norms start as zeros and ones, which hide a tensor that is mixed up
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))

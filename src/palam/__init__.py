@@ -1,20 +1,89 @@
 """Palam: a bridge from a multilingual encoder to an English LLM.
 
-A frozen encoder reads the language, a small trained bridge carries its states over, a frozen LLM answers.
+A frozen encoder reads the language, a small trained bridge carries its states over, a frozen LLM
+answers. The names below are the public ones; each is imported when it is first used.
 """
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from palam.bridge import PalamBridge
-from palam.configuration import PalamConfig
-from palam.errors import PalamError
-from palam.model import PalamModel
-from palam.processor import PalamProcessor
-from palam.template import Template
+if TYPE_CHECKING:
+    from palam.alignment.solve import AlignmentResult, align
+    from palam.errors import PalamError
+    from palam.inference.evaluation import Evaluation, evaluate
+    from palam.inference.generation import generate
+    from palam.inference.scoring import LabelScorer, score_labels
+    from palam.models.bridge import PalamBridge
+    from palam.models.configuration import PalamConfig
+    from palam.models.fusion.base import Fusion
+    from palam.models.model_config import ModelConfig
+    from palam.models.modeling import PalamModel
+    from palam.models.processing import PalamProcessor
+    from palam.models.registry import register_fusion
+    from palam.models.template import Template
+    from palam.tasks.registry import register_task
+    from palam.tasks.task import Task
+    from palam.training.config import DataConfig, OptimConfig, RuntimeConfig, TrainConfig
+    from palam.training.run import train
 
 __version__ = "0.1.0"
-__all__ = ["PalamBridge", "PalamConfig", "PalamError", "PalamModel", "PalamProcessor", "Template"]
+_HOMES = {
+    "AlignmentResult": "palam.alignment.solve",
+    "DataConfig": "palam.training.config",
+    "Evaluation": "palam.inference.evaluation",
+    "Fusion": "palam.models.fusion.base",
+    "LabelScorer": "palam.inference.scoring",
+    "ModelConfig": "palam.models.model_config",
+    "OptimConfig": "palam.training.config",
+    "PalamBridge": "palam.models.bridge",
+    "PalamConfig": "palam.models.configuration",
+    "PalamError": "palam.errors",
+    "PalamModel": "palam.models.modeling",
+    "PalamProcessor": "palam.models.processing",
+    "RuntimeConfig": "palam.training.config",
+    "Task": "palam.tasks.task",
+    "Template": "palam.models.template",
+    "TrainConfig": "palam.training.config",
+    "align": "palam.alignment.solve",
+    "evaluate": "palam.inference.evaluation",
+    "generate": "palam.inference.generation",
+    "register_fusion": "palam.models.registry",
+    "register_task": "palam.tasks.registry",
+    "score_labels": "palam.inference.scoring",
+    "train": "palam.training.run",
+}
+__all__ = [  # noqa: RUF022 (what is used most comes first)
+    "PalamModel",
+    "PalamConfig",
+    "PalamBridge",
+    "PalamProcessor",
+    "Template",
+    "PalamError",
+    "score_labels",
+    "LabelScorer",
+    "generate",
+    "evaluate",
+    "Evaluation",
+    "align",
+    "AlignmentResult",
+    "train",
+    "TrainConfig",
+    "ModelConfig",
+    "DataConfig",
+    "OptimConfig",
+    "RuntimeConfig",
+    "Fusion",
+    "register_fusion",
+    "Task",
+    "register_task",
+]
 
-AutoConfig.register("palam", PalamConfig, exist_ok=True)
-AutoModel.register(PalamConfig, PalamBridge, exist_ok=True)
-AutoProcessor.register(PalamConfig, PalamProcessor, exist_ok=True)  # type: ignore[no-untyped-call]
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'palam' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from palam.cli import run
-from palam.tasks import get_task
+from palam.tasks.registry import get_task
 
 HERE = ("--device", "cpu", "--dtype", "fp32")
 

@@ -6,8 +6,8 @@ import pytest
 import tiny
 
 from palam import PalamModel
-from palam.fusion import FUSIONS
-from palam.reading import label_scores
+from palam.inference.scoring import score_labels
+from palam.models.fusion import FUSIONS
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
 
@@ -27,7 +27,12 @@ def test_an_aligned_task_can_be_read_at_once(palam, base_options, data, tmp_path
     names = [line.split("  ")[0] for line in result.out.splitlines()[1:]]
     assert names == ["layer 1", "layer 2", "layer 3", *FUSIONS]
     assert f"saved to {out}" in result.err
-    assert {path.name for path in out.iterdir()} >= {"model.safetensors", "README.md", "settings.yaml", "probe.html"}
+    assert {path.name for path in out.iterdir()} >= {
+        "model.safetensors",
+        "README.md",
+        "settings.yaml",
+        "probe.html",
+    }
     found = json.loads((out / "results.json").read_text())
     assert [row["name"] for row in found["probe"]] == names
     assert found["solved"]["tokens"] > 100
@@ -36,9 +41,14 @@ def test_an_aligned_task_can_be_read_at_once(palam, base_options, data, tmp_path
     assert model.config.fusion == "global_softmax"
     assert model.processor.template.suffix == "\nTopic:"
     labels = [words for _, words in model.config.task["labels"]]
-    texts = [json.loads(line)["text"] for line in (data / "sib200" / "train.eng_Latn.jsonl").open(encoding="utf-8")]
-    expected = label_scores(model, texts, labels, calibrated=False).mean(0)
-    assert model.config.label_priors == pytest.approx(dict(zip(labels, expected.tolist(), strict=True)), abs=1e-4)
+    texts = [
+        json.loads(line)["text"]
+        for line in (data / "sib200" / "train.eng_Latn.jsonl").open(encoding="utf-8")
+    ]
+    expected = score_labels(model, texts, labels, calibrated=False).mean(0)
+    assert model.config.label_priors == pytest.approx(
+        dict(zip(labels, expected.tolist(), strict=True)), abs=1e-4
+    )
     read = palam("evaluate", out, "--task", "sib200", "--data", data, "--languages", "si", *CPU)
     assert read.code == 0
 
@@ -79,9 +89,13 @@ def test_an_align_without_text_or_into_other_files(refused, base_options, englis
 
 
 def test_a_plan(palam, refused, base_options, tmp_path):
-    result = palam("plan", "--rows", 100, "--batch-size", 10, "--epochs", 2, "--tflops", 1, *base_options)
+    result = palam(
+        "plan", "--rows", 100, "--batch-size", 10, "--epochs", 2, "--tflops", 1, *base_options
+    )
     assert result.code == 0
     shown = dict(line.split("  ", 1) for line in result.out.splitlines())
     assert shown["matrix rate"].strip() == "1.00 · 10¹² operations a second"
     assert shown["all steps"].strip().startswith("20: ")
-    assert "no such folder" in refused("plan", "--encoder", tmp_path / "none", "--llm", base_options[3], *CPU)
+    assert "no such folder" in refused(
+        "plan", "--encoder", tmp_path / "none", "--llm", base_options[3], *CPU
+    )

@@ -113,7 +113,9 @@ def test_a_place_that_cannot_be_written_to(refused, training, tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("mine")
-    assert "file is a file; give a folder that is new or empty" in refused(*training, "--out", tmp_path / "file")
+    assert "file is a file; give a folder that is new or empty" in refused(
+        *training, "--out", tmp_path / "file"
+    )
     assert "folder holds other files" in refused(*training, "--out", tmp_path / "folder")
     for below in ("out", "new/out"):
         assert "cannot be written" in refused(*training, "--out", tmp_path / "file" / below)
@@ -145,7 +147,17 @@ def test_a_task_of_another_family(refused, trained, data, tmp_path):
     (tmp_path / "xnli").mkdir()
     row = {"premise": "a", "hypothesis": "b", "label": "neutral"}
     (tmp_path / "xnli" / "dev.en.jsonl").write_text(json.dumps(row) + "\n")
-    line = refused("evaluate", trained, "--task", "xnli", "--data", tmp_path, "--json", tmp_path / "r.json", *CPU)
+    line = refused(
+        "evaluate",
+        trained,
+        "--task",
+        "xnli",
+        "--data",
+        tmp_path,
+        "--json",
+        tmp_path / "r.json",
+        *CPU,
+    )
     assert "this bridge was trained for topic (sib200); xnli is nli" in line
 
 
@@ -153,7 +165,9 @@ def test_a_task_of_another_family(refused, trained, data, tmp_path):
 def test_results_that_cannot_be_written_are_told_before_the_models_are_loaded(
     refused, reading, tmp_path, option, monkeypatch
 ):
-    monkeypatch.setattr("palam.cli.read.load", lambda *a, **k: pytest.fail("the models were loaded"))
+    monkeypatch.setattr(
+        "palam.cli.read.load", lambda *a, **k: pytest.fail("the models were loaded")
+    )
     (tmp_path / "file").write_text("mine")
     assert "is a folder" in refused(*reading, option, tmp_path)
     assert "cannot be written" in refused(*reading, option, tmp_path / "file" / "r.json")
@@ -172,8 +186,18 @@ def test_results_that_cannot_be_written_are_told_before_the_models_are_loaded(
         ("a.csv", b"text\n", (), "is empty"),
         ("a.txt", b"good\nbad \xff\n", (), "line 2: not UTF-8 (byte 5)"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', (), "line 2: not JSON"),
-        ("a.jsonl", b'{"head": "a"}\n', (), 'line 1: no column "text" among head; name one with --column'),
-        ("a.jsonl", b'{"text": "a"}\n', ("--column", "head"), 'line 1: no column "head" among text'),
+        (
+            "a.jsonl",
+            b'{"head": "a"}\n',
+            (),
+            'line 1: no column "text" among head; name one with --column',
+        ),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n',
+            ("--column", "head"),
+            'line 1: no column "head" among text',
+        ),
         ("a.csv", b"head\na\n", ("--column", "text"), 'no column "text" among head'),
         ("a.txt", b"a\n", ("--column", "text"), "plain text has none"),
         ("a.txt", b"a\n", ("--language", "xx"), "language is 'xx', which is unknown"),
@@ -191,7 +215,9 @@ def test_a_source_that_is_wrong(refused, trained, tmp_path, name, content, optio
 
 def test_labels_that_are_no_choice(refused, trained):
     for labels in ("good", "good,good", ","):
-        assert "holds fewer than two labels" in refused("classify", trained, "--text", "a", "--labels", labels)
+        assert "holds fewer than two labels" in refused(
+            "classify", trained, "--text", "a", "--labels", labels
+        )
 
 
 def test_a_bridge_without_a_task_needs_labels(refused, tiny_model, tmp_path):
@@ -203,15 +229,21 @@ def test_a_prompt_that_is_wrong(refused, trained):
     for options in (("--prompt", "none"), ("--prompt", "{text} {text}")):
         assert "exactly once" in refused("generate", trained, "--text", "a", *options, *CPU)
     assert "mode is 'poem'" in refused("generate", trained, "--text", "a", "--mode", "poem", *CPU)
-    assert "no prompt" in refused("generate", trained, "--text", "a", "--mode", "paper", "--prompt", "{text}", *CPU)
+    assert "no prompt" in refused(
+        "generate", trained, "--text", "a", "--mode", "paper", "--prompt", "{text}", *CPU
+    )
 
 
 def test_a_picture_of_no_known_kind(refused, trained, tmp_path):
-    assert ".png, .html, .json" in refused("inspect", trained, "--text", "a", "--out", tmp_path / "view.gif", *CPU)
+    assert ".png, .html, .json" in refused(
+        "inspect", trained, "--text", "a", "--out", tmp_path / "view.gif", *CPU
+    )
 
 
 # --------------------------------------------------------------------------- the checkpoint
-@pytest.mark.parametrize("command", [("classify", "--text", "a"), ("inspect", "--text", "a"), ("info",)])
+@pytest.mark.parametrize(
+    "command", [("classify", "--text", "a"), ("inspect", "--text", "a"), ("info",)]
+)
 def test_what_is_no_checkpoint(refused, bridge, tmp_path, command):
     name, *options = command
     (tmp_path / "empty").mkdir()
@@ -229,7 +261,10 @@ def test_other_base_models_are_refused_by_what_differs(refused, trained, base_fo
     common = ("classify", trained, "--text", "a", "--out", tmp_path / "o.jsonl", *CPU)
     wide = tiny.tiny_llm(tmp_path / "wide", "llama", hidden_size=64)
     for other, message in (
-        (("--llm", base_folder("qwen")), "is not the LLM that this bridge was trained with (another vocabulary)"),
+        (
+            ("--llm", base_folder("qwen")),
+            "is not the LLM that this bridge was trained with (another vocabulary)",
+        ),
         (("--llm", wide), "hidden_size is 64, not 32"),
         (
             ("--encoder", base_folder("xlmr")),

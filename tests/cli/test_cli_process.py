@@ -21,7 +21,9 @@ def start(tmp_path):
     def call(*arguments):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment, text=True, **pipes)
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)], env=environment, text=True, **pipes
+        )
         made.append(process)
         return process
 

@@ -14,12 +14,19 @@ import tiny
 
 from palam import PalamModel
 from palam.cli import read
-from palam.layers import layer_weights
-from palam.reading import generate, wilson
-from palam.tasks import get_task
+from palam.inference import generation as generate
+from palam.inference.evaluation import wilson
+from palam.inference.layer_weights import layer_weights
+from palam.tasks.registry import get_task
 
 LABELS = list(get_task("sib200").labels)
-TEXTS = ["The dog jumps.", "මම ගෙදර යනවා.", "", "  A \u200d\u2028b. ", "The match was won by the national team."]
+TEXTS = [
+    "The dog jumps.",
+    "මම ගෙදර යනවා.",
+    "",
+    "  A \u200d\u2028b. ",
+    "The match was won by the national team.",
+]
 CPU = ("--device", "cpu", "--dtype", "fp32")
 
 
@@ -38,18 +45,34 @@ def text_file(tmp_path):
 
 
 def scores_close(one, other):
-    return one.keys() == other.keys() and all(one[label] == pytest.approx(other[label], abs=2e-3) for label in one)
+    return one.keys() == other.keys() and all(
+        one[label] == pytest.approx(other[label], abs=2e-3) for label in one
+    )
 
 
 # --------------------------------------------------------------------------- evaluate
 def test_evaluate_writes_the_agreed_json(palam, trained, data, tmp_path):
     files = ("--json", tmp_path / "new" / "r.json", "--predictions", tmp_path / "p.jsonl")
-    result = palam("evaluate", trained, "--task", "sib200", "--data", data, "--languages", "si,en", *files, *CPU)
+    result = palam(
+        "evaluate",
+        trained,
+        "--task",
+        "sib200",
+        "--data",
+        data,
+        "--languages",
+        "si,en",
+        *files,
+        *CPU,
+    )
     assert (result.code, result.err) == (0, "")
     found = json.loads((tmp_path / "new" / "r.json").read_text())
     assert list(found) == ["task", "split", "model", "results", "macro"]
     assert (found["task"], found["split"], found["model"]) == ("sib200", "dev", str(trained))
-    assert list(found["results"]) == ["sin_Sinh", "eng_Latn"]  # native codes, in the order asked for
+    assert list(found["results"]) == [
+        "sin_Sinh",
+        "eng_Latn",
+    ]  # native codes, in the order asked for
     predictions = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert len(predictions) == 42
     for code, one in found["results"].items():
@@ -58,7 +81,9 @@ def test_evaluate_writes_the_agreed_json(palam, trained, data, tmp_path):
         assert (one["n"], one["accuracy"]) == (21, sum(right) / 21)
         assert one["ci95"] == list(wilson(sum(right), 21))
         assert f"{one['accuracy']:.1%}" in result.out
-    assert found["macro"] == pytest.approx(sum(one["accuracy"] for one in found["results"].values()) / 2)
+    assert found["macro"] == pytest.approx(
+        sum(one["accuracy"] for one in found["results"].values()) / 2
+    )
 
 
 def test_evaluate_without_languages_reads_all_there_are(palam, trained, data):
@@ -68,14 +93,20 @@ def test_evaluate_without_languages_reads_all_there_are(palam, trained, data):
     assert "mean of 2" in result.out
 
 
-def test_a_limit_is_stratified_by_label_seeded_and_the_same_rows_in_every_language(palam, trained, data, tmp_path):
+def test_a_limit_is_stratified_by_label_seeded_and_the_same_rows_in_every_language(
+    palam, trained, data, tmp_path
+):
     def drawn(seed):
         files = ("--predictions", tmp_path / "p.jsonl", "--limit", 7, "--seed", seed)
-        assert palam("evaluate", trained, "--task", "sib200", "--data", data, *files, *CPU).code == 0
+        assert (
+            palam("evaluate", trained, "--task", "sib200", "--data", data, *files, *CPU).code == 0
+        )
         return [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
 
     rows = drawn(1)
-    by_language = [[one["row"] for one in rows if one["language"] == code] for code in ("eng_Latn", "sin_Sinh")]
+    by_language = [
+        [one["row"] for one in rows if one["language"] == code] for code in ("eng_Latn", "sin_Sinh")
+    ]
     assert by_language[0] == by_language[1]
     assert Counter(one["label"] for one in rows) == dict.fromkeys(LABELS, 2)
     assert drawn(1) == rows
@@ -85,21 +116,44 @@ def test_a_limit_is_stratified_by_label_seeded_and_the_same_rows_in_every_langua
 def test_evaluate_by_generation_and_by_the_llm_alone(palam, trained, data, tmp_path):
     common = ("evaluate", trained, "--task", "sib200", "--data", data, "--languages", "en", *CPU)
     assert palam(*common, "--method", "generate", "--predictions", tmp_path / "g.jsonl").code == 0
-    assert all("answer" in json.loads(line) for line in (tmp_path / "g.jsonl").read_text().splitlines())
+    assert all(
+        "answer" in json.loads(line) for line in (tmp_path / "g.jsonl").read_text().splitlines()
+    )
     for name, options in {"bridge": (), "direct": ("--direct",)}.items():
         assert palam(*common, *options, "--predictions", tmp_path / name).code == 0
     assert (tmp_path / "bridge").read_text() != (tmp_path / "direct").read_text()
 
 
 def test_a_labelled_file_of_ones_own_is_measured_like_a_task(palam, trained, data, tmp_path):
-    rows = [json.loads(line) for line in (data / "sib200" / "dev.sin_Sinh.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (data / "sib200" / "dev.sin_Sinh.jsonl").read_text().splitlines()
+    ]
     with (tmp_path / "own.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerows([("sentence", "topic"), *((row["text"], row["label"]) for row in rows)])
     own = ("--file", tmp_path / "own.csv", "--text-column", "sentence", "--label-column", "topic")
-    result = palam("evaluate", trained, *own, "--languages", "sin_Sinh", "--predictions", tmp_path / "own.jsonl", *CPU)
+    result = palam(
+        "evaluate",
+        trained,
+        *own,
+        "--languages",
+        "sin_Sinh",
+        "--predictions",
+        tmp_path / "own.jsonl",
+        *CPU,
+    )
     assert result.code == 0
-    task = ("--task", "sib200", "--data", data, "--languages", "si", "--predictions", tmp_path / "task.jsonl")
+    task = (
+        "--task",
+        "sib200",
+        "--data",
+        data,
+        "--languages",
+        "si",
+        "--predictions",
+        tmp_path / "task.jsonl",
+    )
     assert palam("evaluate", trained, *task, *CPU).code == 0
     assert (tmp_path / "own.jsonl").read_text() == (tmp_path / "task.jsonl").read_text()
     refused = palam("evaluate", trained, *own, *CPU)
@@ -109,9 +163,30 @@ def test_a_labelled_file_of_ones_own_is_measured_like_a_task(palam, trained, dat
 
 
 def test_cut_texts_and_unknown_tokens_are_told(palam, data, base_options, tmp_path):
-    common = ("--task", "sib200", "--data", data, "--batch-size", 4, "--max-steps", 1, "--max-length", 8)
+    common = (
+        "--task",
+        "sib200",
+        "--data",
+        data,
+        "--batch-size",
+        4,
+        "--max-steps",
+        1,
+        "--max-length",
+        8,
+    )
     assert palam("train", *common, "--out", tmp_path / "short", *base_options).code == 0
-    result = palam("evaluate", tmp_path / "short", "--task", "sib200", "--data", data, "--languages", "si", *CPU)
+    result = palam(
+        "evaluate",
+        tmp_path / "short",
+        "--task",
+        "sib200",
+        "--data",
+        data,
+        "--languages",
+        "si",
+        *CPU,
+    )
     (row,) = [line for line in result.out.splitlines() if "sin_Sinh" in line]
     cut = int(row.split("│")[5])
     assert 7 <= cut <= 21
@@ -128,7 +203,9 @@ def test_one_text(palam, trained, jsonl):
     assert row["prediction"] == max(row["scores"], key=row["scores"].get)
 
 
-def test_rows_come_out_in_input_order_however_they_come_in(palam, trained, tmp_path, monkeypatch, jsonl):
+def test_rows_come_out_in_input_order_however_they_come_in(
+    palam, trained, tmp_path, monkeypatch, jsonl
+):
     texts = [*TEXTS[:3], 'b, "c"', TEXTS[4]]
     rows = [{"id": i, "headline": text, "more": [i]} for i, text in enumerate(texts)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -147,13 +224,17 @@ def test_rows_come_out_in_input_order_however_they_come_in(palam, trained, tmp_p
         found[name] = jsonl(result.out)
     monkeypatch.setattr(sys, "stdin", Stdin((tmp_path / "a.txt").read_text(encoding="utf-8")))
     found["-"] = jsonl(palam("classify", trained, "--file", "-", *CPU).out)
-    assert [{key: row[key] for key in ("id", "headline", "more")} for row in found["a.jsonl"]] == rows
+    assert [
+        {key: row[key] for key in ("id", "headline", "more")} for row in found["a.jsonl"]
+    ] == rows
     assert [row["headline"] for row in found["a.csv"]] == texts
     assert [row["text"] for row in found["a.txt"]] == [row["text"] for row in found["-"]] == texts
     alone = [jsonl(palam("classify", trained, "--text", text, *CPU).out)[0] for text in texts]
     for rows in found.values():
         assert [row["prediction"] for row in rows] == [row["prediction"] for row in alone]
-        assert all(scores_close(row["scores"], one["scores"]) for row, one in zip(rows, alone, strict=True))
+        assert all(
+            scores_close(row["scores"], one["scores"]) for row, one in zip(rows, alone, strict=True)
+        )
 
 
 def test_a_file_is_read_and_written_a_chunk_at_a_time(palam, trained, monkeypatch, tmp_path):
@@ -172,7 +253,9 @@ def test_a_file_is_read_and_written_a_chunk_at_a_time(palam, trained, monkeypatc
     monkeypatch.setattr(read, "CHUNK", 4)
     ahead = []
     real = PalamModel.run_llm
-    monkeypatch.setattr(PalamModel, "run_llm", lambda *a, **k: ahead.append(lines.taken) or real(*a, **k))
+    monkeypatch.setattr(
+        PalamModel, "run_llm", lambda *a, **k: ahead.append(lines.taken) or real(*a, **k)
+    )
 
     class Enough(Exception):
         pass
@@ -189,7 +272,9 @@ def test_a_file_is_read_and_written_a_chunk_at_a_time(palam, trained, monkeypatc
 
 
 def test_labels_of_ones_own(palam, trained, jsonl):
-    (row,) = jsonl(palam("classify", trained, "--text", "a", "--labels", " good, very bad ,good", *CPU).out)
+    (row,) = jsonl(
+        palam("classify", trained, "--text", "a", "--labels", " good, very bad ,good", *CPU).out
+    )
     assert list(row["scores"]) == ["good", "very bad"]
 
 
@@ -217,20 +302,30 @@ def test_a_task_of_two_columns(palam, base_options, tmp_path, jsonl):
     (tmp_path / "lingnli").mkdir()
     words = ("man", "dog", "fox", "cat", "team", "book", "rice")
     rows = [
-        {"premise": f"The {words[i % 3]} sleeps.", "hypothesis": f"The {words[i % 7]} is awake.", "label": i % 3}
+        {
+            "premise": f"The {words[i % 3]} sleeps.",
+            "hypothesis": f"The {words[i % 7]} is awake.",
+            "label": i % 3,
+        }
         for i in range(12)
     ]
-    (tmp_path / "lingnli" / "train.en.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "lingnli" / "train.en.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
     options = ("--task", "lingnli", "--data", tmp_path, "--max-steps", 2)
     assert palam("train", *options, "--out", tmp_path / "nli", *base_options).code == 0
     pair = {"premise": "The man sleeps.", "hypothesis": "The cat is awake."}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
-    (row,) = jsonl(palam("classify", tmp_path / "nli", "--file", tmp_path / "pairs.jsonl", *CPU).out)
+    (row,) = jsonl(
+        palam("classify", tmp_path / "nli", "--file", tmp_path / "pairs.jsonl", *CPU).out
+    )
     assert {key: row[key] for key in pair} == pair
     joined = f"Premise: {pair['premise']} Hypothesis: {pair['hypothesis']}"
     (same,) = jsonl(palam("classify", tmp_path / "nli", "--text", joined, *CPU).out)
     assert scores_close(row["scores"], same["scores"])
-    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n" + '{"premise": null, "hypothesis": "a"}\n')
+    (tmp_path / "pairs.jsonl").write_text(
+        json.dumps(pair) + "\n" + '{"premise": null, "hypothesis": "a"}\n'
+    )
     result = palam("classify", tmp_path / "nli", "--file", tmp_path / "pairs.jsonl", *CPU)
     assert result.code == 2
     assert 'line 2: column "premise" holds None' in result.err
@@ -240,7 +335,9 @@ def test_settings_from_yaml(palam, trained, tmp_path, data, jsonl):
     (tmp_path / "c.yaml").write_text("labels: [one, two]\nbatch-size: 3\ndevice: cpu\n")
     (row,) = jsonl(palam("classify", trained, "--text", "a", "--config", tmp_path / "c.yaml").out)
     assert list(row["scores"]) == ["one", "two"]
-    (tmp_path / "e.yaml").write_text(f"task: sib200\ndata: {data}\nlanguages: [si]\njson: {tmp_path / 'r.json'}\n")
+    (tmp_path / "e.yaml").write_text(
+        f"task: sib200\ndata: {data}\nlanguages: [si]\njson: {tmp_path / 'r.json'}\n"
+    )
     assert palam("evaluate", trained, "--config", tmp_path / "e.yaml", *CPU).code == 0
     assert list(json.loads((tmp_path / "r.json").read_text())["results"]) == ["sin_Sinh"]
 
@@ -260,9 +357,12 @@ def test_the_llm_alone_answers_as_it_does_in_python(palam, trained, text_file, j
     rows = jsonl(palam("generate", trained, "--file", text_file, *options).out)
     model = PalamModel.from_pretrained(trained)
     assert [row["answer"] for row in rows] == generate(
-        model, [row["text"] for row in rows], direct=True, max_new_tokens=12
+        model, [row["text"] for row in rows], llm_only=True, max_new_tokens=12
     )
-    assert palam("generate", trained, "--text", rows[0]["text"], *options).out.rstrip() == rows[0]["answer"]
+    assert (
+        palam("generate", trained, "--text", rows[0]["text"], *options).out.rstrip()
+        == rows[0]["answer"]
+    )
     bridge = jsonl(palam("generate", trained, "--file", text_file, *options[1:]).out)
     assert [row["answer"] for row in bridge] != [row["answer"] for row in rows]
 
@@ -283,7 +383,9 @@ def test_another_prompt_and_drawn_answers(palam, trained):
 # --------------------------------------------------------------------------- inspect, info
 @pytest.mark.parametrize("suffix", [".png", ".html", ".json"])
 def test_inspect(palam, trained, tmp_path, suffix):
-    result = palam("inspect", trained, "--text", "I am going home.", "--out", tmp_path / f"view{suffix}", *CPU)
+    result = palam(
+        "inspect", trained, "--text", "I am going home.", "--out", tmp_path / f"view{suffix}", *CPU
+    )
     assert result.code == 0
     lines = result.out.splitlines()
     tokens = layer_weights(PalamModel.from_pretrained(trained), "I am going home.")[0]
@@ -339,7 +441,9 @@ def test_an_encoder_that_must_be_told_the_language(palam, data, base_folder, tmp
     assert palam("train", *options, *bases, *CPU).code == 0
 
     def scores(*options):
-        return jsonl(palam("classify", tmp_path / "nllb", "--text", tiny.TEXT["si"], *options, *CPU).out)[0]["scores"]
+        return jsonl(
+            palam("classify", tmp_path / "nllb", "--text", tiny.TEXT["si"], *options, *CPU).out
+        )[0]["scores"]
 
     assert scores("--language", "si") == scores("--language", "sin_Sinh")
     assert scores("--language", "si") != scores("--language", "ta")

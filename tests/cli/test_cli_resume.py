@@ -22,7 +22,9 @@ def asked(trained, texts):
 
 @pytest.mark.parametrize("command", [("classify",), ("generate", "--max-new-tokens", 2)])
 @pytest.mark.parametrize("kept", [0, 1, 4.5, 9])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(palam, trained, texts, tmp_path, command, kept):
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    palam, trained, texts, tmp_path, command, kept
+):
     run = (command[0], trained, "--file", texts, *command[1:], *CPU)
     assert palam(*run, "--out", tmp_path / "whole.jsonl").code == 0
     whole = (tmp_path / "whole.jsonl").read_bytes()
@@ -43,17 +45,19 @@ def test_what_is_done_stays_when_a_run_is_stopped(palam, asked, texts, tmp_path,
     monkeypatch.undo()
     assert len((tmp_path / "out.jsonl.partial").read_text().splitlines()) == 4
     assert palam(*asked, "--out", tmp_path / "out.jsonl").code == 0
-    assert [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == list(range(9))
+    assert [
+        json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()
+    ] == list(range(9))
 
 
 def _stops_at(calls, last):
-    from palam.reading import label_scores
+    from palam.inference.scoring import score_labels
 
     def scores(*arguments, **options):
         calls.append(1)
         if len(calls) == last:
             raise KeyboardInterrupt
-        return label_scores(*arguments, **options)
+        return score_labels(*arguments, **options)
 
     return scores
 
@@ -65,7 +69,9 @@ def _stops_at(calls, last):
         ({"id": 7, "text": "another", "prediction": "x"}, "is not of the rows of"),
     ],
 )
-def test_what_was_done_for_something_else_is_refused(palam, asked, trained, texts, tmp_path, there, message):
+def test_what_was_done_for_something_else_is_refused(
+    palam, asked, trained, texts, tmp_path, there, message
+):
     if "scores" not in there:
         run = ("generate", trained, "--file", texts, "--resume", *CPU)
     else:
@@ -78,7 +84,13 @@ def test_what_was_done_for_something_else_is_refused(palam, asked, trained, text
 
 
 def test_there_must_be_a_file_to_go_on_with(refused, trained, texts, tmp_path):
-    assert refused("classify", trained, "--text", "a", "--resume", *CPU) == "--resume needs --file and --out"
-    assert refused("classify", trained, "--file", texts, "--resume", *CPU) == "--resume needs --file and --out"
+    assert (
+        refused("classify", trained, "--text", "a", "--resume", *CPU)
+        == "--resume needs --file and --out"
+    )
+    assert (
+        refused("classify", trained, "--file", texts, "--resume", *CPU)
+        == "--resume needs --file and --out"
+    )
     none = ("--file", texts, "--resume", "--out", tmp_path / "nowhere.jsonl", "--column", "none")
     assert 'no column "none"' in refused("classify", trained, *none, *CPU)

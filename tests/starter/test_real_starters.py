@@ -13,8 +13,16 @@ from palam.starter import SOURCES, origin, resolve
 pytestmark = pytest.mark.starter
 
 PARALLEL = {
-    "en": ["The children play in the river.", "The price of rice has risen.", "The doctor works at night."],
-    "de": ["Die Kinder spielen im Fluss.", "Der Preis von Reis ist gestiegen.", "Der Arzt arbeitet nachts."],
+    "en": [
+        "The children play in the river.",
+        "The price of rice has risen.",
+        "The doctor works at night.",
+    ],
+    "de": [
+        "Die Kinder spielen im Fluss.",
+        "Der Preis von Reis ist gestiegen.",
+        "Der Arzt arbeitet nachts.",
+    ],
     "hi": ["बच्चे नदी में खेलते हैं।", "चावल की कीमत बढ़ गई है।", "डॉक्टर रात में काम करता है।"],
     "sw": ["Watoto wanacheza mtoni.", "Bei ya mchele imepanda.", "Daktari anafanya kazi usiku."],
     "si": ["ළමයි ගඟේ සෙල්ලම් කරති.", "සහල් මිල ඉහළ ගොස් ඇත.", "වෛද්‍යවරයා රාත්‍රියේ වැඩ කරයි."],
@@ -32,7 +40,9 @@ def encoder():
 @pytest.fixture(scope="module")
 def llm():
     path = resolve("starter:llm")
-    model, info = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, output_loading_info=True
+    )
     assert not any(info.values())
     return AutoTokenizer.from_pretrained(path), model.eval()
 
@@ -46,7 +56,9 @@ def test_folders_are_plain_local_models(name):
 
 def test_encoder_states_are_finite_at_all_layers(encoder):
     tokenizer, model = encoder
-    batch = tokenizer([text for texts in PARALLEL.values() for text in texts], padding=True, return_tensors="pt")
+    batch = tokenizer(
+        [text for texts in PARALLEL.values() for text in texts], padding=True, return_tensors="pt"
+    )
     with torch.no_grad():
         states = model(**batch, output_hidden_states=True).hidden_states
     assert len(states) == 13
@@ -102,12 +114,16 @@ def test_llm_writes_english(llm):
     tokenizer, model = llm
 
     def write(batch):
-        ids = model.generate(**batch, max_new_tokens=24, do_sample=False)[0, batch["input_ids"].shape[1] :]
+        ids = model.generate(**batch, max_new_tokens=24, do_sample=False)[
+            0, batch["input_ids"].shape[1] :
+        ]
         return tokenizer.decode(ids)
 
     assert write(tokenizer("The capital of France is", return_tensors="pt")).startswith(" Paris")
     chat = [{"role": "user", "content": "Name three fruits."}]
-    batch = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    batch = tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
     answer = write(batch)
     assert answer.endswith("<|im_end|>")
     assert "banana" in answer.lower()

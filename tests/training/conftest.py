@@ -6,10 +6,11 @@ import pytest
 import tiny
 from transformers import TrainerCallback
 
-from palam.encoder import load_encoder
-from palam.llm import load_llm
-from palam.tasks import get_task
-from palam.training import TrainSettings, train
+from palam.models.backbones.encoder import load_encoder
+from palam.models.backbones.llm import load_llm
+from palam.tasks.registry import get_task
+from palam.training.config import TrainConfig
+from palam.training.run import train
 
 WORDS = tiny.TEXT["en"].split()
 
@@ -65,7 +66,11 @@ def settings(data_folder, text_file, base_folder):
     """`settings(fusion="last", ...)`: of a run on the small task, or on raw text with `objective="text"`."""
 
     def build(objective="answers", **changes):
-        source = {"task": "sib200", "data": data_folder} if objective == "answers" else {"text": text_file}
+        source = (
+            {"task": "sib200", "data": data_folder}
+            if objective == "answers"
+            else {"text": text_file}
+        )
         common = {
             "encoder": str(base_folder("bert")),
             "llm": str(base_folder("llama")),
@@ -75,7 +80,7 @@ def settings(data_folder, text_file, base_folder):
             "lr": 5e-3,
             "patience": 0,
         }
-        return TrainSettings(**(common | source | changes))
+        return TrainConfig(**(common | source | changes))
 
     return build
 

@@ -9,11 +9,11 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from palam.cli.bench import bench_command, harness_command, plan_command, report_command
 from palam.cli.learn import align_command, quickstart_command, train_command
 from palam.cli.read import classify_command, evaluate_command, generate_command
 from palam.cli.show import info_command, inspect_command
 from palam.errors import PalamError
-from palam_bench.command import bench_command, harness_command, plan_command, report_command
 
 # typer carries its own click in newer releases; its public BadParameter leads to the base class in all.
 ClickException: Any = typer.BadParameter.__mro__[2]
@@ -25,16 +25,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("quickstart", short_help="Try it: models, training, reading, report.")(quickstart_command)
+app.command("quickstart", short_help="Try it: models, training, reading, report.")(
+    quickstart_command
+)
 app.command("train", short_help="Train a bridge on English.")(train_command)
-app.command("align", short_help="Solve a bridge without training; compare layers and fusions.")(align_command)
+app.command("align", short_help="Solve a bridge without training; compare layers and fusions.")(
+    align_command
+)
 app.command("plan", short_help="What a training run will need.")(plan_command)
 app.command("evaluate", short_help="Measure a bridge on a task, by language.")(evaluate_command)
 app.command("classify", short_help="Label texts.")(classify_command)
 app.command("generate", short_help="Let the LLM answer freely about texts.")(generate_command)
 app.command("bench", short_help="Compare methods over seeds, from a recipe.")(bench_command)
 app.command("report", short_help="Tell what a benchmark found.")(report_command)
-app.command("eval-harness", short_help="Measure a bridge with lm-evaluation-harness.")(harness_command)
+app.command("eval-harness", short_help="Measure a bridge with lm-evaluation-harness.")(
+    harness_command
+)
 app.command("inspect", short_help="Show how much each encoder layer counts.")(inspect_command)
 app.command("info", short_help="Describe this installation, or a bridge.")(info_command)
 
@@ -60,7 +66,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except ClickException as error:
         where = getattr(error, "ctx", None)
-        return _fail(error.format_message() + (f" (see {where.command_path} --help)" if where else ""))
+        return _fail(
+            error.format_message() + (f" (see {where.command_path} --help)" if where else "")
+        )
     except typer.Exit as stop:
         return int(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort) as stop:

@@ -12,18 +12,22 @@ import typer
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers.utils import logging
 
-from palam.device import place
 from palam.errors import PalamError
-from palam.languages import lookup
-from palam.model import PalamModel
-from palam.settings import TrainSettings, option, read_settings
+from palam.models.modeling import PalamModel
+from palam.training.config import TrainConfig, option, read_settings
+from palam.utils.device import resolve_placement
+from palam.utils.languages import find_language
 
 
 def _from_yaml(context: typer.Context, path: Path | None) -> Path | None:
     """Take the command's defaults from a YAML file; options on the command line go before it."""
     if path is not None:
         options = [one for one in context.command.params if one.name not in ("config", "help")]
-        names = {name.lstrip("-").replace("-", "_"): str(one.name) for one in options for name in one.opts}
+        names = {
+            name.lstrip("-").replace("-", "_"): str(one.name)
+            for one in options
+            for name in one.opts
+        }
         context.default_map = {
             names[key]: ",".join(map(str, value)) if isinstance(value, list) else value
             for key, value in read_settings(path, set(names)).items()
@@ -31,27 +35,35 @@ def _from_yaml(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-_YAML = typer.Option(help="YAML file with any of these options, `name: value`.", callback=_from_yaml, is_eager=True)
+_YAML = typer.Option(
+    help="YAML file with any of these options, `name: value`.", callback=_from_yaml, is_eager=True
+)
 ConfigOption = Annotated[Path | None, _YAML]
 Command = Callable[..., Any]
 CheckpointArgument = Annotated[str, typer.Argument(help="A bridge: folder or hub id.")]
-_HELP = {one.name: one.metadata["help"] for one in fields(TrainSettings)}
+_HELP = {one.name: one.metadata["help"] for one in fields(TrainConfig)}
 
 
 @dataclass
 class Loading:
     """How a checkpoint's model is loaded: options of every command that reads."""
 
-    language: str | None = option(None, "Language of the texts, e.g. si or sin_Sinh; NLLB-style encoders need it.")
+    language: str | None = option(
+        None, "Language of the texts, e.g. si or sin_Sinh; NLLB-style encoders need it."
+    )
     encoder: str | None = option(None, "Where the encoder is, if not where the checkpoint says.")
     llm: str | None = option(None, "Where the LLM is, if not where the checkpoint says.")
     device: str = option("auto", _HELP["device"])
     dtype: str = option("auto", _HELP["dtype"])
     load_in: str | None = option(None, _HELP["load_in"])
-    allow_mismatch: bool = option(False, "Accept other base models than the bridge was trained with.")
+    allow_mismatch: bool = option(
+        False, "Accept other base models than the bridge was trained with."
+    )
 
 
-def options_of(settings: type[Any], names: Collection[str] | None = None) -> Callable[[Command], Command]:
+def options_of(
+    settings: type[Any], names: Collection[str] | None = None
+) -> Callable[[Command], Command]:
     """Give a command an option per field of a settings dataclass; the command receives them as keywords.
 
     A field has its help text in `metadata["help"]`. Only those in `names` are taken; None is all. A class's own come
@@ -62,11 +74,15 @@ def options_of(settings: type[Any], names: Collection[str] | None = None) -> Cal
         given = inspect.signature(command, eval_str=True).parameters.values()
         own = [p.replace(kind=p.KEYWORD_ONLY) for p in given if p.kind is not p.VAR_KEYWORD]
         hints = get_type_hints(settings)
-        for one in sorted(fields(settings), key=lambda one: one.name not in inspect.get_annotations(settings)):
+        for one in sorted(
+            fields(settings), key=lambda one: one.name not in inspect.get_annotations(settings)
+        ):
             if names is None or one.name in names:
                 default = typer.Option(one.default, help=one.metadata["help"])
                 kind = inspect.Parameter.KEYWORD_ONLY
-                own.append(inspect.Parameter(one.name, kind, default=default, annotation=hints[one.name]))
+                own.append(
+                    inspect.Parameter(one.name, kind, default=default, annotation=hints[one.name])
+                )
         command.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in own}
         return command
@@ -87,9 +103,13 @@ def load(checkpoint: str, how: Loading) -> PalamModel:
     An unknown language is refused; an encoder that must be told the language knows its own.
     """
     quiet()
-    bases = {**place(how.device, how.dtype), "load_in": how.load_in}
-    model = PalamModel.from_pretrained(checkpoint, how.encoder, how.llm, allow_mismatch=how.allow_mismatch, **bases)
+    bases = {**resolve_placement(how.device, how.dtype), "load_in": how.load_in}
+    model = PalamModel.from_pretrained(
+        checkpoint, how.encoder, how.llm, allow_mismatch=how.allow_mismatch, **bases
+    )
     told = hasattr(model.processor.encoder_tokenizer, "src_lang")
-    if how.language is not None and not told and lookup(how.language) is None:
-        raise PalamError(f"language is {how.language!r}, which is unknown; give a code such as si or sin_Sinh")
+    if how.language is not None and not told and find_language(how.language) is None:
+        raise PalamError(
+            f"language is {how.language!r}, which is unknown; give a code such as si or sin_Sinh"
+        )
     return model

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from palam.errors import PalamError
-from palam.files import writing
+from palam.utils.files import atomic_file
 
 Write = Callable[[dict[str, Any]], Any]
 
@@ -54,12 +54,14 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     special = path.exists() and not path.is_file()
     if not special:
         check_place(path)
-    with path.open("wb") if special else writing(path) as file:
+    with path.open("wb") if special else atomic_file(path) as file:
         yield file
 
 
 @contextlib.contextmanager
-def json_lines(path: Path | None, resume: bool = False) -> Iterator[tuple[Write, int, dict[str, Any]]]:
+def json_lines(
+    path: Path | None, resume: bool = False
+) -> Iterator[tuple[Write, int, dict[str, Any]]]:
     """Write rows as JSON lines to a file (see `opened`), or as they come to standard output.
 
     With `resume` they go into `<path>.partial`, which becomes the file at the end, and else stays to be gone on with.

@@ -15,19 +15,23 @@ from rich.table import Column, Table
 from transformers import TextStreamer
 from typer import Option
 
-from palam.bridge import load_bridge
 from palam.cli.options import CheckpointArgument, ConfigOption, Loading, load, options_of
 from palam.cli.output import json_lines, opened, show
 from palam.errors import PalamError
-from palam.languages import name as language_name
-from palam.model import PalamModel
-from palam.reading import Evaluation, evaluate, generate, label_scores, load_languages
-from palam.reading.evaluate import METHODS
-from palam.settings import option
-from palam.tasks import Example, Task, available, get_task, sample, task_from_file
-from palam.tasks.rows import numbered_rows, text_of
-from palam.tasks.task import slots
-from palam.template import Template
+from palam.inference import evaluation as evaluate
+from palam.inference import generation as generate
+from palam.inference.evaluation import METHODS, Evaluation, load_languages
+from palam.inference.scoring import score_labels
+from palam.models.checkpoint import load_bridge
+from palam.models.modeling import PalamModel
+from palam.models.template import Template
+from palam.tasks.loading import available, task_from_file
+from palam.tasks.readers import numbered_rows, text_of
+from palam.tasks.registry import get_task
+from palam.tasks.sampling import sample
+from palam.tasks.task import Example, Task, slots
+from palam.training.config import option
+from palam.utils.languages import language_name
 
 MADE = ("prediction", "scores", "answer")  # columns that the commands add
 CHUNK = 1024  # rows of a file in memory at a time
@@ -38,10 +42,16 @@ class Source(Loading):
     """Texts to read, and where to write; a source that cannot be read is told before a model is loaded."""
 
     text: str | None = option(None, "One text.")
-    file: str | None = option(None, "Texts: JSONL, CSV, or plain text with one text a line; - is standard input.")
-    column: str | None = option(None, "The column that holds the text; not set is text, or the columns of the task.")
+    file: str | None = option(
+        None, "Texts: JSONL, CSV, or plain text with one text a line; - is standard input."
+    )
+    column: str | None = option(
+        None, "The column that holds the text; not set is text, or the columns of the task."
+    )
     out: Path | None = option(None, "Where to write, as JSON lines; else standard output.")
-    resume: bool = option(False, "Keep what is done in <out>.partial; given again, go on from there.")
+    resume: bool = option(
+        False, "Keep what is done in <out>.partial; given again, go on from there."
+    )
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.file is None):
@@ -55,16 +65,28 @@ class Source(Loading):
 @options_of(Loading, {"encoder", "llm", "device", "dtype", "load_in", "allow_mismatch"})
 def evaluate_command(
     checkpoint: CheckpointArgument,
-    task: str | None = Option(None, help="Any task of the bridge's family; `palam info` lists the tasks."),
+    task: str | None = Option(
+        None, help="Any task of the bridge's family; `palam info` lists the tasks."
+    ),
     file: Path | None = Option(None, help="A labelled JSONL or CSV file of your own, not a task."),
-    text_column: str | None = Option(None, help="Its text column, or a template over several; not set is as trained."),
+    text_column: str | None = Option(
+        None, help="Its text column, or a template over several; not set is as trained."
+    ),
     label_column: str = Option("label", help="Its label column."),
-    data: Path | None = Option(None, help="Folder of <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."),
+    data: Path | None = Option(
+        None, help="Folder of <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."
+    ),
     split: str = Option("dev", help="Split to read."),
     languages: str | None = Option(None, help="Codes, e.g. en,si,ta; not set is all there are."),
-    limit: int | None = Option(None, help="Rows per language, a seeded and label-stratified sample; not set is all."),
-    method: str = Option("score", help="score (likeliest label) or generate (greedy, exact match)."),
-    direct: bool = Option(False, "--direct", help="The LLM reads the text itself, without the bridge."),
+    limit: int | None = Option(
+        None, help="Rows per language, a seeded and label-stratified sample; not set is all."
+    ),
+    method: str = Option(
+        "score", help="score (likeliest label) or generate (greedy, exact match)."
+    ),
+    llm_only: bool = Option(
+        False, "--direct", help="The LLM reads the text itself, without the bridge."
+    ),
     json_file: Path | None = Option(None, "--json", help="Write the results here."),
     predictions: Path | None = Option(None, help="Write every prediction here, as JSON lines."),
     seed: int = Option(0, help="Seed of the sample."),
@@ -82,20 +104,26 @@ def evaluate_command(
         chosen = get_task(task)
         codes = codes if languages is not None else available(chosen, data_dir=data).get(split, [])
         if not codes:
-            raise PalamError(f"{task} has no {split} split here; give --languages, --split or --data")
+            raise PalamError(
+                f"{task} has no {split} split here; give --languages, --split or --data"
+            )
         rows = load_languages(chosen, split, codes, data_dir=data, limit=limit, seed=seed)
     elif len(codes) != 1:
         raise PalamError("with --file, give the one language of its texts, e.g. --languages si")
     else:
         chosen, examples = _own_task(checkpoint, file, text_column, label_column)
         rows, split = {codes[0]: sample(examples, limit, seed)}, str(file)
-    with contextlib.ExitStack() as files:  # opened now, so that a place that cannot be written to is told at once
+    with (
+        contextlib.ExitStack() as files
+    ):  # opened now, so that a place that cannot be written to is told at once
         results = files.enter_context(opened(json_file)) if json_file else None
         write, *_ = files.enter_context(json_lines(predictions)) if predictions else (None,)
         model = load(checkpoint, Loading(**loading))
-        options: dict[str, Any] = {"method": method, "direct": direct, "batch_size": batch_size}
+        options: dict[str, Any] = {"method": method, "direct": llm_only, "batch_size": batch_size}
         with _progress("reading", sum(map(len, rows.values()))) as progress:
-            found = evaluate(model, chosen, split, rows, name=checkpoint, progress=progress, **options)
+            found = evaluate(
+                model, chosen, split, rows, name=checkpoint, progress=progress, **options
+            )
         if results:
             results.write(json.dumps(found.to_dict(), indent=2).encode() + b"\n")
         if write:
@@ -104,22 +132,30 @@ def evaluate_command(
     show(_table(found, model))
 
 
-def _own_task(bridge: str, file: Path | None, column: str | None, label: str) -> tuple[Task, list[Example]]:
+def _own_task(
+    bridge: str, file: Path | None, column: str | None, label: str
+) -> tuple[Task, list[Example]]:
     """The rows of a user's file, with the labels and the form of the text that the bridge was trained with."""
     trained = load_bridge(bridge).config.task
     if not trained:
         raise PalamError("this bridge was not trained for a task; it has no labels to measure")
     form = trained["text"]
     column = column or ("text" if slots(form) == {"text"} else form)
-    task, examples = task_from_file(str(file), text_column=column, label_column=label, labels=dict(trained["labels"]))
+    task, examples = task_from_file(
+        str(file), text_column=column, label_column=label, labels=dict(trained["labels"])
+    )
     form = form if slots(form) == set(task.fields) else task.text
-    return replace(task, name=trained["name"], family=trained["family"], text=form, paper_text=form), examples
+    return replace(
+        task, name=trained["name"], family=trained["family"], text=form, paper_text=form
+    ), examples
 
 
 def _table(found: Evaluation, model: PalamModel) -> Table:
     """Accuracy by language; how many texts were cut, and the share of tokens that the encoder does not know."""
     read = model.processor.stats  # empty if the LLM read the texts itself
-    columns = [Column(one, justify="right") for one in ("n", "accuracy", "95 % interval", "cut", "unknown")]
+    columns = [
+        Column(one, justify="right") for one in ("n", "accuracy", "95 % interval", "cut", "unknown")
+    ]
     table = Table("language", *columns[: 5 if read else 3], title=f"{found.task}, {found.split}")
     table.title_justify = table.caption_justify = "left"
     results = found.to_dict()["results"]
@@ -133,14 +169,18 @@ def _table(found: Evaluation, model: PalamModel) -> Table:
         table.add_section()
         table.add_row(f"mean of {len(results)}", "", f"{found.macro:.1%}")
     if read:
-        table.caption = f"cut: at {model.processor.max_length} tokens\nunknown: to the encoder, of all tokens"
+        table.caption = (
+            f"cut: at {model.processor.max_length} tokens\nunknown: to the encoder, of all tokens"
+        )
     return table
 
 
 @options_of(Source)
 def classify_command(
     checkpoint: CheckpointArgument,
-    labels: str | None = Option(None, help="Labels, e.g. good,bad; not set is those the bridge was trained on."),
+    labels: str | None = Option(
+        None, help="Labels, e.g. good,bad; not set is those the bridge was trained on."
+    ),
     batch_size: int = Option(32, help="Texts at a time.", min=1),
     config: ConfigOption = None,
     **given: Any,
@@ -157,15 +197,21 @@ def classify_command(
         model = load(checkpoint, source)
         words = own or dict((model.config.task or {}).get("labels", ()))
         if not words:
-            raise PalamError("this bridge was not trained on a task with labels; give --labels, e.g. --labels good,bad")
+            raise PalamError(
+                "this bridge was not trained on a task with labels; give --labels, e.g. --labels good,bad"
+            )
         if last and list(last.get("scores", ())) != list(words):
             raise PalamError("what <out>.partial holds has other labels; delete it to start anew")
         options: dict[str, Any] = {"labels": list(words.values()), "batch_size": batch_size}
         with _progress("reading", wanted=source.text is None) as progress:
             for rows, texts in _chunks(model, source, done, last):
                 languages = [source.language] * len(texts)
-                scores = label_scores(model, texts, languages=languages, progress=progress, **options)
-                for row, best, values in zip(rows, scores.argmax(1).tolist(), scores.tolist(), strict=True):
+                scores = score_labels(
+                    model, texts, languages=languages, progress=progress, **options
+                )
+                for row, best, values in zip(
+                    rows, scores.argmax(1).tolist(), scores.tolist(), strict=True
+                ):
                     shown = {key: round(value, 4) for key, value in zip(words, values, strict=True)}
                     write({**row, "prediction": list(words)[best], "scores": shown})
 
@@ -173,12 +219,18 @@ def classify_command(
 @options_of(Source)
 def generate_command(
     checkpoint: CheckpointArgument,
-    prompt: str | None = Option(None, help="What to ask, with one {text} slot; not set is as the bridge was trained."),
-    mode: str | None = Option(None, help="Around the text: paper, prompt or chat; not set is as trained."),
+    prompt: str | None = Option(
+        None, help="What to ask, with one {text} slot; not set is as the bridge was trained."
+    ),
+    mode: str | None = Option(
+        None, help="Around the text: paper, prompt or chat; not set is as trained."
+    ),
     max_new_tokens: int = Option(64, help="Most tokens to answer with.", min=1),
     temperature: float = Option(0.0, help="0 is greedy; above, the answer is drawn.", min=0),
     seed: int = Option(0, help="Seed of what is drawn."),
-    direct: bool = Option(False, "--direct", help="The LLM reads the text itself, without the bridge."),
+    llm_only: bool = Option(
+        False, "--direct", help="The LLM reads the text itself, without the bridge."
+    ),
     batch_size: int = Option(16, help="Texts at a time.", min=1),
     config: ConfigOption = None,
     **given: Any,
@@ -200,18 +252,22 @@ def generate_command(
             processor.template = Template.build(mode, prompt, processor.llm_tokenizer)
         settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
         settings |= {"temperature": temperature} if temperature else {}
-        reading: dict[str, Any] = {"direct": direct, "batch_size": batch_size}
+        reading: dict[str, Any] = {"direct": llm_only, "batch_size": batch_size}
         set_seed(seed)
         if source.text is not None and source.out is None:
             (_, texts), *_ = _chunks(model, source)
-            inputs = processor(texts, languages=[source.language], direct=direct or model.config.direct)
+            inputs = processor(
+                texts, languages=[source.language], llm_only=llm_only or model.config.llm_only
+            )
             streamer = _Streamer(processor.llm_tokenizer, skip_special_tokens=True)
             model.generate(**inputs, streamer=streamer, **settings)
             return
         with _progress("answering") as progress:
             for rows, texts in _chunks(model, source, done, last):
                 languages = [source.language] * len(texts)
-                answers = generate(model, texts, languages, progress=progress, **reading, **settings)
+                answers = generate(
+                    model, texts, languages, progress=progress, **reading, **settings
+                )
                 for row, answer in zip(rows, answers, strict=True):
                     write({**row, "answer": answer})
 
@@ -228,11 +284,15 @@ class _Streamer(TextStreamer):
 
 
 @contextlib.contextmanager
-def _progress(doing: str, total: int | None = None, wanted: bool = True) -> Iterator[Callable[[int], None]]:
+def _progress(
+    doing: str, total: int | None = None, wanted: bool = True
+) -> Iterator[Callable[[int], None]]:
     """A bar on standard error, if that is a terminal; gives what advances it."""
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not (wanted and console.is_terminal)
+    ) as bar:
         item = bar.add_task(doing, total=total)
         yield lambda n: bar.advance(item, n)
 
@@ -262,10 +322,15 @@ def _chunks(
     if done:
         _, row = next(islice(numbered, done - 1, done), ("", {}))
         if not row or row | {name: last[name] for name in MADE if name in last} != last:
-            raise PalamError(f"what <out>.partial holds is not of the rows of {file}; delete it to start anew")
+            raise PalamError(
+                f"what <out>.partial holds is not of the rows of {file}; delete it to start anew"
+            )
     texts: list[str] = []
     while chunk := list(islice(numbered, CHUNK)):
-        found = ({name: text_of(row, column or name, where, hint=hint) for name in names} for where, row in chunk)
+        found = (
+            {name: text_of(row, column or name, where, hint=hint) for name in names}
+            for where, row in chunk
+        )
         texts = [form.format(**fields) for fields in found]
         yield [row for _, row in chunk], texts
     if not texts and not done:

@@ -8,22 +8,24 @@ from typing import Any
 
 from typer import Argument, Option, echo
 
-from palam import layers
-from palam.bridge import load_bridge
-from palam.card import public_name
 from palam.cli.options import CheckpointArgument, Loading, load, options_of, quiet
 from palam.cli.output import show, show_facts
-from palam.device import dtype_name, pick_device, pick_dtype
-from palam.fusion import FUSIONS
-from palam.mapper import MAPPERS
-from palam.tasks import TASKS
+from palam.inference import layer_weights as layers
+from palam.models.checkpoint import load_bridge
+from palam.models.fusion import FUSIONS
+from palam.models.mapper import MAPPERS
+from palam.models.model_card import public_name
+from palam.tasks.registry import TASKS
+from palam.utils.device import dtype_name, pick_device, pick_dtype
 
 
 @options_of(Loading)
 def inspect_command(
     checkpoint: CheckpointArgument,
     text: str = Option(help="The text to look at."),
-    out: Path | None = Option(None, help="Write it too: as a picture (.png), a page (.html) or data (.json)."),
+    out: Path | None = Option(
+        None, help="Write it too: as a picture (.png), a page (.html) or data (.json)."
+    ),
     **loading: Any,
 ) -> None:
     """Show how much each encoder layer counts for each token: by weight, and by weight × norm."""
@@ -38,7 +40,9 @@ def inspect_command(
 
 
 def info_command(
-    checkpoint: str | None = Argument(None, help="A bridge to describe: folder or hub id; none is this installation."),
+    checkpoint: str | None = Argument(
+        None, help="A bridge to describe: folder or hub id; none is this installation."
+    ),
 ) -> None:
     """Describe a bridge; or this installation: versions, device, and the fusions, mappers and tasks there are."""
     quiet()
@@ -48,7 +52,10 @@ def info_command(
 def _installation() -> dict[str, Any]:
     device = pick_device()
     return {
-        **{package: version(package) for package in ("palam", "torch", "transformers", "accelerate", "tokenizers")},
+        **{
+            package: version(package)
+            for package in ("palam", "torch", "transformers", "accelerate", "tokenizers")
+        },
         "python": platform.python_version(),
         "device": device,
         "dtype": dtype_name(pick_dtype("auto", device)),
@@ -62,11 +69,14 @@ def _bridge(checkpoint: str) -> dict[str, Any]:
     bridge = load_bridge(checkpoint)
     config = bridge.config
     parts = ((config.fusion, config.fusion_options), (config.mapper, config.mapper_options))
-    fusion, mapper = (", ".join([name, *(f"{key} {options[key]}" for key in options)]) for name, options in parts)
+    fusion, mapper = (
+        ", ".join([name, *(f"{key} {options[key]}" for key in options)]) for name, options in parts
+    )
     facts = {
         "encoder": f"{public_name(config.encoder)}: {config.encoder_num_layers} layers, "
         f"{config.encoder_hidden_size} wide",
-        "LLM": f"{public_name(config.llm)}: {config.llm_hidden_size} wide" + (", with LoRA" if config.adapter else ""),
+        "LLM": f"{public_name(config.llm)}: {config.llm_hidden_size} wide"
+        + (", with LoRA" if config.adapter else ""),
         "fusion": fusion,
         "mapper": mapper,
         "parameters": f"{sum(parameter.numel() for parameter in bridge.parameters()):,}",

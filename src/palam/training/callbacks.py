@@ -19,7 +19,11 @@ class JsonLog(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write one entry."""
-        entry = {"step": state.global_step, "seconds": round(time.time() - self.start, 2), **(logs or {})}
+        entry = {
+            "step": state.global_step,
+            "seconds": round(time.time() - self.start, 2),
+            **(logs or {}),
+        }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -28,13 +32,20 @@ class ProgressBar(TrainerCallback):
     """A bar with loss, validation loss, tokens per second and time left; whoever starts the run stops `bar`."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         self.bar = Progress(*columns, TimeRemainingColumn(), console=console)
         self.notes: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show the bar."""
-        self.item = self.bar.add_task("", total=state.max_steps, completed=state.global_step, note="")
+        self.item = self.bar.add_task(
+            "", total=state.max_steps, completed=state.global_step, note=""
+        )
         self.bar.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -43,7 +54,11 @@ class ProgressBar(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Show the newest figures."""
-        forms = {"loss": "loss {:.3f}", "eval_loss": "dev {:.3f}", "tokens_per_second": "{:.0f} tokens/s"}
+        forms = {
+            "loss": "loss {:.3f}",
+            "eval_loss": "dev {:.3f}",
+            "tokens_per_second": "{:.0f} tokens/s",
+        }
         for name, form in forms.items():
             if name in (logs or {}):
                 self.notes[name] = form.format(logs[name])

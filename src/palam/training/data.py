@@ -1,20 +1,77 @@
-"""Training data: tokenised once, padded per batch, in an order that depends on seed and epoch alone."""
+"""What a training run reads, found and checked before any model is loaded."""
 
 import hashlib
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
-from palam.processor import IGNORE, TEXT_SLOT, PalamProcessor
-from palam.tasks import passage
+from palam.errors import PalamError
+from palam.models.processing import IGNORE, TEXT_SLOT, PalamProcessor
+from palam.tasks.loading import native_language, task_from_file, train_and_dev
+from palam.tasks.readers import read_texts
+from palam.tasks.registry import get_task
+from palam.tasks.sampling import balanced, passage, sample
+from palam.tasks.task import Task
+from palam.training.config import TrainConfig
 
-POOL = 32  # batches sorted by length together: little padding, much shuffling
+
+@dataclass
+class TrainingData:
+    """What a run reads: a task's examples; without a task, raw texts to continue."""
+
+    task: Task | None
+    train: list[Any]
+    dev: list[Any]
+    language: str
+    note: str  # on the validation data
+
+    def texts(self, rows: Sequence[Any], mode: str) -> list[str]:
+        """What the encoder reads of these rows."""
+        return [self.task.render(row, mode) for row in rows] if self.task else list(rows)
 
 
-def draw(*key: object) -> int:
+def read_training_data(settings: TrainConfig) -> TrainingData:
+    """Load the training and validation data, before any model."""
+    language = settings.language or "en"
+    task: Task | None = None
+    if settings.text is not None:
+        lines = list(read_texts(settings.text))
+        if len(lines) < 2:
+            raise PalamError(f"{settings.text} holds fewer than two lines of text")
+        held = max(1, min(len(lines) // 20, settings.max_eval_samples or len(lines)))
+        train, dev, note = lines[:-held], lines[-held:], f"the last {held} of {len(lines)} lines"
+        if settings.limit is not None and settings.limit < len(train):
+            train = random.Random(settings.seed).sample(train, settings.limit)
+        return TrainingData(None, train, dev, language, note)
+    if settings.file is not None:
+        columns = {"text_column": settings.text_column, "label_column": settings.label_column}
+        task, rows = task_from_file(settings.file, prompt=settings.prompt, **columns)
+        dev_rows = sample(rows, max(1, len(rows) // 10), settings.seed)
+        held_rows = {example.row for example in dev_rows}
+        train_rows = [example for example in rows if example.row not in held_rows]
+        note = f"held out of {settings.file.name}: {len(dev_rows)} of {len(rows)} rows"
+    else:
+        task = get_task(str(settings.task))
+        language = native_language(task, language, data_dir=settings.data)
+        train_rows, dev_rows, note = train_and_dev(
+            task, data_dir=settings.data, seed=settings.seed, language=language
+        )
+    if not train_rows:
+        raise PalamError(
+            "there is nothing to train on once validation rows are held out; give more rows"
+        )
+    dev_rows = sample(dev_rows, settings.max_eval_samples, settings.seed)
+    train_rows = sample(train_rows, settings.limit, settings.seed)
+    if task.balance if settings.balance is None else settings.balance:
+        train_rows = balanced(train_rows, settings.seed)
+    return TrainingData(task, train_rows, dev_rows, language, note)
+
+
+def seeded_number(*key: object) -> int:
     """A large number that depends on the key alone: the same in a resumed run and in every process."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, key)).encode()).digest()[:8], "big")
 
@@ -34,10 +91,15 @@ class AnswerDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self, processor: PalamProcessor, texts: Sequence[str], answers: Sequence[str],
-        languages: Sequence[str | None] | None = None, *, words: int | None = None, seed: int = 0, direct: bool = False,
+        languages: Sequence[str | None] | None = None, *, words: int | None = None, seed: int = 0, llm_only: bool = False,
     ) -> None:  # fmt: skip
-        self.processor, self.texts, self.answers, self.languages = processor, texts, answers, languages
-        self.words, self.seed, self.direct = words, seed, direct
+        self.processor, self.texts, self.answers, self.languages = (
+            processor,
+            texts,
+            answers,
+            languages,
+        )
+        self.words, self.seed, self.llm_only = words, seed, llm_only
         self._read(0, count=True)
 
     def set_epoch(self, epoch: int) -> None:
@@ -49,14 +111,21 @@ class AnswerDataset(Dataset[dict[str, Any]]):
         """What this epoch reads."""
         if self.words is None:
             return self.texts
-        return [passage(text, self.words, draw(self.seed, self.epoch, row)) for row, text in enumerate(self.texts)]
+        return [
+            passage(text, self.words, seeded_number(self.seed, self.epoch, row))
+            for row, text in enumerate(self.texts)
+        ]
 
     def _read(self, epoch: int, count: bool = False) -> None:
         self.epoch = epoch
-        self.rows = self.processor.features(self.read(), self.answers, self.languages, direct=self.direct, count=count)
+        self.rows = self.processor.features(
+            self.read(), self.answers, self.languages, llm_only=self.llm_only, count=count
+        )
         for index, row in enumerate(self.rows):
             row["row"] = index
-        self.lengths = [len(row.get("encoder_input_ids", ())) + len(row["input_ids"]) for row in self.rows]
+        self.lengths = [
+            len(row.get("encoder_input_ids", ())) + len(row["input_ids"]) for row in self.rows
+        ]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,11 +176,15 @@ class PrefixDataset(Dataset[dict[str, Any]]):
     def cut(self, index: int) -> tuple[str, str]:
         """The two parts of a row in this epoch; the second begins with its space."""
         places = [match.start() for match in re.finditer(r"\s+", self.texts[index])]
-        place = places[draw(self.seed, self.epoch, index) % len(places)]
+        place = places[seeded_number(self.seed, self.epoch, index) % len(places)]
         return self.texts[index][:place], self.texts[index][place:]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        asked = [i for i in indices if i in self.asked and draw("ask", self.seed, self.epoch, i) % 3]
+        asked = [
+            i
+            for i in indices
+            if i in self.asked and seeded_number("ask", self.seed, self.epoch, i) % 3
+        ]
         rows = {row["row"]: row for row in self._continued([i for i in indices if i not in asked])}
         rows |= {i: self.asked[i] for i in asked}
         return [rows[index] for index in indices]
@@ -119,79 +192,31 @@ class PrefixDataset(Dataset[dict[str, Any]]):
     def _continued(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         parts = [self.cut(index) for index in indices]
         processor, tokenizer = self.processor, self.processor.encoder_tokenizer
-        side, tokenizer.truncation_side = tokenizer.truncation_side, "left"  # a long text is read up to its cut
-        encoded = processor.encode_texts([first for first, _ in parts], [self.language] * len(parts))
+        side, tokenizer.truncation_side = (
+            tokenizer.truncation_side,
+            "left",
+        )  # a long text is read up to its cut
+        encoded = processor.encode_texts(
+            [first for first, _ in parts], [self.language] * len(parts)
+        )
         tokenizer.truncation_side = side
         begin = [*processor.prefix_ids(), TEXT_SLOT]
         answers = [processor.continuation_ids(rest, self.max_answer) for _, rest in parts]
         skip = [IGNORE] * len(begin)
         rows = [
-            {"encoder_input_ids": read["input_ids"], "input_ids": begin + answer, "labels": skip + answer, "row": index}
+            {
+                "encoder_input_ids": read["input_ids"],
+                "input_ids": begin + answer,
+                "labels": skip + answer,
+                "row": index,
+            }
             for index, read, answer in zip(indices, encoded, answers, strict=True)
         ]
         if self.distill:
-            own = processor.features([first for first, _ in parts], direct=True)
+            own = processor.features([first for first, _ in parts], llm_only=True)
             for row, text, answer in zip(rows, own, answers, strict=True):
                 row["teacher_ids"] = text["input_ids"] + answer
         return rows
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
-
-
-class Collator:
-    """Pads features, names their rows, and says at how many last positions logits are wanted."""
-
-    def __init__(self, processor: PalamProcessor) -> None:
-        self.processor = processor
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """One batch for [`PalamModel`]."""
-        answers = max(sum(label != IGNORE for label in row["labels"]) for row in rows)
-        teacher = [{"input_ids": row["teacher_ids"]} for row in rows if "teacher_ids" in row]
-        return {
-            **self.processor.pad(rows),
-            **({"teacher": dict(self.processor.pad(teacher))} if teacher else {}),
-            "logits_to_keep": answers + 1,
-            "rows": [row["row"] for row in rows],
-        }
-
-
-class LengthGroupedSampler(Sampler[int]):
-    """Shuffled batches of similar length; the order is a function of seed and epoch, so a resumed run repeats it.
-
-    Args:
-        data: with the `lengths` of its rows, in any unit. If it has `set_epoch`, it is told the epoch too.
-        batch_size: rows of one optimiser step.
-        seed: of the order.
-    """
-
-    def __init__(self, data: Any, batch_size: int, seed: int) -> None:
-        self.data = data
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's order; the data loader calls it, and (in the middle of an epoch) not the data's own."""
-        self.epoch = epoch
-        if hasattr(self.data, "set_epoch"):
-            self.data.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.data.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = random.Random(f"{self.seed}/{self.epoch}")
-        lengths = self.data.lengths
-        order = list(range(len(lengths)))
-        generator.shuffle(order)
-        pool = self.batch_size * POOL
-        batches = []
-        for first in range(0, len(order), pool):
-            rows = sorted(order[first : first + pool], key=lambda i: -lengths[i])
-            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
-        short = [batch for batch in batches if len(batch) < self.batch_size]  # at most one, and it goes last
-        full = [batch for batch in batches if len(batch) == self.batch_size]
-        generator.shuffle(full)
-        return iter([row for batch in full + short for row in batch])

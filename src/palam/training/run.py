@@ -17,66 +17,40 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
-from palam.align import solve
-from palam.card import model_card
-from palam.device import dtype_name, pick_device, pick_dtype, place
+from palam.alignment.solve import solve_bridge
 from palam.errors import PalamError
-from palam.files import check_free, replacing
-from palam.fusion import FUSIONS
-from palam.model import MARKER, PalamModel
-from palam.reading import evaluate, generate
-from palam.settings import TrainSettings
-from palam.source import Data, read_data
-from palam.states import StateCache
-from palam.tasks import read_texts
-from palam.template import Template
+from palam.inference import evaluation as evaluate
+from palam.models.checkpoint import CHECKPOINT_MARKER
+from palam.models.fusion import FUSIONS
+from palam.models.model_card import model_card
+from palam.models.modeling import PalamModel
+from palam.tasks.readers import read_texts
+from palam.training.build import Bases, build_model
 from palam.training.callbacks import JsonLog, ProgressBar
-from palam.training.data import AnswerDataset, PrefixDataset, draw
+from palam.training.config import TrainConfig
+from palam.training.data import (
+    AnswerDataset,
+    PrefixDataset,
+    TrainingData,
+    read_training_data,
+)
+from palam.training.distillation import answer_prompts_with_llm
+from palam.training.encoder_cache import EncoderStateCache
 from palam.training.trainer import PalamTrainer, PalamTrainingArguments, newest_checkpoint
+from palam.utils.device import dtype_name, pick_device, pick_dtype
+from palam.utils.files import atomic_directory, check_replaceable
 
 SETTINGS = "settings.yaml"
 LOG = "log.jsonl"
 RESULTS = "results.json"
 SOLVE_TEXTS = 2000  # more training inputs do not make a better start
-ANSWER_TOKENS = 28  # of an answer to a prompt
-Bases = tuple[PreTrainedModel, PreTrainedModel]
-
-
-def build(settings: TrainSettings, data: Data, bases: Bases | None = None) -> PalamModel:
-    """The model before training, on the settings' device, its start random."""
-    names = ["fusion", "mapper", "max_length", "seed", "encoder_revision", "llm_revision", "normalize", "load_in"]
-    names += ["augment", *(name for name in ("rank", "faithful") if getattr(settings, name))]  # not all fusions' own
-    options = place(settings.device, settings.dtype) | {name: getattr(settings, name) for name in names}
-    model = PalamModel.from_bases(
-        *(bases or (settings.encoder, settings.llm)),
-        mode=settings.mode if data.task else "paper",  # a raw text has nothing around it
-        prompt=settings.prompt or (data.task.prompt if data.task else None),
-        **options,
-    )
-    if data.task:
-        model.config.task = {
-            "name": data.task.name,
-            "family": data.task.family,
-            "labels": [list(pair) for pair in data.task.labels.items()],
-            "text": data.task.paper_text if settings.mode == "paper" else data.task.text,
-        }
-    if settings.lora_rank:
-        model.add_lora(settings.lora_rank)
-    if settings.direct:
-        model.config.direct = True
-        model.bridge.requires_grad_(False)
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    if settings.compile:
-        model.compile_llm()
-    return model
 
 
 def train(
-    settings: TrainSettings, out: str | Path, *, resume: bool = False, console: Console | None = None,
+    settings: TrainConfig, out: str | Path, *, resume: bool = False, console: Console | None = None,
     bases: Bases | None = None, callbacks: Sequence[TrainerCallback] = (),
 ) -> PalamModel:  # fmt: skip
     """Train a bridge and save it to `out`.
@@ -98,32 +72,40 @@ def train(
     console = console or Console(quiet=True)
     out = Path(out).resolve()
     work = out.with_name(f"{out.name}.partial")
-    check_free(out, MARKER)
-    check_free(work, SETTINGS)
+    check_replaceable(out, CHECKPOINT_MARKER)
+    check_replaceable(work, SETTINGS)
     trackers = ["none", "all", *get_available_reporting_integrations()]  # type: ignore[no-untyped-call]
     if settings.report_to not in trackers:
-        raise PalamError(f"report_to is {settings.report_to!r}; here it must be one of: {', '.join(trackers)}")
+        raise PalamError(
+            f"report_to is {settings.report_to!r}; here it must be one of: {', '.join(trackers)}"
+        )
     checkpoint = None
     if resume:
         settings, checkpoint = _interrupted(settings, work)
-    settings = replace(settings, dtype=dtype_name(pick_dtype(settings.dtype, pick_device(settings.device))))
+    settings = replace(
+        settings, dtype=dtype_name(pick_dtype(settings.dtype, pick_device(settings.device)))
+    )
     set_seed(settings.seed)
-    data = read_data(settings)
-    model = build(settings, data, bases)
+    data = read_training_data(settings)
+    model = build_model(settings, data, bases)
     train_set, dev_set = (_dataset(settings, data, rows, model) for rows in (data.train, data.dev))
     if settings.prompts:
         with console.status("the LLM answers the prompts"):
             for some in (train_set, dev_set):
-                _ask(settings, some, model)
+                answer_prompts_with_llm(settings, some, model)
     facts: dict[str, Any] = {"validation": data.note}
     if checkpoint:
         facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
     elif settings.start:
-        model.bridge.take_over(settings.start)
-    elif settings.init == "solve" and not settings.direct:
+        model.bridge.load_weights_from(settings.start)
+    elif settings.init == "solve" and not settings.llm_only:
         with console.status("solving the start"):
-            texts = read_texts(settings.solve_text) if settings.solve_text else _some(settings, data, train_set)
-            solved = solve(model, texts, repeat(data.language))
+            texts = (
+                read_texts(settings.solve_text)
+                if settings.solve_text
+                else _some(settings, data, train_set)
+            )
+            solved = solve_bridge(model, texts, repeat(data.language))
         facts["solved"] = vars(solved)
         console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
     facts["rows"] = len(train_set)
@@ -140,7 +122,9 @@ def train(
     own += [EarlyStoppingCallback(settings.patience)] if settings.patience else []
     try:
         arguments = _arguments(settings, len(train_set), model.device.type, work)
-        trainer = PalamTrainer(model, arguments, train_dataset=train_set, eval_dataset=dev_set, callbacks=own)
+        trainer = PalamTrainer(
+            model, arguments, train_dataset=train_set, eval_dataset=dev_set, callbacks=own
+        )
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     except BaseException:
         if newest_checkpoint(work) is None:  # nothing to resume from: leave nothing behind
@@ -165,8 +149,10 @@ def train(
         console.print(line)
     if data.task and not data.task.number:  # answers that are worked out take long
         with console.status("reading the validation data"):
-            facts["validation_accuracy"] = evaluate(model, data.task, "dev", {data.language: data.dev}).macro
-    with replacing(out, marker=MARKER) as aside:
+            facts["validation_accuracy"] = evaluate(
+                model, data.task, "dev", {data.language: data.dev}
+            ).macro
+    with atomic_directory(out, marker=CHECKPOINT_MARKER) as aside:
         model.write(aside, model_card(model, settings, facts))
         (aside / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
         (aside / RESULTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -175,12 +161,12 @@ def train(
     return model
 
 
-def _interrupted(settings: TrainSettings, work: Path) -> tuple[TrainSettings, Path]:
+def _interrupted(settings: TrainConfig, work: Path) -> tuple[TrainConfig, Path]:
     """The settings of the run in `work`, which must be these, and its checkpoint."""
     checkpoint = newest_checkpoint(work)
     if checkpoint is None:
         raise PalamError(f"there is nothing to resume: {work} holds no complete checkpoint")
-    was = TrainSettings.from_yaml(work / SETTINGS)
+    was = TrainConfig.from_yaml(work / SETTINGS)
     if settings.dtype == "auto":  # it was measured, and another time it may come out otherwise
         settings = replace(settings, dtype=was.dtype)
     for name in (one.name for one in fields(settings)):
@@ -192,74 +178,107 @@ def _interrupted(settings: TrainSettings, work: Path) -> tuple[TrainSettings, Pa
     return settings, checkpoint
 
 
-def _dataset(settings: TrainSettings, data: Data, rows: list[Any], model: PalamModel) -> Any:
+def _dataset(settings: TrainConfig, data: TrainingData, rows: list[Any], model: PalamModel) -> Any:
     texts = data.texts(rows, settings.mode)
     if data.task:
         answers = [data.task.answer(example.label) for example in rows]
-        words = data.task.passage_words if settings.passage_words is None else settings.passage_words
+        words = (
+            data.task.passage_words if settings.passage_words is None else settings.passage_words
+        )
         languages = [data.language] * len(rows)
         return AnswerDataset(
-            model.processor, texts, answers, languages, words=words or None, seed=settings.seed, direct=settings.direct
+            model.processor,
+            texts,
+            answers,
+            languages,
+            words=words or None,
+            seed=settings.seed,
+            llm_only=settings.llm_only,
         )
-    made = PrefixDataset(model.processor, texts, seed=settings.seed, language=data.language, distill=settings.distill)
+    made = PrefixDataset(
+        model.processor, texts, seed=settings.seed, language=data.language, distill=settings.distill
+    )
     if not len(made):
-        raise PalamError(f"{settings.text} has too few lines of two words or more to train on and to validate")
+        raise PalamError(
+            f"{settings.text} has too few lines of two words or more to train on and to validate"
+        )
     return made
 
 
-def _ask(settings: TrainSettings, data: PrefixDataset, model: PalamModel) -> None:
-    """Let the LLM answer one of the prompts about each text, which it reads itself: this is then learned too."""
-    prompts = list(read_texts(str(settings.prompts)))
-    if not prompts:
-        raise PalamError(f"{settings.prompts} holds no prompt")
-    for number, prompt in enumerate(prompts):
-        template = Template.build(settings.mode, prompt, model.processor.llm_tokenizer)
-        asking = PalamModel(model.encoder, model.bridge, model.llm, replace(model.processor, template=template))
-        rows = [row for row in range(len(data)) if draw("prompt", settings.seed, row) % len(prompts) == number]
-        texts, languages = [data.texts[row] for row in rows], [data.language] * len(rows)
-        said = generate(asking, texts, direct=True, max_new_tokens=ANSWER_TOKENS)
-        features = (asking.processor.features(texts, said, languages, direct=direct) for direct in (False, True))
-        for row, answer, read, own in zip(rows, said, *features, strict=True):
-            if answer:
-                data.asked[row] = read | {"teacher_ids": own["input_ids"], "row": row}
-
-
-def _some(settings: TrainSettings, data: Data, train_set: Any) -> Sequence[str]:
+def _some(settings: TrainConfig, data: TrainingData, train_set: Any) -> Sequence[str]:
     """What the start is solved from: the training inputs, or a seeded sample of many."""
     inputs: Sequence[str] = train_set.read() if data.task else data.train
     many = len(inputs) > SOLVE_TEXTS
     return random.Random(settings.seed).sample(inputs, SOLVE_TEXTS) if many else inputs
 
 
-def _cache(settings: TrainSettings, model: PalamModel, sets: list[Any], console: Console) -> None:
+def _cache(settings: TrainConfig, model: PalamModel, sets: list[Any], console: Console) -> None:
     """Let the encoder read the texts that are the same in every epoch, once."""
-    rows = [row.get("encoder_input_ids") for data in sets if getattr(data, "words", 1) is None for row in data.rows]
+    rows = [
+        row.get("encoder_input_ids")
+        for data in sets
+        if getattr(data, "words", 1) is None
+        for row in data.rows
+    ]
     budget = int(settings.cache_states * 1e9)
-    if not rows or not budget or settings.direct:
+    if not rows or not budget or settings.llm_only:
         return
-    model.cache = StateCache(model, budget, settings.cache_dir)
+    model.cache = EncoderStateCache(model, budget, settings.cache_dir)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         item = bar.add_task("the encoder reads", total=len(rows))
         model.cache.fill(model, rows, lambda n: bar.advance(item, n))
 
 
-def _arguments(settings: TrainSettings, rows: int, device: str, work: Path) -> PalamTrainingArguments:
+def _arguments(settings: TrainConfig, rows: int, device: str, work: Path) -> PalamTrainingArguments:
     steps = math.ceil(rows / settings.batch_size / settings.accumulate) * settings.epochs
     total = int(settings.max_steps if settings.max_steps > 0 else steps)
-    mixing = settings.mixing_lr if settings.mixing_lr is not None else FUSIONS[settings.fusion].learning_rate
-    same = ("max_steps", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "seed", "report_to")
+    mixing = (
+        settings.fusion_lr
+        if settings.fusion_lr is not None
+        else FUSIONS[settings.fusion].learning_rate
+    )
+    same = (
+        "max_steps",
+        "weight_decay",
+        "adam_beta1",
+        "adam_beta2",
+        "max_grad_norm",
+        "seed",
+        "report_to",
+    )
     given: dict[str, Any] = {name: getattr(settings, name) for name in same}
-    given |= {"num_train_epochs": settings.epochs, "gradient_accumulation_steps": settings.accumulate}
-    given |= {"per_device_train_batch_size": settings.batch_size, "per_device_eval_batch_size": 2 * settings.batch_size}
+    given |= {
+        "num_train_epochs": settings.epochs,
+        "gradient_accumulation_steps": settings.accumulate,
+    }
+    given |= {
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": 2 * settings.batch_size,
+    }
     given |= {"learning_rate": settings.lr, "mixing_learning_rate": mixing}
     given |= {"lr_scheduler_type": "cosine", "warmup_steps": int(settings.warmup * total)}
     if settings.average is not None:
-        given |= {"lr_scheduler_type": "constant_with_warmup", "average_from": int(settings.average * total)}
+        given |= {
+            "lr_scheduler_type": "constant_with_warmup",
+            "average_from": int(settings.average * total),
+        }
     often = "steps" if settings.eval_steps else "epoch"
     given |= {"eval_strategy": often, "eval_steps": settings.eval_steps}
     given |= {"save_strategy": often, "save_steps": settings.eval_steps or 500}
-    given |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
-    given |= {"logging_steps": max(1, min(10, total // 20)), "logging_nan_inf_filter": False, "disable_tqdm": True}
-    given |= {"use_cpu": device == "cpu", "dataloader_pin_memory": device == "cuda", "remove_unused_columns": False}
+    given |= {
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
+    given |= {
+        "logging_steps": max(1, min(10, total // 20)),
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+    }
+    given |= {
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device == "cuda",
+        "remove_unused_columns": False,
+    }
     given |= {"prediction_loss_only": True, "restore_callback_states_from_checkpoint": True}
     return PalamTrainingArguments(output_dir=str(work), **given)

@@ -16,11 +16,13 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Trai
 from transformers.trainer_utils import TrainOutput
 
 from palam.errors import PalamError
-from palam.files import replacing
-from palam.model import ADAPTER, PalamModel
-from palam.processor import IGNORE
+from palam.models.checkpoint import ADAPTER_FOLDER
+from palam.models.modeling import PalamModel
+from palam.models.processing import IGNORE
 from palam.training.averaging import AveragedAdamW
-from palam.training.data import Collator, LengthGroupedSampler
+from palam.training.collator import Collator
+from palam.training.sampler import LengthGroupedSampler
+from palam.utils.files import atomic_directory
 
 STATE = "trainer_state.json"
 PREFIX = "checkpoint-"
@@ -35,12 +37,18 @@ class PalamTrainingArguments(TrainingArguments):
         average_from: take the mean of the weights since this step, see [`AveragedAdamW`]; None takes the weights.
     """
 
-    mixing_learning_rate: float | None = field(default=None, metadata={"help": "learning rate of the fusion"})
-    average_from: int | None = field(default=None, metadata={"help": "first step of the mean of the weights"})
+    fusion_learning_rate: float | None = field(
+        default=None, metadata={"help": "learning rate of the fusion"}
+    )
+    average_from: int | None = field(
+        default=None, metadata={"help": "first step of the mean of the weights"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
-        self._n_gpu = min(self._n_gpu, 1)  # torch's DataParallel cannot split a batch that names its rows
+        self._n_gpu = min(
+            self._n_gpu, 1
+        )  # torch's DataParallel cannot split a batch that names its rows
 
 
 class NonFiniteLoss(PalamError):
@@ -96,7 +104,11 @@ class PalamTrainer(Trainer):
         if self.optimizer is None:
             args = self.args
             mixing = {id(parameter) for parameter in self.model.bridge.fusion.parameters()}
-            rate = args.learning_rate if args.mixing_learning_rate is None else args.mixing_learning_rate
+            rate = (
+                args.learning_rate
+                if args.fusion_learning_rate is None
+                else args.fusion_learning_rate
+            )
             groups: dict[tuple[float, float], list[nn.Parameter]] = {}
             for parameter in self.model.parameters():
                 if parameter.requires_grad:
@@ -106,16 +118,24 @@ class PalamTrainer(Trainer):
             kind, settings = self.get_optimizer_cls_and_kwargs(args, self.model)
             if args.average_from is not None:
                 kind, settings = AveragedAdamW, settings | {"start": args.average_from}
-            parts = [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+            parts = [
+                {"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()
+            ]
             self.optimizer = kind(parts, **settings)
         return self.optimizer
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
         """The library's step; stops the run at the first loss or gradient that is not finite."""
-        self.tokens += sum(int(mask.sum()) for name, mask in inputs.items() if name.endswith("attention_mask"))
+        self.tokens += sum(
+            int(mask.sum()) for name, mask in inputs.items() if name.endswith("attention_mask")
+        )
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if not loss.isfinite() or not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        if not loss.isfinite() or not all(
+            bool(gradient.isfinite().all()) for gradient in gradients
+        ):
             raise NonFiniteLoss(
                 f"the loss or its gradient is not finite at step {self.state.global_step + 1}, training rows "
                 f"{inputs['rows']}; nothing of this step was kept: look at these rows, or lower the learning rate"
@@ -123,7 +143,11 @@ class PalamTrainer(Trainer):
         return loss
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """The library's; with a `teacher`, KL(the LLM reading the text itself ‖ through the bridge) per label."""
         teacher = inputs.pop("teacher", None)
@@ -134,7 +158,9 @@ class PalamTrainer(Trainer):
             wanted = model(**teacher, logits_to_keep=keep).logits
         output = model(**inputs)
         at = labels[:, -keep:][:, 1:] != IGNORE
-        ours, theirs = (logits[:, :-1][at].float().log_softmax(-1) for logits in (output.logits, wanted))
+        ours, theirs = (
+            logits[:, :-1][at].float().log_softmax(-1) for logits in (output.logits, wanted)
+        )
         total = F.kl_div(ours, theirs, log_target=True, reduction="sum")
         loss = total / (at.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
         return (loss, output) if return_outputs else loss
@@ -151,7 +177,9 @@ class PalamTrainer(Trainer):
             )
         super().log(logs, *args, **kwargs)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
         self.model.save_pretrained(output_dir or self.args.output_dir)
 
     def _checkpoint(self, step: int | None) -> Path:
@@ -163,7 +191,7 @@ class PalamTrainer(Trainer):
         folder, best = self._checkpoint(None), self._checkpoint(self.state.best_global_step)
         self.state.best_model_checkpoint = str(best)
         shutil.rmtree(folder, ignore_errors=True)  # one that was left incomplete
-        with replacing(folder, marker=STATE) as aside:
+        with atomic_directory(folder, marker=STATE) as aside:
             self.model.write(aside)
             self._save_optimizer_and_scheduler(str(aside))
             self._save_scaler(str(aside))
@@ -187,4 +215,6 @@ class PalamTrainer(Trainer):
         if self.model.config.adapter:
             from peft import set_peft_model_state_dict
 
-            set_peft_model_state_dict(self.model.llm, load_file(folder / ADAPTER / "adapter_model.safetensors"))
+            set_peft_model_state_dict(
+                self.model.llm, load_file(folder / ADAPTER_FOLDER / "adapter_model.safetensors")
+            )

@@ -1,0 +1,1 @@
+"""Aligning the encoder with the LLM on English text, in closed form."""

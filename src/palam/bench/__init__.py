@@ -1,0 +1,1 @@
+"""Comparing methods: recipes, baselines, statistics, reports."""

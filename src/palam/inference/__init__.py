@@ -1,0 +1,1 @@
+"""What a bridge reads: label scores, answers, accuracy, layer weights."""

@@ -1,0 +1,1 @@
+"""Palam in other libraries."""

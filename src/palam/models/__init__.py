@@ -1,0 +1,1 @@
+"""The bridge and the frozen models that it joins."""

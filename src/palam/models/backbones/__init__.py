@@ -1,0 +1,1 @@
+"""The frozen base models: encoder and LLM."""

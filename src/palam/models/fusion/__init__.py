@@ -1,0 +1,1 @@
+"""Fusions: from the encoder's L layers to one state a token. One file a fusion."""

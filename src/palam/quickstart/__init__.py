@@ -1,0 +1,1 @@
+"""The quickstart: from nothing to a report."""

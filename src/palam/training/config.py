@@ -1,0 +1,262 @@
+"""Every setting of a run, defined once: one class a concern, and a run's configuration of the four.
+
+A setting has one name everywhere: as a field here, as an option of the command, in a YAML file
+and in a recipe.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from palam.errors import PalamError
+from palam.models.model_config import ModelConfig
+from palam.utils.settings import check_least, convert_fields, plain, read_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read: exactly one of a task, a labelled file, and raw text.
+
+    Raises:
+        PalamError: a value that is not right; none or several of the three.
+    """
+
+    task: str | None = None
+    """Task to train on."""
+    file: Path | None = None
+    """A JSONL or CSV file of your own to train on, in place of a task."""
+    text_column: str = "text"
+    """The file's text column, or a template over several: 'Q: {q} A: {a}'."""
+    label_column: str = "label"
+    """The file's label column."""
+    text_file: Path | None = None
+    """Raw English text, a text a line, in place of labelled data."""
+    data: Path | None = None
+    """Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."""
+    language: str | None = None
+    """Language of the training text; not set is English."""
+    max_train_samples: int | None = None
+    """Train on so many rows, a seeded and label-stratified sample."""
+    max_eval_samples: int | None = 1000
+    """Validate on at most so many rows, a seeded and label-stratified sample."""
+    balance: bool | None = None
+    """Train on equally many rows of each label; not set is as the task has it."""
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        check_least(self, max_train_samples=1, max_eval_samples=1)
+        given = [source for source in (self.task, self.file, self.text_file) if source is not None]
+        if len(given) != 1:
+            raise PalamError("give exactly one of --task, --file and --text-file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """What is learned, from which start, and how the weights are moved.
+
+    Raises:
+        PalamError: a value that is not right, or two that exclude each other.
+    """
+
+    epochs: float = 3.0
+    """Passes over the training data."""
+    lr: float = 1e-3
+    """Learning rate of the mapper and the boundary."""
+    batch_size: int = 16
+    """Rows per batch."""
+    max_steps: int = -1
+    """Stop after so many steps; -1 is no limit."""
+    patience: int = 3
+    """Stop after so many validations without a better loss; 0 never stops."""
+    eval_steps: int | None = None
+    """Validate and save every so many steps; not set is every epoch."""
+    init: Literal["solve", "random"] = "solve"
+    """Start of the mapper: solve (closed form, from text alone) or random (the paper)."""
+    init_from: str | None = None
+    """Start from this bridge, a folder or hub id, in place of --init."""
+    solve_text_file: Path | None = None
+    """Solve from this text, a text a line; not set is 2,000 training inputs."""
+    passage_words: int | None = None
+    """Train on passages of so many words, other ones each epoch; 0 never; not set is as the task
+    has it."""
+    distill: bool = False
+    """With raw text: learn to continue it as the LLM does when it reads the text itself."""
+    prompts_file: Path | None = None
+    """With distill: prompts with a {text} slot, one a line; learn the LLM's answers too."""
+    lora_rank: int | None = None
+    """Train a LoRA of this rank on the LLM too."""
+    llm_only: bool = False
+    """Train that LoRA alone on texts that the LLM reads itself: a baseline, no bridge."""
+    fusion_lr: float | None = None
+    """Learning rate of the fusion's own weights; not set is the fusion's own."""
+    gradient_accumulation_steps: int = 1
+    """Batches per optimiser step."""
+    average_weights_from: float | None = None
+    """Constant learning rate; the weights' mean since this share of the steps, e.g. 0.25."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: float = 0.0
+    """Weight decay of the matrices."""
+    adam_beta1: float = 0.9
+    """AdamW's first beta."""
+    adam_beta2: float = 0.999
+    """AdamW's second beta; the paper's betas are 0.8 and 0.999."""
+    max_grad_norm: float = 1.0
+    """Clip the gradient to this norm."""
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        check_least(
+            self,
+            batch_size=1,
+            gradient_accumulation_steps=1,
+            eval_steps=1,
+            lora_rank=1,
+            patience=0,
+            passage_words=0,
+            fusion_lr=0,
+            weight_decay=0,
+        )
+        for name in ("epochs", "lr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise PalamError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("warmup", "average_weights_from"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise PalamError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1")
+        if self.prompts_file and not self.distill:
+            raise PalamError("--prompts-file is for --distill")
+        if self.llm_only and not self.lora_rank:
+            raise PalamError("--llm-only trains a LoRA and no bridge: give --lora-rank")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """Where and in which precision it runs.
+
+    Raises:
+        PalamError: a value that is not right.
+    """
+
+    device: str = "auto"
+    """Device: auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Dtype of the base models: auto (measured), fp32, bf16, fp16."""
+    load_in: Literal["8bit", "4bit"] | None = None
+    """Load the base models in fewer bits (needs bitsandbytes)."""
+    seed: int = 0
+    """Seed of everything."""
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRuntimeConfig(RuntimeConfig):
+    """Also what trades memory for time while training, and who is told.
+
+    Raises:
+        PalamError: a value that is not right, or two that exclude each other.
+    """
+
+    gradient_checkpointing: bool = False
+    """Recompute the LLM's activations: less memory, more time."""
+    compile: bool = False
+    """Compile the LLM's layers: less time a step and less memory, after a minute."""
+    cache_states: float = 1.0
+    """Keep at most so many GB of encoder states across epochs; 0 keeps none."""
+    cache_dir: Path | None = None
+    """Keep them in this folder, for later runs too; not set is in memory."""
+    report_to: str = "none"
+    """Trackers, e.g. tensorboard or wandb; a JSON-lines log is always written."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, cache_states=0)
+        if self.compile and self.gradient_checkpointing:
+            raise PalamError("give one of compile and gradient_checkpointing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run's configuration.
+
+    Raises:
+        PalamError: settings of different concerns that exclude each other.
+    """
+
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    runtime: TrainRuntimeConfig = dataclasses.field(default_factory=TrainRuntimeConfig)
+
+    def __post_init__(self) -> None:
+        raw_text = self.data.text_file is not None
+        if self.optim.distill and not raw_text:
+            raise PalamError("--distill needs raw text to learn from; give --text-file")
+        if self.optim.prompts_file and self.model.mode == "paper":
+            raise PalamError("--prompts-file needs the mode prompt or chat")
+        if raw_text and (self.optim.llm_only or self.model.append_source_tokens):
+            raise PalamError(
+                "with raw text the LLM reads the first part by the bridge alone; "
+                "give --task or --file"
+            )
+        if self.optim.llm_only and self.model.append_source_tokens:
+            raise PalamError("--llm-only trains no bridge: leave out --append-source-tokens")
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":
+        """A configuration from settings by name, as a YAML file and a recipe have them.
+
+        Raises:
+            PalamError: a setting that does not exist, or whose value is not right.
+        """
+        unknown = sorted(set(map(str, settings)) - TRAIN_SETTINGS)
+        if unknown:
+            raise PalamError(f"there is no setting {', '.join(unknown)}")
+        parts = {}
+        for field in fields(cls):
+            owner = SETTINGS_CLASSES[field.name]
+            names = {one.name for one in fields(owner)}
+            parts[field.name] = owner(**{k: v for k, v in settings.items() if k in names})
+        return cls(**parts)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings by name, as plain values."""
+        return {
+            field.name: plain(getattr(part, field.name))
+            for part in (self.model, self.data, self.optim, self.runtime)
+            for field in fields(part)
+        }
+
+    def with_settings(self, **changes: Any) -> "TrainConfig":
+        """This configuration with other values of some settings."""
+        return self.from_settings(self.settings() | changes)
+
+    def to_yaml(self) -> str:
+        """All settings as YAML."""
+        return str(yaml.safe_dump(self.settings(), sort_keys=False, allow_unicode=True))
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> "TrainConfig":
+        """Read settings that `to_yaml` wrote, or a part of them.
+
+        Raises:
+            PalamError: not YAML, or a setting that does not exist.
+        """
+        return cls.from_settings(read_settings(path, TRAIN_SETTINGS))
+
+
+SETTINGS_CLASSES: dict[str, type[Any]] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "optim": OptimConfig,
+    "runtime": TrainRuntimeConfig,
+}
+TRAIN_SETTINGS = frozenset(
+    field.name for owner in SETTINGS_CLASSES.values() for field in fields(owner)
+)
+"""The names of all settings of a training run."""

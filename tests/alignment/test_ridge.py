@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import torch
+from plain_ridge import direct_ridge, gathered, some_rows
+
+from palam.alignment.ridge import STRENGTHS
+
+
+def test_the_solution_is_that_of_a_direct_ridge():
+    x, y = some_rows()
+    for strength, (weight, bias) in zip(STRENGTHS, gathered(x, y).solve(STRENGTHS), strict=True):
+        expected_weight, expected_bias = direct_ridge(x, y, strength)
+        np.testing.assert_allclose(weight, expected_weight, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(bias, expected_bias, rtol=1e-8, atol=1e-10)
+
+
+def test_the_intercept_is_not_penalised():
+    x, y = some_rows()
+    (_, before), (_, after) = (gathered(x, target).solve([10.0])[0] for target in (y, y + 1000))
+    torch.testing.assert_close(after, before + 1000)
+
+
+def test_fewer_rows_than_features_can_be_solved():
+    x, y = some_rows(n=4)
+    weight, _ = gathered(x, y).solve([1e-2])[0]
+    np.testing.assert_allclose(weight, direct_ridge(x, y, 1e-2)[0], rtol=1e-6, atol=1e-9)
+
+
+def test_r2_is_the_direct_one():
+    x, y = some_rows()
+    other = some_rows(n=90)
+    weight, bias = gathered(x, y).solve([1e-3])[0]
+    residual = ((other[1] - other[0] @ weight.numpy().T - bias.numpy()) ** 2).sum()
+    total = ((other[1] - other[1].mean(0)) ** 2).sum()
+    assert gathered(*other).r2(weight, bias) == pytest.approx(1 - residual / total, rel=1e-9)
+    zeros = torch.zeros_like(weight), torch.from_numpy(other[1].mean(0))
+    assert gathered(*other).r2(*zeros) == pytest.approx(0, abs=1e-9)
+
+
+def test_merged_shards_equal_the_whole():
+    x, y = some_rows()
+    merged = gathered(x[:70], y[:70])
+    merged.merge(gathered(x[70:71], y[70:71]))
+    merged.merge(gathered(x[71:], y[71:]))
+    whole = gathered(x, y)
+    assert merged.count == whole.count == len(x)
+    for found, expected in zip(merged.solve([1e-3])[0], whole.solve([1e-3])[0], strict=True):
+        torch.testing.assert_close(found, expected)

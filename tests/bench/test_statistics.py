@@ -1,0 +1,88 @@
+"""Paired tests against values that are known in closed form or from a plain computation."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import refusal
+
+from palam.bench.statistics import Answers, Difference, compare
+
+
+def answers(*seeds, rows=None):
+    """Right where there is a 1."""
+    said = [["a" if right else "b" for right in seed] for seed in seeds]
+    return Answers(list(rows or range(len(seeds[0]))), ["a"] * len(seeds[0]), said)
+
+
+def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs():
+    one, two = [1] * 10 + [0] * 2 + [1] * 20, [0] * 10 + [1] * 2 + [1] * 20
+    each, _ = compare({"si": answers(one)}, {"si": answers(two)}, parallel=False)
+    expected = 2 * sum(math.comb(12, k) for k in range(3)) / 2**12
+    assert each["si"].p == pytest.approx(expected)
+    assert each["si"].mean == pytest.approx(8 / 32)
+    assert each["si"].win
+
+
+def test_holm_multiplies_the_smallest_p_by_the_number_of_languages():
+    plus = [1] * 10 + [0] * 2 + [1] * 20, [0] * 10 + [1] * 2 + [1] * 20
+    same = [1, 0] * 16, [1, 0] * 16
+    method = {"si": answers(plus[0]), "ta": answers(same[0]), "am": answers(same[0])}
+    other = {"si": answers(plus[1]), "ta": answers(same[1]), "am": answers(same[1])}
+    each, _ = compare(method, other, parallel=True)
+    assert each["si"].p == pytest.approx(3 * 2 * 79 / 2**12)
+    assert not each["si"].win  # 0.1157: what one language would show is not enough among three
+    assert each["ta"] == Difference(0.0, (0.0, 0.0), 1.0)
+
+
+def test_the_interval_is_that_of_the_central_limit():
+    generator = np.random.default_rng(1)
+    one, two = generator.random(2000) < 0.7, generator.random(2000) < 0.6
+    each, mean = compare({"si": answers(one)}, {"si": answers(two)}, parallel=False)
+    gain = one.astype(float) - two
+    half = 1.96 * gain.std() / math.sqrt(2000)
+    assert each["si"].ci95 == pytest.approx((gain.mean() - half, gain.mean() + half), abs=0.003)
+    assert mean.ci95 == pytest.approx(each["si"].ci95, abs=0.003)
+
+
+def test_parallel_languages_are_resampled_jointly():
+    """Four languages with the same gains hold no more than one; were they independent, the interval would be half."""
+    generator = np.random.default_rng(2)
+    one, two = generator.random(400) < 0.6, generator.random(400) < 0.5
+    method, other = ({code: answers(x) for code in "abcd"} for x in (one, two))
+    (low, high), (independent_low, independent_high) = (
+        compare(method, other, parallel=parallel)[1].ci95 for parallel in (True, False)
+    )
+    each = compare(method, other, parallel=True)[0]["a"]
+    assert (low, high) == pytest.approx(each.ci95, abs=0.005)
+    assert independent_high - independent_low == pytest.approx((high - low) / 2, rel=0.1)
+
+
+def test_a_row_that_one_language_lacks_is_left_out_of_the_joint_resampling():
+    method = {"a": answers([1, 0, 1, 1]), "b": answers([1, 1], rows=[0, 2])}
+    other = {"a": answers([0, 0, 0, 0]), "b": answers([0, 0], rows=[0, 2])}
+    _, mean = compare(method, other, parallel=True)
+    assert mean.mean == pytest.approx((0.75 + 1) / 2)
+    assert mean.ci95 == (1.0, 1.0)
+
+
+def test_seeds_are_averaged_and_voted():
+    three = answers([1, 1, 0], [1, 0, 0], [0, 0, 1])
+    assert three.correct.tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert three.vote.tolist() == [True, False, False]
+    assert three.accuracies == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert Answers([0], ["a"], [["a"], ["b"]]).vote.tolist() == [True]  # equal: the first seed's
+    assert not Answers([0], ["a"], [["b"], ["a"]]).vote.any()
+
+
+def test_a_win_needs_both_the_test_and_the_interval():
+    assert Difference(0.1, (0.01, 0.2), 0.04).win
+    assert not Difference(0.1, (0.01, 0.2), 0.06).win
+    assert not Difference(0.1, (-0.01, 0.2), 0.04).win
+    assert not Difference(-0.1, (-0.2, -0.01), 0.01).win
+
+
+def test_other_items_are_refused():
+    one, two = {"si": answers([1, 0])}, {"si": answers([1, 0], rows=[0, 2])}
+    assert refusal(compare, one, two, parallel=True) == "si: the two methods read different items"
+    assert "no language in common" in refusal(compare, one, {"ta": answers([1])}, parallel=True)

@@ -1,0 +1,210 @@
+"""Label scores against plain sums of log-probabilities, over full forward passes with the labels in them."""
+
+import pytest
+import tiny
+import torch
+
+from palam import PalamModel
+from palam.errors import PalamError
+from palam.inference.calibration import measure_priors
+from palam.inference.scoring import score_labels
+
+LABELS = ["sports", "science/technology", "x", "the rice price went up"]
+SHOTS = "".join(f"Read: {label}\nTopic: {label[:5]}\n" for label in LABELS) + "Read: {text}\nTopic:"
+TEXTS = [tiny.TEXT["en"][:n] for n in (40, 5, 120, 77, 1)] + [tiny.TEXT["si"], ""]
+
+
+def plain(model, texts, labels, llm_only=False):
+    """Each text with each label alone: no cache, no batch, all logits."""
+    scores = torch.zeros(len(texts), len(labels))
+    for i, text in enumerate(texts):
+        for j, label in enumerate(labels):
+            with torch.no_grad():
+                batch = model.processor([text], [label], llm_only=llm_only)
+                logits = model(**batch).logits[0]
+            answer = model.processor.answer_ids(label)
+            for place, token in enumerate(answer):
+                scores[i, j] += logits[len(logits) - len(answer) + place - 1].log_softmax(-1)[token]
+    return scores
+
+
+# Gemma's window is 16 tokens: most of these texts are longer
+@pytest.mark.parametrize("llm", tiny.LLMS)
+@pytest.mark.parametrize("direct", [False, True])
+def test_scores_are_sums_of_log_probabilities(tiny_model, llm, llm_only):
+    model = tiny_model("xlmr", llm, fusion="mean", mode="prompt", prompt="Read: {text}\nTopic:")
+    lengths = {len(model.processor.answer_ids(label)) for label in LABELS}
+    assert len(lengths) > 2
+    assert max(len(model.processor([text])["encoder_input_ids"][0]) for text in TEXTS) > 16
+    expected = plain(model, TEXTS, LABELS, llm_only)
+    for batch_size in (32, 3, 1):
+        found = score_labels(model, TEXTS, LABELS, llm_only=llm_only, batch_size=batch_size)
+        assert torch.allclose(found, expected, atol=2e-4), batch_size
+
+
+@pytest.mark.parametrize("llm", tiny.LLMS)
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_long_prompt_before_the_text_is_read_once(tiny_model, monkeypatch, llm, llm_only):
+    model = tiny_model("xlmr", llm, fusion="mean", mode="prompt", prompt=SHOTS)
+    assert len(model.processor.prefix_ids()) > 64
+    expected, begun, run = plain(model, TEXTS, LABELS, llm_only), [], model.run_llm
+
+    def counted(*args, cache=None, **kwargs):
+        begun.append(cache is None)
+        return run(*args, cache=cache, **kwargs)
+
+    monkeypatch.setattr(model, "run_llm", counted)
+    for batch_size in (32, 3, 1):
+        begun.clear()
+        found = score_labels(model, TEXTS, LABELS, llm_only=llm_only, batch_size=batch_size)
+        assert torch.allclose(found, expected, atol=2e-4), batch_size
+        if llm != "gemma3":  # the prompt may be out of its window
+            assert sum(begun) == 2  # the prompt, and two whole texts to compare
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("forgets", [False, True])
+def test_an_llm_that_forgets_a_prompt_reads_it_before_each_text(
+    tiny_model, monkeypatch, dtype, forgets
+):
+    model = tiny_model(mode="prompt", prompt=SHOTS, dtype=dtype)
+    expected = torch.cat([score_labels(model, [text], LABELS, llm_only=True) for text in TEXTS])
+    count, forward, seen = len(model.processor.prefix_ids()) - 1, model.llm.forward, []
+
+    def forgetful(inputs_embeds, attention_mask, **kwargs):
+        for name in ("cache", "past_key_values"):
+            if kwargs.get(name) is not None and kwargs[name].get_seq_length() == count:
+                seen.append(len(inputs_embeds))
+                if forgets:
+                    attention_mask = attention_mask[:, count:]
+                    del kwargs[name]
+        return forward(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
+
+    monkeypatch.setattr(model.llm, "forward", forgetful)
+    found = score_labels(model, TEXTS, LABELS, llm_only=True)
+    assert torch.allclose(found, expected, atol=2e-4 if dtype == torch.float32 else 0.5)
+    assert seen == ([2] if forgets else [2, len(TEXTS)])  # the check, and then all
+
+
+def test_long_texts_are_read_fewer_at_a_time(tiny_model):
+    seen, texts = [], ["rice " * 1000, "a", "b", "c"]
+    score_labels(tiny_model(), texts, LABELS, llm_only=True, batch_size=2, progress=seen.append)
+    assert seen == [1, 2, 1]
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_a_label_of_one_token(tiny_model, end):
+    model = tiny_model()
+    if not end:
+        model.processor.llm_tokenizer.eos_token = None
+    labels = ["x", "y"]
+    assert [len(model.processor.answer_ids(label)) for label in labels] == [1 + end] * 2
+    assert torch.allclose(
+        score_labels(model, TEXTS, labels), plain(model, TEXTS, labels), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("llm", ["llama", "gpt2", "opt", "qwen"])
+def test_labels_are_read_side_by_side(tiny_model, monkeypatch, llm):
+    model = tiny_model("xlmr", llm, mode="prompt", prompt="Read: {text}\nTopic:")
+    expected = plain(model, TEXTS, LABELS)
+    assert torch.allclose(score_labels(model, TEXTS, LABELS), expected, atol=2e-4)
+    assert model.joint
+    calls, run = [], model.run_llm
+    monkeypatch.setattr(
+        model,
+        "run_llm",
+        lambda joined, *args, **kwargs: calls.append(1) or run(joined, *args, **kwargs),
+    )
+    for most, expected_calls in (
+        (1000, 2),
+        (20, 3),
+        (1, 1 + len(LABELS)),
+    ):  # the texts, and the labels in parts
+        calls.clear()
+        monkeypatch.setattr("palam.inference.scoring.TOGETHER", most)
+        assert torch.allclose(score_labels(model, TEXTS, LABELS), expected, atol=2e-4)
+        assert len(calls) == expected_calls, (
+            most,
+            [len(model.processor.answer_ids(label)) for label in LABELS],
+        )
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_an_llm_that_cannot_keep_labels_apart_reads_them_one_by_one(
+    tiny_model, monkeypatch, refuses
+):
+    model = tiny_model()
+    expected, forward = plain(model, TEXTS, LABELS), model.llm.forward
+
+    def causal(*args, attention_mask=None, **kwargs):
+        if attention_mask.ndim > 2:
+            if refuses:
+                raise ValueError("a mask has two dimensions")
+            attention_mask = (
+                (attention_mask[:, 0, -1] == 0).long().fill_(1)
+            )  # each label sees those before it
+        return forward(*args, attention_mask=attention_mask, **kwargs)
+
+    monkeypatch.setattr(model.llm, "forward", causal)
+    for _ in range(2):
+        assert torch.allclose(score_labels(model, TEXTS, LABELS), expected, atol=2e-4)
+        assert model.joint is False
+
+
+def test_each_text_keeps_its_place_and_its_language(tiny_model):
+    model = tiny_model("nllb")
+    texts, languages = ["a book", "rice", "the national team won"], ["tam_Taml", "en", "sin_Sinh"]
+    together = score_labels(model, texts, LABELS, languages, batch_size=2)
+    for i in range(3):
+        alone = score_labels(model, [texts[i]], LABELS, [languages[i]])
+        assert torch.allclose(together[i], alone[0], atol=1e-4)
+    other = score_labels(model, texts, LABELS, ["amh_Ethi"] * 3)
+    assert not torch.allclose(together, other, atol=1e-2)
+
+
+def test_progress_counts_the_texts(tiny_model):
+    seen = []
+    score_labels(tiny_model(), TEXTS, LABELS, batch_size=3, progress=seen.append)
+    assert seen == [3, 3, 1]
+
+
+def test_nothing_is_drawn_and_the_mode_is_given_back(tiny_model):
+    model = tiny_model(fusion="transformer_softmax").train()
+    first = score_labels(model, TEXTS, LABELS)
+    assert torch.equal(first, score_labels(model, TEXTS, LABELS))
+    assert model.training
+    assert not first.requires_grad
+
+
+def test_no_texts_and_no_labels(tiny_model):
+    assert score_labels(tiny_model(), [], LABELS).shape == (0, 4)
+    for labels in ([], ["a", ""]):
+        with pytest.raises(PalamError, match="give at least one, and none empty"):
+            score_labels(tiny_model(), TEXTS, labels)
+
+
+def test_priors_are_the_mean_scores_and_are_subtracted(tiny_model, tmp_path):
+    model = tiny_model()
+    labels = ["sports", "politics", "science/technology"]
+    plain = score_labels(model, TEXTS, labels)
+    measure_priors(model, TEXTS, labels, batch_size=2)
+    calibrated = score_labels(model, TEXTS, labels)
+    torch.testing.assert_close(calibrated, plain - plain.mean(0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        score_labels(model, TEXTS, labels[::-1]), calibrated.flip(1), atol=1e-4, rtol=0
+    )
+    assert torch.equal(score_labels(model, TEXTS, labels, calibrated=False), plain)
+    measure_priors(model, TEXTS, labels)  # again, from the plain scores
+    torch.testing.assert_close(score_labels(model, TEXTS, labels), calibrated, atol=1e-4, rtol=0)
+    model.save_pretrained(tmp_path / "bridge")
+    loaded = PalamModel.from_pretrained(tmp_path / "bridge")
+    assert torch.equal(score_labels(loaded, TEXTS, labels), score_labels(model, TEXTS, labels))
+    other = [*labels[:2], "health"]
+    assert torch.equal(
+        score_labels(model, TEXTS, other), score_labels(model, TEXTS, other, calibrated=False)
+    )
+    llm_only = [
+        score_labels(model, TEXTS, labels, llm_only=True, calibrated=on) for on in (True, False)
+    ]
+    assert torch.equal(*llm_only)

@@ -1,0 +1,146 @@
+"""What is read, in which order, and where raw text is cut."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny import TEXT
+
+from palam.models.processing import IGNORE, TEXT_SLOT
+from palam.tasks.sampling import passage
+from palam.training.collator import Collator
+from palam.training.data import AnswerDataset, PrefixDataset
+from palam.training.sampler import LengthGroupedSampler
+
+LENGTHS = [(7 * i) % 61 + 3 for i in range(150)]
+LINES = [TEXT["en"][i : i + 90] for i in range(0, 200, 20)]
+
+
+def order(seed=0, epoch=0, batch_size=8, lengths=LENGTHS):
+    sampler = LengthGroupedSampler(SimpleNamespace(lengths=lengths), batch_size, seed)
+    sampler.set_epoch(epoch)
+    assert len(sampler) == len(lengths)
+    return list(sampler)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 150])
+def test_each_row_once_an_epoch(rows):
+    assert sorted(order(lengths=LENGTHS[:rows])) == list(range(rows))
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    assert order(3, 5) == order(3, 5)
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_less_padding_than_in_random_order():
+    def padding(rows):
+        batches = [[LENGTHS[i] for i in rows[j : j + 8]] for j in range(0, len(rows), 8)]
+        return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
+
+    shuffled = torch.randperm(len(LENGTHS), generator=torch.Generator().manual_seed(0)).tolist()
+    assert padding(order()) < 0.3 * padding(shuffled)
+
+
+def test_answers_are_the_processors_features(tiny_model):
+    model = tiny_model()
+    texts, answers = LINES[:3], ["sports", "science/technology", "health"]
+    data = AnswerDataset(model.processor, texts, answers)
+    batch = Collator(model.processor)([data[i] for i in (2, 0, 1)])
+    expected = model.processor([texts[i] for i in (2, 0, 1)], [answers[i] for i in (2, 0, 1)])
+    assert batch["rows"] == [2, 0, 1]
+    for name, value in expected.items():
+        assert torch.equal(batch[name], value)
+    kept = model(**expected).logits[:, -batch["logits_to_keep"] :]
+    assert torch.allclose(model(**batch).logits, kept, atol=1e-5)
+    assert torch.allclose(model(**batch).loss, model(**expected).loss, atol=1e-6)
+    assert data.lengths == [
+        len(row["encoder_input_ids"]) + len(row["input_ids"]) for row in data.rows
+    ]
+
+
+ARTICLE = 'One two three four. Five "six seven." Eight nine?\nTen eleven twelve thirteen fourteen! Fifteen.'
+
+
+def test_passages_change_with_the_epoch_and_not_with_the_order_of_reading(tiny_model):
+    processor = tiny_model().processor
+
+    def rows(seed, *epochs, words=3):
+        data = AnswerDataset(processor, [ARTICLE] * 6, ["sports"] * 6, words=words, seed=seed)
+        sampler = LengthGroupedSampler(data, 2, seed)
+        for epoch in epochs:
+            sampler.set_epoch(epoch)
+            assert sorted(sampler) == list(range(6))
+        assert data.lengths == [
+            len(row["encoder_input_ids"]) + len(row["input_ids"]) for row in data.rows
+        ]
+        return [tuple(row["encoder_input_ids"]) for row in data.rows]
+
+    assert rows(0, 2) == rows(0, 0, 1, 2) == rows(0, 2, 2)
+    assert len({tuple(rows(seed, epoch)) for seed in (0, 1) for epoch in (0, 1, 2)}) == 6
+    assert set(rows(0, 1)) <= {
+        tuple(processor.encode_texts([passage(ARTICLE, 3, n)])[0]["input_ids"]) for n in range(5)
+    }
+    assert rows(0, 1, words=None) == rows(0, words=None)
+    before = processor.stats[""].texts
+    rows(0, 1, 2)
+    assert processor.stats[""].texts == before + 6, "each text counts once"
+
+
+def test_the_cut_depends_on_seed_epoch_and_row(tiny_model):
+    processor = tiny_model().processor
+
+    def cuts(seed, epoch, texts=LINES):
+        data = PrefixDataset(processor, texts, seed=seed)
+        data.set_epoch(epoch)
+        return [data.cut(i) for i in range(len(data))]
+
+    assert cuts(1, 2) == cuts(1, 2)
+    assert cuts(1, 2)[:4] == cuts(1, 2, LINES[:4]), "it depends on the other rows"
+    assert len({tuple(cuts(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+    same = cuts(0, 0, [LINES[0]] * 10)
+    assert len(set(same)) > 3, "all rows are cut at one place"
+
+
+def test_the_parts_are_the_text_again(tiny_model):
+    odd = ["  two words ", "one", "", "a\tb\u00a0 c\nd", "මම ගෙදර යනවා"]
+    data = PrefixDataset(tiny_model().processor, odd)
+    assert data.texts == ["two words", "a\tb\u00a0 c\nd", "මම ගෙදර යනවා"]
+    for epoch in range(5):
+        data.set_epoch(epoch)
+        for index, text in enumerate(data.texts):
+            first, rest = data.cut(index)
+            assert first + rest == text
+            assert first.strip()
+            assert rest[0].isspace()
+
+
+def test_the_loss_is_on_the_continuation_alone(tiny_model):
+    model = tiny_model()
+    data = PrefixDataset(model.processor, LINES)
+    encoder, llm = model.processor.encoder_tokenizer, model.processor.llm_tokenizer
+    for index in range(len(data)):
+        first, rest = data.cut(index)
+        row = data[index]
+        assert row["encoder_input_ids"] == encoder(first)["input_ids"]
+        answer = [*llm(rest, add_special_tokens=False)["input_ids"], llm.eos_token_id]
+        assert row["input_ids"] == [llm.bos_token_id, TEXT_SLOT, *answer]
+        assert row["labels"] == [IGNORE, IGNORE, *answer]
+
+
+def test_a_long_text_is_read_up_to_its_cut(tiny_model):
+    model = tiny_model(max_length=12)
+    data = PrefixDataset(model.processor, [" ".join(LINES)], max_answer=9)
+    tokenizer = model.processor.encoder_tokenizer
+    for epoch in range(8):
+        data.set_epoch(epoch)
+        first, rest = data.cut(0)
+        whole = tokenizer(first)["input_ids"]
+        kept = whole if len(whole) <= 12 else [whole[0], *whole[-11:]]
+        assert data[0]["encoder_input_ids"] == kept
+        continuation = model.processor.llm_tokenizer(rest, add_special_tokens=False)["input_ids"]
+        answer = data[0]["input_ids"][2:]
+        assert answer == (
+            continuation[:9] if len(continuation) > 9 else [*continuation, answer[-1]]
+        )
+    assert tokenizer.truncation_side == "right"

@@ -1,0 +1,148 @@
+"""Kept encoder states: what comes out of the model is what comes out without them."""
+
+import shutil
+
+import pytest
+import tiny
+import torch
+
+from palam import PalamError
+from palam.training.encoder_cache import EncoderStateCache
+
+TEXTS = [tiny.TEXT["en"][:n] for n in (60, 9, 130, 33)] + [tiny.TEXT["si"], "", tiny.TEXT["en"][:9]]
+FUSIONS = {
+    "last": {},
+    "mean": {"normalize": "layer"},
+    "global_softmax": {},
+    "transformer_softmax": {"rank": 4},
+}
+
+
+def ids_of(model, texts=TEXTS):
+    return [row["input_ids"] for row in model.processor.encode_texts(texts, count=False)]
+
+
+def filled(model, budget=10**9, folder=None, texts=TEXTS):
+    cache = EncoderStateCache(model, budget, folder)
+    cache.fill(model, ids_of(model, texts))
+    return cache
+
+
+def logits(model, cache=None, texts=TEXTS):
+    model.cache = cache
+    try:
+        with torch.no_grad():
+            return model(**model.processor(texts)).logits
+    finally:
+        model.cache = None
+
+
+def reads(model, monkeypatch):
+    """How many rows the encoder reads from now on."""
+    seen = []
+    encode = model.encode
+    monkeypatch.setattr(
+        model, "encode", lambda ids, mask: seen.append(len(ids)) or encode(ids, mask)
+    )
+    return seen
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_kept_equals_read(tiny_model, tmp_path, monkeypatch, fusion, on_disk):
+    model = tiny_model("xlmr", fusion=fusion, **FUSIONS[fusion])
+    expected = logits(model)
+    cache = filled(model, folder=tmp_path if on_disk else None)
+    seen = reads(model, monkeypatch)
+    torch.testing.assert_close(logits(model, cache), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        logits(model, cache, TEXTS[::-1]), expected.flip(0), atol=1e-5, rtol=0
+    )
+    assert not seen, "the encoder read a text that was kept"
+    assert len(cache.kept) == len(set(TEXTS))
+
+
+@pytest.mark.parametrize("fusion", ["mean", "global_softmax"])
+def test_in_bf16_too(tiny_model, fusion):
+    model = tiny_model("xlmr", fusion=fusion, dtype=torch.bfloat16)
+    expected = logits(model, texts=TEXTS[:1])
+    assert torch.equal(logits(model, filled(model, texts=TEXTS[:1]), TEXTS[:1]), expected)
+
+
+def test_gradients_are_the_same(tiny_model):
+    model = tiny_model("bert", fusion="transformer_softmax")
+    batch = model.processor(TEXTS[:4], ["sports"] * 4)
+    model(**batch).loss.backward()
+    expected = {name: p.grad.clone() for name, p in model.bridge.named_parameters()}
+    model.zero_grad()
+    model.cache = filled(model)
+    model(**batch).loss.backward()
+    for name, parameter in model.bridge.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_a_fusion_without_weights_is_kept_fused(tiny_model):
+    sizes = {}
+    for fusion in ("mean", "global_softmax"):
+        model = tiny_model("bert", fusion=fusion)
+        sizes[fusion] = sum(state.nbytes for state in filled(model).kept.values())
+    assert sizes["global_softmax"] == model.config.encoder_num_layers * sizes["mean"]
+
+
+def test_the_budget_is_kept_and_the_rest_is_read(tiny_model, monkeypatch, tmp_path):
+    model = tiny_model("bert", fusion="mean")
+    expected = logits(model)
+    whole = sum(state.nbytes for state in filled(model).kept.values())
+    for folder in (None, tmp_path):
+        cache = filled(model, whole // 2, folder)
+        assert 0 < sum(state.nbytes for state in cache.kept.values()) <= whole // 2
+        with monkeypatch.context() as patch:
+            seen = reads(model, patch)
+            torch.testing.assert_close(logits(model, cache), expected, atol=1e-5, rtol=0)
+        assert 0 < sum(seen) < len(TEXTS)
+    again = filled(model, whole // 2, tmp_path)
+    assert sum(state.nbytes for state in again.kept.values()) <= whole // 2
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) < whole
+
+
+def test_a_folder_serves_later_runs_and_other_encoders_do_not_mix(
+    tiny_model, monkeypatch, tmp_path
+):
+    model = tiny_model("bert", fusion="mean")
+    first = filled(model, folder=tmp_path, texts=TEXTS[:3])
+    second = EncoderStateCache(model, 10**9, tmp_path)  # both are open at once
+    seen = reads(model, monkeypatch)
+    second.fill(model, ids_of(model))
+    assert sum(seen) == len(set(TEXTS)) - 3
+    assert set(first.kept) < set(second.kept)
+    assert set(EncoderStateCache(model, 10**9, tmp_path).kept) == set(second.kept)
+    others = [
+        tiny_model("bert", fusion="last"),
+        tiny_model("bert", fusion="mean", normalize="layer"),
+    ]
+    with torch.no_grad():
+        changed = tiny_model("bert", fusion="mean")
+        changed.encoder.encoder.layer[0].output.dense.bias[0] += 1
+    for other in [*others, changed]:
+        assert not EncoderStateCache(other, 10**9, tmp_path).kept
+
+
+def test_what_is_damaged_or_half_written_is_not_read(tiny_model, monkeypatch, tmp_path):
+    model = tiny_model("bert", fusion="mean")
+    expected = logits(model)
+    filled(model, folder=tmp_path)
+    (path,) = tmp_path.rglob("*.safetensors")
+    shutil.copy(path, path.with_name(f".{path.name}-1"))
+    path.write_bytes(path.read_bytes()[:-50])
+    cache = EncoderStateCache(model, 10**9, tmp_path)
+    assert not cache.kept
+    torch.testing.assert_close(logits(model, cache), expected, atol=1e-5, rtol=0)
+
+    def full(shard):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("palam.training.encoder_cache.save", full)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(PalamError, match="cannot be written: No space left"):
+        cache.fill(model, ids_of(model))
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,190 @@
+"""A folder appears whole or not at all, and nobody's data is replaced."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from palam.errors import PalamError
+from palam.utils.files import atomic_directory, check_replaceable
+
+NEW = {"mark": "new", "inside/deep": "y"}
+OLD = {"mark": "old", "extra": "x"}
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def put(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def refused(folder, marker="mark"):
+    before = contents(folder.parent)
+    with pytest.raises(PalamError) as caught, atomic_directory(folder, marker=marker):
+        pytest.fail("the block must not run")
+    assert contents(folder.parent) == before
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("state", ["missing", "parent missing", "empty", "ours", "a link to ours"])
+def test_replaces_what_is_free_or_ours(tmp_path, state):
+    target = tmp_path / ("a/b/out" if state == "parent missing" else "out")
+    if state == "empty":
+        target.mkdir()
+    elif state == "ours":
+        put(target, OLD)
+    elif state == "a link to ours":
+        put(tmp_path / "real", OLD)
+        target.symlink_to(tmp_path / "real")
+    with atomic_directory(target, marker="mark") as aside:
+        assert aside.stat().st_dev == target.parent.stat().st_dev
+        put(aside, NEW)
+        if state == "ours":
+            assert contents(target) == OLD  # untouched until the end of the block
+    assert contents(target) == NEW
+    assert not [p for p in target.parent.iterdir() if p.name.startswith(".")]
+    assert target.is_symlink() == (state == "a link to ours")
+
+
+def test_refuses_other_peoples_data(tmp_path):
+    target = tmp_path / "out"
+    put(target, {"thesis.tex": "..."})
+    assert "holds other files" in refused(target)
+    target = tmp_path / "file"
+    target.write_text("mark")
+    assert "is a file" in refused(target)
+
+
+def test_a_marker_may_have_to_hold_a_text(tmp_path):
+    marker = ("config.json", '"model_type": "palam"')
+    put(
+        tmp_path / "llm",
+        {"config.json": '{"model_type": "llama"}', "model.safetensors": "precious"},
+    )
+    assert "holds other files" in refused(tmp_path / "llm", marker)
+    put(tmp_path / "bridge", {"config.json": '{"model_type": "palam"}'})
+    check_replaceable(tmp_path / "bridge", marker)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write to" in refused(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("existed", [True, False])
+def test_an_error_in_the_block_changes_nothing(tmp_path, error, existed):
+    if existed:
+        put(tmp_path / "out", OLD)
+
+    def fail():
+        with atomic_directory(tmp_path / "out", marker="mark") as aside:
+            put(aside, NEW)
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert contents(tmp_path) == (
+        {f"out/{name}": text for name, text in OLD.items()} if existed else {}
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["out"] * existed
+
+
+@pytest.mark.parametrize("failing", ["fsync", "first rename", "second rename"])
+def test_a_failing_disk_leaves_the_old_folder(tmp_path, monkeypatch, failing):
+    put(tmp_path / "out", OLD)
+    real, calls = Path.rename, []
+
+    def rename(self, to):
+        calls.append(to)
+        if len(calls) == ("first rename", "second rename").index(failing) + 1:
+            raise OSError(5, "Input/output error")
+        return real(self, to)
+
+    def fsync(descriptor):
+        raise OSError(5, "Input/output error")
+
+    if failing == "fsync":
+        monkeypatch.setattr(os, "fsync", fsync)
+    else:
+        monkeypatch.setattr(Path, "rename", rename)
+    with (
+        pytest.raises(OSError, match="Input/output"),
+        atomic_directory(tmp_path / "out", marker="mark") as aside,
+    ):
+        put(aside, NEW)
+    assert contents(tmp_path / "out") == OLD
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_everything_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    order = []
+    real_fsync, real_rename = os.fsync, Path.rename
+
+    def fsync(descriptor):
+        order.append(
+            Path(f"/proc/self/fd/{descriptor}").readlink().name if sys.platform == "linux" else "?"
+        )
+        real_fsync(descriptor)
+
+    def rename(self, to):
+        order.append("rename")
+        return real_rename(self, to)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    with atomic_directory(tmp_path / "out", marker="mark") as aside:
+        put(aside, NEW)
+    flushed = order[: order.index("rename")]
+    assert len(flushed) == 4  # two files, two folders
+    assert order[-1] in (tmp_path.name, "?")  # and the rename itself
+    if sys.platform == "linux":
+        assert set(flushed) == {"mark", "deep", "inside", aside.name}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)]
+)
+def test_modes_follow_the_umask(tmp_path, umask, file, folder):
+    before = os.umask(umask)
+    try:
+        with atomic_directory(tmp_path / "out", marker="mark") as aside:
+            put(aside, {"mark": "x"})
+            (aside / "mark").chmod(0o600)  # as some writers leave their files
+        assert os.umask(umask) == umask  # it has not been changed on the way
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out" / "mark").stat().st_mode) == file
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == folder
+
+
+def test_a_killed_process_leaves_the_old_folder(tmp_path):
+    put(tmp_path / "out", OLD)
+    code = (
+        "import sys, time; from palam.utils.files import replacing\n"
+        "with replacing(sys.argv[1], marker='mark') as aside:\n"
+        "    (aside / 'mark').write_text('half'); print('in', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "in\n"
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    assert contents(tmp_path / "out") == OLD
+    with atomic_directory(
+        tmp_path / "out", marker="mark"
+    ) as aside:  # what it left is in nobody's way
+        put(aside, NEW)
+    assert contents(tmp_path / "out") == NEW
