@@ -44,13 +44,15 @@ def tiny_model(base_folder):
     """`tiny_model("bert", "llama", fusion="mean", ...)`: a new bridge between two tiny base models, in eval mode.
 
     Encoder and LLM are families or folders; the other options are those of `PalamModel.from_bases`.
+    What is not given is as in the paper: no prompt and no normalisation.
     """
+    paper = {"fusion": "global_softmax", "mode": "paper", "normalize": "none"}
 
     def build(encoder="bert", llm="llama", **options):
         bases = (
             str(base_folder(name) if name in (*tiny.FAMILIES, *tiny.LLMS) else name)
             for name in (encoder, llm)
         )
-        return PalamModel.from_bases(*bases, **options).eval()
+        return PalamModel.from_bases(*bases, **(paper | options)).eval()
 
     return build
