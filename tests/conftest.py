@@ -1,4 +1,7 @@
-"""Shared fixtures: tiny random base models on disk, and a bridge between two of them. No network, one thread."""
+"""Shared fixtures: tiny random base models on disk, and a bridge between two of them.
+
+No network, one thread.
+"""
 
 import os
 
@@ -20,28 +23,28 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory):
-    """`base_folder("bert")`, `base_folder("llama", seed=1, attention_dropout=0.5)`: a tiny base model's folder.
+    """A tiny base model's folder: `base_folder("llama", seed=1, attention_dropout=0.5)`.
 
     Takes any of `tiny.FAMILIES` and `tiny.LLMS`. Written once a session: do not change the files.
     """
-    made = {}
+    folders = {}
 
     def build(family, **settings):
         key = (family, repr(sorted(settings.items())))
-        if key not in made:
+        if key not in folders:
             write = tiny.tiny_llm if family in tiny.LLMS else tiny.tiny_encoder
-            with (
-                torch.random.fork_rng()
-            ):  # a base made just now must not reseed the test that asks for it
-                made[key] = write(tmp_path_factory.mktemp("base") / family, family, **settings)
-        return made[key]
+            folder = tmp_path_factory.mktemp("base") / family
+            # A base made just now must not reseed the test that asks for it.
+            with torch.random.fork_rng():
+                folders[key] = write(folder, family, **settings)
+        return folders[key]
 
     return build
 
 
 @pytest.fixture(scope="session")
 def tiny_model(base_folder):
-    """`tiny_model("bert", "llama", fusion="mean", ...)`: a new bridge between two tiny base models, in eval mode.
+    """A new bridge between two tiny base models: `tiny_model("bert", "llama", fusion="mean")`.
 
     Encoder and LLM are families or folders; the other options are those of `PalamModel.from_bases`.
     What is not given is as in the paper: no prompt and no normalisation.
@@ -49,10 +52,10 @@ def tiny_model(base_folder):
     paper = {"fusion": "global_softmax", "mode": "paper", "normalize": "none"}
 
     def build(encoder="bert", llm="llama", **options):
-        bases = (
-            str(base_folder(name) if name in (*tiny.FAMILIES, *tiny.LLMS) else name)
-            for name in (encoder, llm)
-        )
-        return PalamModel.from_bases(*bases, **(paper | options)).eval()
+        folders = []
+        for name in (encoder, llm):
+            is_family = name in tiny.FAMILIES or name in tiny.LLMS
+            folders.append(str(base_folder(name) if is_family else name))
+        return PalamModel.from_bases(*folders, **{**paper, **options})
 
     return build

@@ -1,4 +1,4 @@
-"""What the tests of the joined model share: a batch of four rows, and the pairs of base models that read it."""
+"""What the tests of the joined model share: a batch of four rows, and pairs of base models."""
 
 import hashlib
 
@@ -40,17 +40,16 @@ def alone(model, row):
 def prompts(model, *rows):
     """The texts without their answers, all of them or the given rows."""
     chosen = rows or range(len(TEXTS))
-    return dict(
-        model.processor([TEXTS[i] for i in chosen], languages=[LANGUAGES[i] for i in chosen])
-    )
+    texts = [TEXTS[row] for row in chosen]
+    languages = [LANGUAGES[row] for row in chosen]
+    return dict(model.processor(texts, languages=languages))
 
 
 def state_hash(module):
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        digest.update(
-            name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
+        values = value.contiguous().flatten().view(torch.uint8)
+        digest.update(name.encode() + values.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from palam.models.template import Template
     from palam.tasks.registry import register_task
     from palam.tasks.task import Task
-    from palam.training.config import DataConfig, OptimConfig, RuntimeConfig, TrainConfig
+    from palam.training.config import (
+        DataConfig,
+        OptimConfig,
+        RuntimeConfig,
+        TrainConfig,
+        TrainRuntimeConfig,
+    )
     from palam.training.run import train
 
 __version__ = "0.1.0"
@@ -44,6 +50,7 @@ _HOMES = {
     "Task": "palam.tasks.task",
     "Template": "palam.models.template",
     "TrainConfig": "palam.training.config",
+    "TrainRuntimeConfig": "palam.training.config",
     "align": "palam.alignment.solve",
     "evaluate": "palam.inference.evaluation",
     "generate": "palam.inference.generation",
@@ -72,6 +79,7 @@ __all__ = [  # noqa: RUF022 (what is used most comes first)
     "DataConfig",
     "OptimConfig",
     "RuntimeConfig",
+    "TrainRuntimeConfig",
     "Fusion",
     "register_fusion",
     "Task",

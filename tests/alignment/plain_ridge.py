@@ -12,12 +12,16 @@ TEXTS = [sentence.strip() + "." for text in tiny.TEXT.values() for sentence in t
 def some_rows(n=200, p=7, q=3):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(n, p)) * np.linspace(0.5, 3, p) + 2
-    y = x @ generator.normal(size=(p, q)) + generator.normal(size=(n, q)) + 5
+    weight = generator.normal(size=(p, q))
+    y = x @ weight + generator.normal(size=(n, q)) + 5
     return x, y
 
 
 def direct_ridge(x, y, strength):
-    """Least squares on centred rows with sqrt(n · strength · mean variance) · I stacked below, and the intercept."""
+    """Least squares on centred rows, and the intercept.
+
+    sqrt(n · strength · mean variance) · I is stacked below the rows.
+    """
     centred = x - x.mean(0)
     penalty = np.sqrt(len(x) * strength * centred.var(0).mean())
     stacked = np.concatenate([centred, penalty * np.eye(x.shape[1])])
@@ -27,6 +31,6 @@ def direct_ridge(x, y, strength):
 
 
 def gathered(x, y):
-    moments = RidgeStatistics(x.shape[1], y.shape[1])
-    moments.add(torch.from_numpy(x), torch.from_numpy(y))
-    return moments
+    statistics = RidgeStatistics(x.shape[1], y.shape[1])
+    statistics.add(torch.from_numpy(x), torch.from_numpy(y))
+    return statistics

@@ -1,3 +1,5 @@
+"""The solved bridge against a direct ridge regression on all aligned tokens."""
+
 import copy
 
 import numpy as np
@@ -8,8 +10,16 @@ from transformers import ByT5Tokenizer
 
 from palam import PalamError, PalamModel
 from palam.alignment.ridge import STRENGTHS
-from palam.alignment.solve import solve_bridge
+from palam.alignment.solve import align, aligned_batches, solve_bridge
 from palam.alignment.token_alignment import align_tokens
+
+HELD_OUT_TEXTS = TEXTS[::10]
+FIT_TEXTS = [text for i, text in enumerate(TEXTS) if i % 10]
+
+
+def means_and_targets(aligned):
+    """Each token's mean over the layers, and its target, as arrays."""
+    return torch.stack(aligned.states).mean(0).numpy(), aligned.targets.numpy()
 
 
 @pytest.mark.parametrize(
@@ -31,18 +41,14 @@ def test_the_solved_readout_is_a_direct_ridge_on_all_aligned_tokens(
     fused, _ = model.bridge.fusion(states)
     x = model.bridge.mapper.features(fused).detach().double().numpy()
     y = targets.double().numpy()
-    solved = solve_bridge(model, TEXTS, batch_size=5)
-    assert solved.tokens == len(x)
-    assert solved.strength in STRENGTHS
-    weight, bias = direct_ridge(x, y, solved.strength)
+    result = solve_bridge(model, TEXTS, batch_size=5)
+    assert result.tokens == len(x)
+    assert result.strength in STRENGTHS
+    weight, bias = direct_ridge(x, y, result.strength)
     scale = np.sqrt((y**2).sum() / ((x @ weight.T + bias) ** 2).sum())
-    weight, bias = scale * weight, scale * bias
-    np.testing.assert_allclose(
-        model.bridge.mapper.readout.weight.detach(), weight, rtol=1e-3, atol=1e-4
-    )
-    np.testing.assert_allclose(
-        model.bridge.mapper.readout.bias.detach(), bias, rtol=1e-3, atol=1e-4
-    )
+    readout = model.bridge.mapper.readout
+    np.testing.assert_allclose(readout.weight.detach(), scale * weight, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(readout.bias.detach(), scale * bias, rtol=1e-3, atol=1e-4)
     mapped = model.bridge.mapper(fused)
     torch.testing.assert_close(mapped.square().mean(), targets.square().mean(), rtol=1e-4, atol=0)
     for key, value in model.bridge.state_dict().items():
@@ -51,18 +57,12 @@ def test_the_solved_readout_is_a_direct_ridge_on_all_aligned_tokens(
 
 def test_the_strength_is_the_one_that_explains_held_out_texts_best(tiny_model):
     model = tiny_model("bert", fusion="mean")
-    solved = solve_bridge(model, TEXTS)
-    held = TEXTS[::10]
-    rows = [
-        align_tokens(model, texts) for texts in ([t for i, t in enumerate(TEXTS) if i % 10], held)
-    ]
-    fit, test = (
-        gathered(torch.stack(states).mean(0).numpy(), targets.numpy())
-        for states, targets, _ in rows
-    )
-    scores = [test.r2(*solution) for solution in fit.solve(STRENGTHS)]
-    assert solved.r2 == pytest.approx(max(scores), abs=1e-6)
-    assert solved.strength == STRENGTHS[scores.index(max(scores))]
+    result = solve_bridge(model, TEXTS)
+    fit = gathered(*means_and_targets(align_tokens(model, FIT_TEXTS)))
+    held_out = gathered(*means_and_targets(align_tokens(model, HELD_OUT_TEXTS)))
+    scores = [held_out.r2(*solution) for solution in fit.solve(STRENGTHS)]
+    assert result.r2 == pytest.approx(max(scores), abs=1e-6)
+    assert result.strength == STRENGTHS[scores.index(max(scores))]
 
 
 def test_solving_again_gives_the_same_bits(tiny_model):
@@ -114,20 +114,19 @@ def test_too_little_text_is_refused_and_changes_nothing(tiny_model, texts):
 
 def test_the_nearest_token_is_right_as_often_as_counted_one_by_one(tiny_model):
     model = tiny_model("bert", fusion="mean")
-    solved = solve_bridge(model, TEXTS)
-    fit = align_tokens(model, [text for i, text in enumerate(TEXTS) if i % 10])
-    held = align_tokens(model, TEXTS[::10])
-    weight, bias = direct_ridge(
-        torch.stack(fit.states).mean(0).numpy(), fit.targets.numpy(), solved.strength
-    )
-    table = model.llm.get_input_embeddings().weight.detach().double().numpy()
+    result = solve_bridge(model, TEXTS)
+    x, y = means_and_targets(align_tokens(model, FIT_TEXTS))
+    weight, bias = direct_ridge(x, y, result.strength)
+    embeddings = model.llm.get_input_embeddings().weight.detach().double().numpy()
+    norms = np.linalg.norm(embeddings, axis=1).clip(1e-12)
+    held_out = align_tokens(model, HELD_OUT_TEXTS)
+    means, _ = means_and_targets(held_out)
     right = 0
-    for x, token in zip(
-        torch.stack(held.states).mean(0).double().numpy(), held.ids.tolist(), strict=True
-    ):
-        mapped = weight @ x + bias
-        right += int(np.argmax(table @ mapped / np.linalg.norm(table, axis=1).clip(1e-12)) == token)
-    assert solved.nearest == pytest.approx(right / len(held.ids))
+    for mean, token in zip(means.astype(float), held_out.ids.tolist(), strict=True):
+        mapped = weight @ mean + bias
+        nearest = np.argmax(embeddings @ mapped / norms)
+        right += int(nearest == token)
+    assert result.nearest_token_accuracy == pytest.approx(right / len(held_out.ids))
 
 
 def test_texts_may_be_a_stream_and_their_number_does_not_matter(tiny_model):
@@ -145,7 +144,7 @@ def _one_of_two(rank, folder, store, out):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2
     )
-    model = PalamModel.from_bases(*folder, fusion="mean")
+    model = PalamModel.from_bases(*folder, fusion="mean", mode="paper", normalize="none")
     solve_bridge(model, TEXTS * 2)
     torch.save(model.bridge.mapper.readout.state_dict(), f"{out}/{rank}")
     torch.distributed.destroy_process_group()
@@ -153,7 +152,7 @@ def _one_of_two(rank, folder, store, out):
 
 def test_two_processes_that_share_the_texts_find_what_one_finds(base_folder, tmp_path):
     folders = str(base_folder("xlmr")), str(base_folder("llama"))
-    alone = PalamModel.from_bases(*folders, fusion="mean")
+    alone = PalamModel.from_bases(*folders, fusion="mean", mode="paper", normalize="none")
     solve_bridge(alone, TEXTS * 2)
     torch.multiprocessing.spawn(_one_of_two, (folders, tmp_path / "store", tmp_path), nprocs=2)
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
@@ -167,15 +166,12 @@ def test_aligning_a_model_leaves_the_bases_alone_and_is_usable_at_once(
     tiny_model, fusion, tmp_path
 ):
     model = tiny_model("xlmr", fusion=fusion, normalize="layer")
-    bases = {
-        name: value.clone()
-        for name, value in model.state_dict().items()
-        if name.startswith(("encoder.", "llm."))
-    }
-    solved = model.align(TEXTS)
-    assert 0 <= solved.nearest <= 1
+    before = copy.deepcopy(model.state_dict())
+    result = align(model, TEXTS)
+    assert 0 <= result.nearest_token_accuracy <= 1
     for name, value in model.state_dict().items():
-        assert name not in bases or torch.equal(value, bases[name]), name
+        if name.startswith(("encoder.", "llm.")):
+            assert torch.equal(value, before[name]), name
     model.save_pretrained(tmp_path / "bridge")
     again = PalamModel.from_pretrained(tmp_path / "bridge")
     batch = model.processor(["මම ගෙදර යනවා."])
@@ -183,5 +179,15 @@ def test_aligning_a_model_leaves_the_bases_alone_and_is_usable_at_once(
 
 
 def test_not_one_language_per_text_is_refused(tiny_model):
+    model = tiny_model("nllb")
     with pytest.raises(PalamError, match="3 texts but 2 languages; give one language per text"):
-        tiny_model("nllb").align(TEXTS[:3], ["sin_Sinh"] * 2)
+        align(model, TEXTS[:3], ["sin_Sinh"] * 2)
+
+
+def test_every_tenth_text_is_held_out(tiny_model):
+    model = tiny_model("bert")
+    tokens = {True: 0, False: 0}
+    for batch in aligned_batches(model, TEXTS, size=4):
+        tokens[batch.held_out] += len(batch.tokens.ids)
+    assert tokens[True] == len(align_tokens(model, HELD_OUT_TEXTS).ids)
+    assert tokens[False] == len(align_tokens(model, FIT_TEXTS).ids)

@@ -1,3 +1,5 @@
+"""Tokens of two tokenisations matched by characters, against plain counting."""
+
 import pytest
 import tiny
 import torch
@@ -5,12 +7,8 @@ from plain_ridge import TEXTS
 
 from palam.alignment.token_alignment import align_tokens, overlap_shares, without_spaces
 
-ENCODERS = {
-    "bert": "WordPiece",
-    "xlmr": "Unigram",
-    "nllb": "BPE",
-    "t5": "Unigram",
-}  # the kinds of tokenizer
+# WordPiece, Unigram, BPE, Unigram
+ENCODERS = ("bert", "xlmr", "nllb", "t5")
 
 
 def ranges(*pairs):
@@ -37,13 +35,12 @@ def ranges(*pairs):
     }.values(),
 )
 def test_a_token_is_shared_out_by_overlap(ours, theirs, expected):
-    torch.testing.assert_close(
-        overlap_shares(ranges(*ours), ranges(*theirs)), torch.tensor(expected).double()
-    )
+    shares = overlap_shares(ranges(*ours), ranges(*theirs))
+    torch.testing.assert_close(shares, torch.tensor(expected).double())
 
 
 @pytest.mark.parametrize(
-    ("text", "given", "expected"),
+    ("text", "offsets", "expected"),
     [
         ("a home", [(0, 1), (1, 6), (2, 6)], [(0, 1), (2, 6), (2, 6)]),
         ("a  b", [(1, 2), (1, 3), (0, 3)], [(2, 2), (3, 3), (0, 1)]),
@@ -51,12 +48,11 @@ def test_a_token_is_shared_out_by_overlap(ours, theirs, expected):
         ("", [], []),
     ],
 )
-def test_spaces_at_the_ends_of_a_token_do_not_count(text, given, expected):
-    found = without_spaces(text, given)
-    empty = found[:, 0] == found[:, 1]
-    assert [tuple(pair) for pair in found[~empty].tolist()] == [
-        pair for pair in expected if pair[0] < pair[1]
-    ]
+def test_spaces_at_the_ends_of_a_token_do_not_count(text, offsets, expected):
+    trimmed = without_spaces(text, offsets)
+    empty = trimmed[:, 0] == trimmed[:, 1]
+    visible = [tuple(pair) for pair in trimmed[~empty].tolist()]
+    assert visible == [(start, end) for start, end in expected if start < end]
     assert empty.tolist() == [start == end for start, end in expected]
 
 
@@ -71,44 +67,44 @@ def test_targets_are_the_llms_embeddings_of_the_same_characters(tiny_model, enco
     """Against a computation character by character."""
     model = tiny_model(encoder, llm)
     text = "The dog 🙂 මම ගෙදර යනවා."
-    ours = model.processor.encoder_tokenizer(
-        text, return_offsets_mapping=True, return_special_tokens_mask=True
-    )
-    theirs = model.processor.llm_tokenizer(
-        text, add_special_tokens=False, return_offsets_mapping=True
-    )
-    owners = [
-        [j for j, (a, b) in enumerate(theirs["offset_mapping"]) if a <= c < b]
-        for c in range(len(text))
-    ]
+    encoder_tokenizer = model.processor.encoder_tokenizer
+    llm_tokenizer = model.processor.llm_tokenizer
+    offsets = {"return_offsets_mapping": True}
+    ours = encoder_tokenizer(text, **offsets, return_special_tokens_mask=True)
+    theirs = llm_tokenizer(text, **offsets, add_special_tokens=False)
+    owners = []  # of each character, the LLM's tokens that hold it
+    for place in range(len(text)):
+        ranges_of_llm = enumerate(theirs["offset_mapping"])
+        owners.append([j for j, (start, end) in ranges_of_llm if start <= place < end])
     vectors = model.embed(torch.tensor(theirs["input_ids"]))
-    kept, targets = [], []
+    aligned, targets = [], []
     for i, (start, end) in enumerate(ours["offset_mapping"]):
-        found = [j for c in range(start, end) if not text[c].isspace() for j in owners[c]]
-        if found and not ours["special_tokens_mask"][i]:
-            kept.append(i)
-            targets.append(vectors[found].mean(0))
-    states, found, ids = align_tokens(model, [text])
-    assert set(ids.tolist()) <= set(theirs["input_ids"])
+        visible = [place for place in range(start, end) if not text[place].isspace()]
+        held_by = [j for place in visible for j in owners[place]]
+        if held_by and not ours["special_tokens_mask"][i]:
+            aligned.append(i)
+            targets.append(vectors[held_by].mean(0))
+    tokens = align_tokens(model, [text])
+    assert set(tokens.ids.tolist()) <= set(theirs["input_ids"])
     assert any(len(owner) > 1 for owner in owners), "byte-level pieces of one character"
-    assert len(kept) < len(ours["input_ids"]), "special tokens are left out"
-    torch.testing.assert_close(found, torch.stack(targets))
-    everything = model.encode(
-        torch.tensor([ours["input_ids"]]), torch.ones(1, len(ours["input_ids"]))
-    )
-    assert len(states) == tiny.LAYERS
-    for state, whole in zip(states, everything, strict=True):
-        torch.testing.assert_close(state, whole[kept])
+    assert len(aligned) < len(ours["input_ids"]), "special tokens are left out"
+    torch.testing.assert_close(tokens.targets, torch.stack(targets))
+    ids = torch.tensor([ours["input_ids"]])
+    layers = model.encode(ids, torch.ones(ids.shape))
+    assert len(tokens.states) == tiny.LAYERS
+    for state, layer in zip(tokens.states, layers, strict=True):
+        torch.testing.assert_close(state, layer[aligned])
 
 
 def test_a_batch_gives_the_rows_of_its_texts(tiny_model):
     model = tiny_model("xlmr")
     texts = ["", TEXTS[0], "\ud83d lone", " ", "A", TEXTS[-1], "word " * 400]
-    whole, targets, _ = align_tokens(model, texts)
+    together = align_tokens(model, texts)
     alone = [align_tokens(model, [text]) for text in texts]
-    torch.testing.assert_close(targets, torch.cat([one.targets for one in alone]))
-    for layer, state in enumerate(whole):
-        expected = torch.cat([one.states[layer] for one in alone])
+    expected_targets = torch.cat([tokens.targets for tokens in alone])
+    torch.testing.assert_close(together.targets, expected_targets)
+    for layer, state in enumerate(together.states):
+        expected = torch.cat([tokens.states[layer] for tokens in alone])
         torch.testing.assert_close(state, expected, rtol=1e-4, atol=1e-4)
     assert len(alone[0].targets) == 0
     assert not model.processor.stats, "aligning is not reading"

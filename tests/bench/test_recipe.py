@@ -1,9 +1,12 @@
 """A recipe's mistakes are told in one line, before anything is run."""
 
 import pytest
+import yaml
 from helpers import refusal
 
-from palam.bench.recipe import load_recipe
+from palam.bench.methods import BaselineMethod, ChoiceMethod, TrainedMethod
+from palam.bench.recipe import Recipe
+from palam.bench.recipe_file import load_recipe, recipe_names
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,7 @@ from palam.bench.recipe import load_recipe
         ("nothing=1", "there is no setting 'nothing'"),
         ("lr", "--set takes setting=value, not 'lr'"),
         ("lr={", "is not YAML"),
+        ("fusion_options={rank: 2}", "'rank' is no option of last"),
     ],
 )
 def test_a_wrong_setting_is_refused(change, message):
@@ -52,12 +56,17 @@ def test_a_wrong_setting_is_refused(change, message):
             "layers is 3; it must be one of: last",
         ),
         (
+            "methods: {a: {baseline: majority, layers: last}}\ntrain: {task: demo}",
+            "method a: there is no setting layers",
+        ),
+        (
             "methods: {a: {fusion: none}}\ntrain: {task: demo}",
             "fusion is 'none'; it must be one of: last",
         ),
+        ("methods: {a: {direct: true}}\ntrain: {task: demo}", "method a: there is no setting direct"),
         ("methods: {a: {}}\ntrain: {3: 4}", "train: there is no setting 3"),
         ("methods: {a: {}}", "train needs a task, or a file"),
-        ("methods: {a: {}}\ntrain: {text: plain.txt}", "train needs a task, or a file"),
+        ("methods: {a: {}}\ntrain: {text_file: plain.txt}", "train needs a task, or a file"),
     ],
 )
 def test_a_wrong_recipe_is_refused(text, message, tmp_path):
@@ -69,12 +78,36 @@ def test_what_is_left_empty_is_the_default(tmp_path):
     (tmp_path / "recipe.yaml").write_text(
         "train: {task: demo}\nseeds:\nread:\n  limit:\n  batch_size:\nmethods: {a: }"
     )
-    made = load_recipe(str(tmp_path / "recipe.yaml"))
-    assert (made.seeds, made.methods, made.against) == ([0, 1, 2], {"a": {}}, "a")
-    assert (made.read["limit"], made.read["batch_size"], made.read["split"]) == (None, 32, "test")
-    assert "sin_Sinh" in made.read["languages"]
+    recipe = load_recipe(str(tmp_path / "recipe.yaml"))
+    assert (recipe.seeds, recipe.against) == ((0, 1, 2), "a")
+    assert recipe.methods == {"a": TrainedMethod()}
+    assert (recipe.read.limit, recipe.read.batch_size, recipe.read.split) == (None, 32, "test")
+    assert "sin_Sinh" in recipe.read.languages
 
 
 def test_languages_and_seeds_can_be_given_in_short():
-    made = load_recipe("starter/sib200", ["read.languages=si,ta", "seeds=[2,0,2]"])
-    assert (made.read["languages"], made.seeds) == (["si", "ta"], [2, 0])
+    recipe = load_recipe("starter/sib200", ["read.languages=si,ta", "seeds=[2,0,2]"])
+    assert (recipe.read.languages, recipe.seeds) == (("si", "ta"), (2, 0))
+
+
+def test_a_method_is_trained_a_baseline_or_a_choice():
+    methods = load_recipe("starter/sib200").methods
+    assert methods["last"] == TrainedMethod({"fusion": "last"}, (5e-4, 1e-3, 2e-3))
+    assert methods["head-mean"] == BaselineMethod("head", {"layers": "mean"})
+    assert methods["chosen"] == ChoiceMethod(("last-random", "transformer_softmax-random"))
+
+
+def test_a_fusions_own_option_is_a_setting_of_a_method(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        "extends: starter/sib200\n"
+        "methods: {narrow: {fusion: transformer_softmax, fusion_options: {rank: 32}}}\n"
+    )
+    recipe = load_recipe(str(tmp_path / "recipe.yaml"), ["methods=narrow,last"])
+    assert recipe.config("narrow").model.fusion_options == {"rank": 32}
+    assert recipe.config("last").model.fusion_options == {}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_is_what_its_own_yaml_says(name):
+    recipe = load_recipe(name)
+    assert Recipe.parse(yaml.safe_load(yaml.safe_dump(recipe.to_dict()))) == recipe

@@ -1,4 +1,4 @@
-"""The real command, in this process, on tiny models; a small task on disk, and a bridge that it trained."""
+"""The real command, in this process, on tiny models; a small task, and a bridge trained on it."""
 
 import json
 import shutil
@@ -7,19 +7,19 @@ from types import SimpleNamespace
 import pytest
 import tiny
 
-from palam.cli import run
+from palam.cli.main import run
 from palam.tasks.registry import get_task
 
-HERE = ("--device", "cpu", "--dtype", "fp32")
+CPU = ("--device", "cpu", "--dtype", "fp32")
 
 
 @pytest.fixture
 def palam(capsys):
-    """`palam("info", path, ...)`: the command's exit code and what it wrote: `.code`, `.out`, `.err`."""
+    """`palam("info", path, ...)`: the exit code and what was written: `.code`, `.out`, `.err`."""
 
     def call(*arguments):
         capsys.readouterr()
-        code = run([str(one) for one in arguments])
+        code = run([str(argument) for argument in arguments])
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
     return call
@@ -27,7 +27,7 @@ def palam(capsys):
 
 @pytest.fixture
 def refused(palam, tmp_path):
-    """`refused("train", ...)`: the one line after `palam: error: `; nothing is left behind in `tmp_path`."""
+    """`refused("train", ...)`: the one line after `palam: error: `; `tmp_path` is unchanged."""
 
     def call(*arguments):
         before = sorted(tmp_path.rglob("*"))
@@ -43,28 +43,34 @@ def refused(palam, tmp_path):
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """`sib200`: 21 English training sentences, and 21 for validation in English and Sinhala, sorted by topic."""
+    """`sib200`, sorted by topic: 21 English sentences to train on, 21 each in English and Sinhala.
+
+    The latter are for validation.
+    """
     folder = tmp_path_factory.mktemp("cli-data")
     (folder / "sib200").mkdir()
-    for split, language, words in (
-        ("train", "eng_Latn", tiny.TEXT["en"].split()),
-        ("dev", "eng_Latn", tiny.TEXT["en"].split()[3:]),
-        ("dev", "sin_Sinh", 9 * tiny.TEXT["si"].split()),
-    ):
-        rows = [
-            {"text": " ".join(words[4 * i + j : 4 * i + j + 3 + 3 * j]), "label": label}
-            for i, label in enumerate(get_task("sib200").labels)
-            for j in range(3)
-        ]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / "sib200" / f"{split}.{language}.jsonl").write_text(lines, encoding="utf-8")
+    words_by_split = {
+        "train.eng_Latn": tiny.TEXT["en"].split(),
+        "dev.eng_Latn": tiny.TEXT["en"].split()[3:],
+        "dev.sin_Sinh": 9 * tiny.TEXT["si"].split(),
+    }
+    for split, words in words_by_split.items():
+        rows = []
+        for i, label in enumerate(get_task("sib200").labels):
+            for j in range(3):
+                start = 4 * i + j
+                text = " ".join(words[start : start + 3 + 3 * j])
+                rows.append({"text": text, "label": label})
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        path = folder / "sib200" / f"{split}.jsonl"
+        path.write_text("".join(lines), encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="session")
 def base_options(base_folder):
     """The options of `palam train` that name tiny base models."""
-    return ("--encoder", base_folder("bert"), "--llm", base_folder("llama"), *HERE)
+    return ("--encoder", base_folder("bert"), "--llm", base_folder("llama"), *CPU)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Every mistake of the user is one line on standard error and exit code 2, and nothing is left behind."""
+"""Every mistake is one line on standard error and exit code 2, and nothing is left behind."""
 
 import json
 
@@ -22,20 +22,30 @@ def reading(trained, data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("trian",), "No such command 'trian'"),
-        (("train",), "Missing option '--out'"),
-        (("train", "--task", "sib200"), "Missing option '--out'"),
-        (("train", "--out", "x", "--batch_size", "3"), "No such option"),
-        (("train", "--out", "x", "--epochs", "many"), "Invalid value for '--epochs'"),
-        (("classify",), "Missing argument"),
-        (("classify", "x", "--text", "a", "--batch-size", "0"), "Invalid value for '--batch-size'"),
-        (("inspect", "x"), "Missing option '--text'"),
+        (("trian",), 'Unknown command "trian". Did you mean "train"?'),
+        (("train",), "--out is missing"),
+        (("train", "--task", "sib200"), "--out is missing"),
+        (("train", "--task", "sib200", "--out"), "--out requires an argument"),
+        (
+            ("train", "--out", "x", "--bach-size", "3"),
+            "Unknown option: --bach-size. Did you mean --batch-size?",
+        ),
+        (("train", "--out", "x", "--epochs", "many"), "Invalid value for --epochs"),
+        (("train", "--out", "x", "demo"), "unexpected argument 'demo'"),
+        (("train", "--out", "x", "--no-compile"), "Unknown option: --no-compile"),
+        (("classify",), "CHECKPOINT is missing"),
+        (
+            ("classify", "x", "--text", "a", "--batch-size", "0"),
+            'Invalid value "0" for --batch-size',
+        ),
+        (("inspect", "x"), "--text is missing"),
     ],
 )
 def test_a_wrong_command_line(refused, arguments, message):
     line = refused(*arguments)
     assert message in line
-    assert "--help)" in line
+    names = [name for name in arguments[:1] if name != "trian"]
+    assert line.endswith(f"(see {' '.join(['palam', *names])} --help)")
 
 
 def test_without_arguments_it_shows_the_help(palam):
@@ -49,24 +59,28 @@ def test_without_arguments_it_shows_the_help(palam):
     [
         (
             ("--fusion", "first"),
-            "fusion is 'first'; it must be one of: last, mean, global_softmax, transformer_softmax",
+            'Invalid value "first" for --fusion. Choose from: "last", "mean", "global_softmax", '
+            '"transformer_softmax"',
         ),
-        (("--mapper", "conv"), "mapper is 'conv'; it must be one of: linear, mlp"),
+        (("--mapper", "conv"), 'Invalid value "conv" for --mapper. Choose from: "linear", "mlp"'),
         (("--task", "sib"), 'unknown task "sib": one of sib200, demo, xnli'),
         (("--language", "xx"), 'sib200 has no language "xx"'),
         (("--device", "tpu"), "there is no device 'tpu' here"),
-        (("--dtype", "int4"), "dtype is 'int4'; it must be one of: auto, fp32, bf16, fp16"),
-        (("--mode", "poem"), "mode is 'poem'"),
+        (
+            ("--dtype", "int4"),
+            'Invalid value "int4" for --dtype. Choose from: "auto", "fp32", "bf16", "fp16"',
+        ),
+        (("--mode", "poem"), 'Invalid value "poem" for --mode'),
         (("--mode", "prompt", "--prompt", "no slot"), "must hold the slot {text} exactly once"),
         (("--data", "nowhere"), 'no folder "sib200" in the data folder nowhere'),
         (("--encoder", "nobody/nothing"), "the model hub does not have it or cannot be reached"),
         (("--llm", "nobody/nothing"), "the model hub does not have it or cannot be reached"),
         (("--lr", "0"), "lr is 0.0; it must be above 0"),
-        (("--limit", "0"), "limit is 0; it must be at least 1"),
+        (("--max-train-samples", "0"), "max_train_samples is 0; it must be at least 1"),
         (("--max-length", "4000"), "the encoder takes at most 128 tokens"),
-        (("--file", "x.csv"), "give exactly one of --task, --file and --text"),
+        (("--file", "x.csv"), "give exactly one of --task, --file and --text-file"),
         (("--resume",), "there is nothing to resume"),
-        (("--rank", "3"), "'rank' is no option of mean and linear"),
+        (("--fusion-options.rank", "3"), "'rank' is no option of mean; its options are: none"),
         (("--report-to", "paper"), "report_to is 'paper'"),
     ],
 )
@@ -81,8 +95,8 @@ def test_a_setting_that_is_wrong(refused, training, options, message):
         ("fusion: [last", "cannot be read as YAML"),
         ("- fusion", "must hold settings as `name: value` lines"),
         ("config: other.yaml", "there is no setting 'config'"),
-        ("epochs: many", "Invalid value for '--epochs'"),
-        ("fusion: nope", "fusion is 'nope'"),
+        ("epochs: many", "Invalid value for [epochs] from "),
+        ("fusion: nope", 'Invalid value "nope" for [fusion] from '),
         (b"fusion: \xff", "cannot be read as YAML"),
     ],
 )
@@ -131,11 +145,14 @@ def test_a_place_that_cannot_be_written_to(refused, training, tmp_path):
         (("--languages", "ta"), 'no split "dev" of sib200 in Tamil (tam_Taml)'),
         (("--languages", ","), "give --languages"),
         (("--split", "exam"), 'no split "exam" of sib200'),
-        (("--method", "guess"), "method is 'guess'; it must be one of: score, generate"),
+        (
+            ("--method", "guess"),
+            'Invalid value "guess" for --method. Choose from: "score", "generate"',
+        ),
         (("--limit", "0"), "1 at least"),
         (("--data", "nowhere"), "nowhere"),
         (("--device", "tpu"), "there is no device 'tpu'"),
-        (("--dtype", "int4"), "dtype is 'int4'"),
+        (("--dtype", "int4"), 'Invalid value "int4" for --dtype'),
         (("--encoder", "nobody/nothing"), "'nobody/nothing'"),
     ],
 )
@@ -147,17 +164,8 @@ def test_a_task_of_another_family(refused, trained, data, tmp_path):
     (tmp_path / "xnli").mkdir()
     row = {"premise": "a", "hypothesis": "b", "label": "neutral"}
     (tmp_path / "xnli" / "dev.en.jsonl").write_text(json.dumps(row) + "\n")
-    line = refused(
-        "evaluate",
-        trained,
-        "--task",
-        "xnli",
-        "--data",
-        tmp_path,
-        "--json",
-        tmp_path / "r.json",
-        *CPU,
-    )
+    options = ("--task", "xnli", "--data", tmp_path, "--json", tmp_path / "results.json")
+    line = refused("evaluate", trained, *options, *CPU)
     assert "this bridge was trained for topic (sib200); xnli is nli" in line
 
 
@@ -165,9 +173,10 @@ def test_a_task_of_another_family(refused, trained, data, tmp_path):
 def test_results_that_cannot_be_written_are_told_before_the_models_are_loaded(
     refused, reading, tmp_path, option, monkeypatch
 ):
-    monkeypatch.setattr(
-        "palam.cli.read.load", lambda *a, **k: pytest.fail("the models were loaded")
-    )
+    def load_model(*arguments):
+        pytest.fail("the models were loaded")
+
+    monkeypatch.setattr("palam.cli.evaluate.load_model", load_model)
     (tmp_path / "file").write_text("mine")
     assert "is a folder" in refused(*reading, option, tmp_path)
     assert "cannot be written" in refused(*reading, option, tmp_path / "file" / "r.json")
@@ -202,7 +211,7 @@ def test_results_that_cannot_be_written_are_told_before_the_models_are_loaded(
         ("a.txt", b"a\n", ("--column", "text"), "plain text has none"),
         ("a.txt", b"a\n", ("--language", "xx"), "language is 'xx', which is unknown"),
         ("a.txt", b"a\n", ("--device", "tpu"), "there is no device 'tpu'"),
-        ("a.txt", b"a\n", ("--dtype", "int4"), "dtype is 'int4'"),
+        ("a.txt", b"a\n", ("--dtype", "int4"), 'Invalid value "int4" for --dtype'),
     ],
 )
 def test_a_source_that_is_wrong(refused, trained, tmp_path, name, content, options, message):
@@ -215,9 +224,8 @@ def test_a_source_that_is_wrong(refused, trained, tmp_path, name, content, optio
 
 def test_labels_that_are_no_choice(refused, trained):
     for labels in ("good", "good,good", ","):
-        assert "holds fewer than two labels" in refused(
-            "classify", trained, "--text", "a", "--labels", labels
-        )
+        line = refused("classify", trained, "--text", "a", "--labels", labels)
+        assert "holds fewer than two labels" in line
 
 
 def test_a_bridge_without_a_task_needs_labels(refused, tiny_model, tmp_path):
@@ -226,18 +234,17 @@ def test_a_bridge_without_a_task_needs_labels(refused, tiny_model, tmp_path):
 
 
 def test_a_prompt_that_is_wrong(refused, trained):
-    for options in (("--prompt", "none"), ("--prompt", "{text} {text}")):
-        assert "exactly once" in refused("generate", trained, "--text", "a", *options, *CPU)
-    assert "mode is 'poem'" in refused("generate", trained, "--text", "a", "--mode", "poem", *CPU)
-    assert "no prompt" in refused(
-        "generate", trained, "--text", "a", "--mode", "paper", "--prompt", "{text}", *CPU
-    )
+    generating = ("generate", trained, "--text", "a", *CPU)
+    for prompt in ("none", "{text} {text}"):
+        assert "exactly once" in refused(*generating, "--prompt", prompt)
+    assert 'Invalid value "poem" for --mode' in refused(*generating, "--mode", "poem")
+    assert "no prompt" in refused(*generating, "--mode", "paper", "--prompt", "{text}")
 
 
-def test_a_picture_of_no_known_kind(refused, trained, tmp_path):
-    assert ".png, .html, .json" in refused(
-        "inspect", trained, "--text", "a", "--out", tmp_path / "view.gif", *CPU
-    )
+@pytest.mark.parametrize("name", ["view.gif", "view.png"])
+def test_a_view_of_no_known_kind(refused, trained, tmp_path, name):
+    line = refused("inspect", trained, "--text", "a", "--out", tmp_path / name, *CPU)
+    assert ".html, .json" in line
 
 
 # --------------------------------------------------------------------------- the checkpoint
@@ -260,19 +267,15 @@ def test_what_is_no_checkpoint(refused, bridge, tmp_path, command):
 def test_other_base_models_are_refused_by_what_differs(refused, trained, base_folder, tmp_path):
     common = ("classify", trained, "--text", "a", "--out", tmp_path / "o.jsonl", *CPU)
     wide = tiny.tiny_llm(tmp_path / "wide", "llama", hidden_size=64)
-    for other, message in (
-        (
-            ("--llm", base_folder("qwen")),
-            "is not the LLM that this bridge was trained with (another vocabulary)",
-        ),
-        (("--llm", wide), "hidden_size is 64, not 32"),
-        (
-            ("--encoder", base_folder("xlmr")),
-            "is not the encoder that this bridge was trained with (another vocabulary)",
-        ),
-        (("--encoder", base_folder("bert", seed=1)), "(other weights)"),
-    ):
-        line = refused(*common, *other)
+    qwen, xlmr = base_folder("qwen"), base_folder("xlmr")
+    vocabulary = "that this bridge was trained with (another vocabulary)"
+    lines = {
+        f"is not the LLM {vocabulary}": refused(*common, "--llm", qwen),
+        "hidden_size is 64, not 32": refused(*common, "--llm", wide),
+        f"is not the encoder {vocabulary}": refused(*common, "--encoder", xlmr),
+        "(other weights)": refused(*common, "--encoder", base_folder("bert", seed=1)),
+    }
+    for message, line in lines.items():
         assert message in line
         assert "--allow-mismatch" in line
     assert "this bridge needs (32, 3, 32)" in refused(*common, "--llm", wide, "--allow-mismatch")

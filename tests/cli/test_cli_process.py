@@ -8,15 +8,15 @@ import time
 
 import pytest
 
-# A shell's background job passes on that Ctrl-C is ignored; the command is to be tested as in the foreground.
+# A background job of a shell ignores Ctrl-C; the command is tested as in the foreground.
 FOREGROUND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-COMMAND = [sys.executable, "-c", f"{FOREGROUND}; from palam.cli import main; main()"]
+COMMAND = [sys.executable, "-c", f"{FOREGROUND}; from palam.cli.main import main; main()"]
 
 
 @pytest.fixture
 def start(tmp_path):
     """`start("train", ...)`: the command's process."""
-    made = []
+    processes = []
 
     def call(*arguments):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -24,11 +24,11 @@ def start(tmp_path):
         process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)], env=environment, text=True, **pipes
         )
-        made.append(process)
+        processes.append(process)
         return process
 
     yield call
-    for process in made:
+    for process in processes:
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
@@ -55,7 +55,7 @@ def test_ctrl_c_says_how_to_go_on_and_resuming_does(start, training, palam, tmp_
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "palam: stopped; to go on, give the same command with --resume"
+    assert err.splitlines()[-1] == "palam: stopped; to resume, give the same command with --resume"
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
     assert palam(*training, "--resume").code == 0

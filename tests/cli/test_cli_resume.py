@@ -1,8 +1,10 @@
-"""`palam classify` and `palam generate` with --resume: stopped anywhere, gone on with, the same file comes out."""
+"""`palam classify` and `generate` with --resume: wherever stopped, the same file comes out."""
 
 import json
 
 import pytest
+
+from palam.inference.scoring import LabelScorer
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
 ROWS = [{"id": i, "text": f"මම ගෙදර යනවා {i}", "prediction": "mine"} for i in range(9)]
@@ -11,86 +13,84 @@ ROWS = [{"id": i, "text": f"මම ගෙදර යනවා {i}", "prediction":
 @pytest.fixture
 def texts(tmp_path):
     path = tmp_path / "texts.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    lines = [json.dumps(row) + "\n" for row in ROWS]
+    path.write_text("".join(lines), encoding="utf-8")
     return path
 
 
 @pytest.fixture
-def asked(trained, texts):
+def classifying(trained, texts):
     return ("classify", trained, "--file", texts, "--resume", *CPU)
 
 
 @pytest.mark.parametrize("command", [("classify",), ("generate", "--max-new-tokens", 2)])
-@pytest.mark.parametrize("kept", [0, 1, 4.5, 9])
+@pytest.mark.parametrize("num_done", [0, 1, 4.5, 9])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
-    palam, trained, texts, tmp_path, command, kept
+    palam, trained, texts, tmp_path, command, num_done
 ):
     run = (command[0], trained, "--file", texts, *command[1:], *CPU)
     assert palam(*run, "--out", tmp_path / "whole.jsonl").code == 0
     whole = (tmp_path / "whole.jsonl").read_bytes()
     lines = whole.splitlines(keepends=True)
-    torn = lines[int(kept)][:20] if kept % 1 else b""  # a line that was being written
-    (tmp_path / "out.jsonl.partial").write_bytes(b"".join(lines[: int(kept)]) + torn)
+    done = lines[: int(num_done)]
+    if num_done % 1:  # a line that was being written
+        done.append(lines[int(num_done)][:20])
+    (tmp_path / "out.jsonl.partial").write_bytes(b"".join(done))
     result = palam(*run, "--out", tmp_path / "out.jsonl", "--resume")
     assert (result.code, result.err) == (0, "")
     assert (tmp_path / "out.jsonl").read_bytes() == whole
     assert not (tmp_path / "out.jsonl.partial").exists()
 
 
-def test_what_is_done_stays_when_a_run_is_stopped(palam, asked, texts, tmp_path, monkeypatch):
-    monkeypatch.setattr("palam.cli.read.CHUNK", 4)
-    calls = []
-    monkeypatch.setattr("palam.cli.read.label_scores", _stops_at(calls, 2))
-    assert palam(*asked, "--out", tmp_path / "out.jsonl").code == 130
+def test_what_is_done_stays_when_a_run_is_stopped(palam, classifying, tmp_path, monkeypatch):
+    monkeypatch.setattr("palam.cli._source.CHUNK_SIZE", 4)
+    monkeypatch.setattr(LabelScorer, "score", _stops_at(2))
+    out = tmp_path / "out.jsonl"
+    assert palam(*classifying, "--out", out).code == 130
     monkeypatch.undo()
     assert len((tmp_path / "out.jsonl.partial").read_text().splitlines()) == 4
-    assert palam(*asked, "--out", tmp_path / "out.jsonl").code == 0
-    assert [
-        json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()
-    ] == list(range(9))
+    assert palam(*classifying, "--out", out).code == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["id"] for row in rows] == list(range(9))
 
 
-def _stops_at(calls, last):
-    from palam.inference.scoring import score_labels
+def _stops_at(last_call):
+    score = LabelScorer.score
+    calls = []
 
-    def scores(*arguments, **options):
-        calls.append(1)
-        if len(calls) == last:
+    def stopping_score(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == last_call:
             raise KeyboardInterrupt
-        return score_labels(*arguments, **options)
+        return score(*arguments, **options)
 
-    return scores
+    return stopping_score
 
 
 @pytest.mark.parametrize(
-    ("there", "message"),
+    ("command", "results", "message"),
     [
-        ({"id": 7, "text": "another", "prediction": "x", "scores": {}}, "has other labels"),
-        ({"id": 7, "text": "another", "prediction": "x"}, "is not of the rows of"),
+        ("classify", {"prediction": "x", "scores": {}}, "has other labels"),
+        ("generate", {"prediction": "x"}, "is not of the rows of"),
     ],
 )
 def test_what_was_done_for_something_else_is_refused(
-    palam, asked, trained, texts, tmp_path, there, message
+    palam, trained, texts, tmp_path, command, results, message
 ):
-    if "scores" not in there:
-        run = ("generate", trained, "--file", texts, "--resume", *CPU)
-    else:
-        run = asked
-    (tmp_path / "out.jsonl.partial").write_text(json.dumps(there) + "\n")
-    result = palam(*run, "--out", tmp_path / "out.jsonl")
+    partial = tmp_path / "out.jsonl.partial"
+    line = json.dumps({"id": 7, "text": "another", **results}) + "\n"
+    partial.write_text(line)
+    options = ("--file", texts, "--out", tmp_path / "out.jsonl", "--resume", *CPU)
+    result = palam(command, trained, *options)
     assert (result.code, result.out) == (2, "")
     assert message in result.err
-    assert (tmp_path / "out.jsonl.partial").read_text() == json.dumps(there) + "\n"
+    assert partial.read_text() == line
 
 
-def test_there_must_be_a_file_to_go_on_with(refused, trained, texts, tmp_path):
-    assert (
-        refused("classify", trained, "--text", "a", "--resume", *CPU)
-        == "--resume needs --file and --out"
-    )
-    assert (
-        refused("classify", trained, "--file", texts, "--resume", *CPU)
-        == "--resume needs --file and --out"
-    )
-    none = ("--file", texts, "--resume", "--out", tmp_path / "nowhere.jsonl", "--column", "none")
-    assert 'no column "none"' in refused("classify", trained, *none, *CPU)
+def test_there_must_be_a_file_to_resume(refused, trained, texts, tmp_path):
+    message = "--resume needs --file and --out"
+    assert refused("classify", trained, "--text", "a", "--resume", *CPU) == message
+    assert refused("classify", trained, "--file", texts, "--resume", *CPU) == message
+    files = ("--file", texts, "--out", tmp_path / "nowhere.jsonl")
+    missing = ("--resume", "--column", "none")
+    assert 'no column "none"' in refused("classify", trained, *files, *missing, *CPU)

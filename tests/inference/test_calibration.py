@@ -1,4 +1,4 @@
-"""A solved bridge is suited to a task by English alone: the size with the lowest loss, and the labels' priors."""
+"""A solved bridge is calibrated by English alone: the size with the lowest loss, and the priors."""
 
 import copy
 
@@ -26,12 +26,12 @@ def plain(model, factor):
         changed.bridge.mapper.readout.weight *= factor
         changed.bridge.mapper.readout.bias *= factor
     words = list(TASK.labels.values())
-    over, own = ([row.fields["text"] for row in rows] for rows in (TRAIN, DEV))
-    priors = score_labels(changed, over, words).mean(0)
-    scores = score_labels(changed, own, words) - priors
-    return F.cross_entropy(
-        scores, torch.tensor([LABELS.index(row.label) for row in DEV])
-    ).item(), priors
+    train_texts = [row.fields["text"] for row in TRAIN]
+    dev_texts = [row.fields["text"] for row in DEV]
+    targets = torch.tensor([LABELS.index(row.label) for row in DEV])
+    priors = score_labels(changed, train_texts, words).mean(0)
+    scores = score_labels(changed, dev_texts, words) - priors
+    return F.cross_entropy(scores, targets).item(), priors
 
 
 @pytest.mark.parametrize("factors", [(1.0, 0.5, 3.0), (3.0, 1.0), (2.0,)])
@@ -39,18 +39,14 @@ def test_the_factor_with_the_lowest_english_loss_is_taken(tiny_model, factors):
     model = tiny_model("xlmr", fusion="mean", mode="prompt", prompt=TASK.prompt)
     expected = {factor: plain(model, factor) for factor in factors}
     weight = model.bridge.mapper.readout.weight.clone()
-    found = calibrate_to_task(model, TASK, TRAIN, DEV, "eng_Latn", factors=factors)
+    result = calibrate_to_task(model, TASK, TRAIN, DEV, "eng_Latn", factors=factors)
     for factor, (loss, _) in expected.items():
-        assert found["losses"][str(factor)] == pytest.approx(loss, abs=1e-3)
+        assert result["losses"][str(factor)] == pytest.approx(loss, abs=1e-3)
     best = min(expected, key=lambda factor: expected[factor][0])
-    assert found["factor"] == best
+    assert result["factor"] == best
     torch.testing.assert_close(model.bridge.mapper.readout.weight, best * weight)
-    torch.testing.assert_close(
-        torch.tensor([model.config.label_priors[word] for word in TASK.labels.values()]),
-        expected[best][1],
-        atol=1e-3,
-        rtol=0,
-    )
+    priors = [model.config.label_priors[word] for word in TASK.labels.values()]
+    torch.testing.assert_close(torch.tensor(priors), expected[best][1], atol=1e-3, rtol=0)
 
 
 def test_training_labels_are_not_looked_at(tiny_model):
@@ -58,7 +54,6 @@ def test_training_labels_are_not_looked_at(tiny_model):
     for labels in (LABELS, LABELS[:1]):
         model = tiny_model("bert", fusion="last", mode="prompt", prompt=TASK.prompt)
         train = [Example(row.row, row.fields, labels[row.row % len(labels)]) for row in TRAIN]
-        results.append(
-            (calibrate_to_task(model, TASK, train, DEV, "eng_Latn"), model.config.label_priors)
-        )
+        result = calibrate_to_task(model, TASK, train, DEV, "eng_Latn")
+        results.append((result, model.config.label_priors))
     assert results[0] == results[1]

@@ -1,14 +1,12 @@
 """Accuracy: any task of the family, under the task's own codes, with Wilson intervals."""
 
 import json
-from importlib import import_module
 
 import pytest
 
 from palam.errors import PalamError
-from palam.inference import evaluation as evaluate
-from palam.inference.evaluation import load_languages, predict, wilson
-from palam.inference.scoring import score_labels
+from palam.inference.evaluation import evaluate, load_languages, predict, wilson
+from palam.inference.scoring import LabelScorer, score_labels
 from palam.tasks.registry import get_task
 from palam.tasks.task import Example
 
@@ -32,16 +30,14 @@ def test_wilson(counts):
 def data_folder(tmp_path):
     """XNLI in English and Swahili, the same twelve pairs, sorted by label."""
     (tmp_path / "xnli").mkdir()
+    labels = ["entailment"] * 4 + ["neutral"] * 4 + ["contradiction"] * 4
     for language, word in (("en", "sleeps"), ("sw", "analala")):
-        rows = [
-            {"premise": f"{i} {word}", "hypothesis": f"{word} {i}" * (1 + i % 3), "label": label}
-            for i, label in enumerate(
-                label for label in ("entailment", "neutral", "contradiction") for _ in range(4)
-            )
-        ]
-        (tmp_path / "xnli" / f"dev.{language}.jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in rows)
-        )
+        lines = []
+        for i, label in enumerate(labels):
+            hypothesis = f"{word} {i}" * (1 + i % 3)
+            row = {"premise": f"{i} {word}", "hypothesis": hypothesis, "label": label}
+            lines.append(json.dumps(row) + "\n")
+        (tmp_path / "xnli" / f"dev.{language}.jsonl").write_text("".join(lines))
     return tmp_path
 
 
@@ -57,42 +53,65 @@ def test_any_task_of_the_family_in_the_form_that_scripts_read(tiny_model, data_f
     assert list(rows) == ["en", "sw"]
     model = trained_on(tiny_model(mode="prompt", prompt=task.prompt), "lingnli")
     evaluation = evaluate(model, task, "dev", rows, name="mine", batch_size=5)
+    labels = ["entailment", "neutral", "contradiction"]
+    words = ["Entailment", "Neutral", "Contradiction"]
     expected = {}
     for code, examples in rows.items():
-        texts = [
-            f"Premise: {e.fields['premise']} Hypothesis: {e.fields['hypothesis']}" for e in examples
-        ]
-        best = score_labels(
-            model, texts, ["Entailment", "Neutral", "Contradiction"], [code] * 12
-        ).argmax(1)
-        right = sum(
-            ["entailment", "neutral", "contradiction"][i] == e.label
-            for i, e in zip(best, examples, strict=True)
-        )
+        fields = [example.fields for example in examples]
+        texts = [f"Premise: {f['premise']} Hypothesis: {f['hypothesis']}" for f in fields]
+        best = score_labels(model, texts, words, [code] * 12).argmax(1).tolist()
+        right = 0
+        for index, example in zip(best, examples, strict=True):
+            right += labels[index] == example.label
         expected[code] = {"n": 12, "accuracy": right / 12, "ci95": list(wilson(right, 12))}
-    found = json.loads(json.dumps(evaluation.to_dict()))
-    assert found == {
-        "task": "xnli", "split": "dev", "model": "mine", "results": expected,
+    assert json.loads(json.dumps(evaluation.to_dict())) == {
+        "task": "xnli",
+        "split": "dev",
+        "model": "mine",
+        "results": expected,
         "macro": (expected["en"]["accuracy"] + expected["sw"]["accuracy"]) / 2,
-    }  # fmt: skip
-    assert [(one["language"], one["row"]) for one in evaluation.predictions] == [
-        (code, row) for code in ("en", "sw") for row in range(12)
-    ]
-    right = [one["prediction"] == one["label"] for one in evaluation.predictions]
-    assert evaluation.correct == {"en": right[:12], "sw": right[12:]}
+    }
+    places = [(row["language"], row["row"]) for row in evaluation.predictions]
+    assert places == [(code, row) for code in ("en", "sw") for row in range(12)]
+    correct = [row["prediction"] == row["label"] for row in evaluation.predictions]
+    assert evaluation.correct == {"en": correct[:12], "sw": correct[12:]}
+
+
+def test_one_scorer_serves_all_languages_and_checks_packing_once(
+    tiny_model, data_folder, monkeypatch
+):
+    task = get_task("xnli")
+    rows = load_languages(task, "dev", ["en", "sw"], data_dir=data_folder)
+    model = tiny_model(mode="prompt", prompt=task.prompt)
+    scorers, checks = [], []
+    score = LabelScorer.score
+    check = LabelScorer._score_sequentially
+
+    def counted_score(scorer, *args, **kwargs):
+        scorers.append(scorer)
+        return score(scorer, *args, **kwargs)
+
+    def counted_check(scorer, *args):
+        checks.append(scorer)
+        return check(scorer, *args)
+
+    monkeypatch.setattr(LabelScorer, "score", counted_score)
+    monkeypatch.setattr(LabelScorer, "_score_sequentially", counted_check)
+    evaluate(model, task, "dev", rows, batch_size=5)
+    assert len(scorers) == 2
+    assert scorers[0] is scorers[1]
+    assert scorers[0].packing_is_exact
+    assert len(checks) == 1
 
 
 def test_macro_is_the_plain_mean_of_languages_of_different_size(tiny_model):
     task, model = get_task("sib200"), tiny_model()
-    texts = [Example(i, {"text": f"book {i}"}, "sports") for i in range(6)]
-    said = [one["prediction"] for one in predict(model, task, texts, None)]
-    examples = [
-        Example(e.row, e.fields, label) for e, label in zip(texts, said, strict=True)
-    ]  # all right
-    wrong = "health" if said[0] != "health" else "travel"
-    evaluation = evaluate(
-        model, task, "dev", {"a": examples, "b": [Example(0, texts[0].fields, wrong)]}
-    )
+    examples = [Example(i, {"text": f"book {i}"}, "sports") for i in range(6)]
+    predicted = [row["prediction"] for row in predict(model, task, examples, None)]
+    all_right = [Example(i, {"text": f"book {i}"}, predicted[i]) for i in range(6)]
+    wrong = "health" if predicted[0] != "health" else "travel"
+    all_wrong = [Example(0, examples[0].fields, wrong)]
+    evaluation = evaluate(model, task, "dev", {"a": all_right, "b": all_wrong})
     assert (evaluation.accuracy("a"), evaluation.accuracy("b"), evaluation.macro) == (1.0, 0.0, 0.5)
 
 
@@ -109,17 +128,15 @@ def test_a_language_that_is_not_there_is_refused_before_any_is_read(data_folder)
 
 
 def test_a_limit_takes_the_same_stratified_rows_of_parallel_languages(data_folder):
-    rows = load_languages(
-        get_task("xnli"), "dev", ["en", "sw"], data_dir=data_folder, limit=6, seed=3
-    )
-    assert [e.row for e in rows["en"]] == [e.row for e in rows["sw"]]
-    assert sorted(e.label for e in rows["en"]) == sorted(
-        ["entailment", "neutral", "contradiction"] * 2
-    )
+    codes = ["en", "sw"]
+    rows = load_languages(get_task("xnli"), "dev", codes, data_dir=data_folder, limit=6, seed=3)
+    assert [example.row for example in rows["en"]] == [example.row for example in rows["sw"]]
+    labels = sorted(example.label for example in rows["en"])
+    assert labels == sorted(["entailment", "neutral", "contradiction"] * 2)
 
 
 def test_generated_answers_must_match_exactly(tiny_model, monkeypatch):
-    said = {
+    answers = {
         "one": "science",
         "two": "Science",
         "three": "science fiction",
@@ -130,44 +147,38 @@ def test_generated_answers_must_match_exactly(tiny_model, monkeypatch):
 
     def generate(model, texts, languages, **options):
         asked.update(options, languages=languages)
-        return [said[text.split()[1]] for text in texts]
+        return [answers[text.split()[1]] for text in texts]
 
-    monkeypatch.setattr(import_module("palam.inference.evaluation"), "generate", generate)
+    monkeypatch.setattr("palam.inference.evaluation.generate", generate)
     task, model = get_task("sib200"), tiny_model()
-    examples = [Example(i, {"text": text}, "science/technology") for i, text in enumerate(said)]
-    found = predict(model, task, examples, "en", method="generate", llm_only=True, batch_size=3)
-    assert [one["prediction"] for one in found] == [
-        "science/technology",
-        None,
-        None,
-        "sports",
-        None,
-    ]
-    assert [one["answer"] for one in found] == list(said.values())
+    label = "science/technology"
+    examples = [Example(i, {"text": text}, label) for i, text in enumerate(answers)]
+    rows = predict(model, task, examples, "en", method="generate", llm_only=True, batch_size=3)
+    assert [row["prediction"] for row in rows] == [label, None, None, "sports", None]
+    assert [row["answer"] for row in rows] == list(answers.values())
     longest = max(len(model.processor.answer_ids(words)) for words in task.labels.values())
-    assert (asked["max_new_tokens"], asked["direct"], asked["batch_size"]) == (longest, True, 3)
+    assert (asked["max_new_tokens"], asked["llm_only"], asked["batch_size"]) == (longest, True, 3)
     assert asked["languages"] == ["en"] * 5
 
 
 def test_generation_runs_and_an_unknown_method_does_not(tiny_model):
     task, model = get_task("sib200"), tiny_model()
     examples = [Example(7, {"text": "a book"}, "sports")]
-    (found,) = predict(model, task, examples, None, method="generate")
-    assert set(found) == {"row", "label", "prediction", "answer"}
-    assert found["row"] == 7
+    (row,) = predict(model, task, examples, None, method="generate")
+    assert set(row) == {"row", "label", "prediction", "answer"}
+    assert row["row"] == 7
     with pytest.raises(PalamError, match="method is 'vote'; it must be one of: score, generate"):
         predict(model, task, examples, None, method="vote")
 
 
 def test_of_a_worked_out_answer_its_number_counts(tiny_model, tmp_path, monkeypatch):
     (tmp_path / "mgsm").mkdir()
-    rows = [
-        {"question": f"How many are {n}?", "answer": answer}
-        for n, answer in enumerate(("18", "3,000", "7"))
-    ]
-    (tmp_path / "mgsm" / "test.sw.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows)
-    )
+    questions = [f"How many are {n}?" for n in range(3)]
+    numbers = ["18", "3,000", "7"]
+    lines = []
+    for question, number in zip(questions, numbers, strict=True):
+        lines.append(json.dumps({"question": question, "answer": number}) + "\n")
+    (tmp_path / "mgsm" / "test.sw.jsonl").write_text("".join(lines))
     task = get_task("mgsm")
     examples = load_languages(task, "test", ["sw"], data_dir=tmp_path)
     asked = []
@@ -180,8 +191,9 @@ def test_of_a_worked_out_answer_its_number_counts(tiny_model, tmp_path, monkeypa
             "I do not know",
         ]
 
-    monkeypatch.setattr(import_module("palam.inference.evaluation"), "generate", generate)
-    found = evaluate(tiny_model(mode="prompt", prompt=task.prompt), task, "test", examples)
-    assert asked == [([row["question"] for row in rows], 256)]
-    assert found.correct == {"sw": [True, True, False]}
-    assert [one["prediction"] for one in found.predictions] == ["18", "3000", None]
+    monkeypatch.setattr("palam.inference.evaluation.generate", generate)
+    model = tiny_model(mode="prompt", prompt=task.prompt)
+    evaluation = evaluate(model, task, "test", examples)
+    assert asked == [(questions, 256)]
+    assert evaluation.correct == {"sw": [True, True, False]}
+    assert [row["prediction"] for row in evaluation.predictions] == ["18", "3000", None]

@@ -1,4 +1,4 @@
-"""The harness's own package on Palam's tasks: its answers are those of `palam evaluate`, row by row."""
+"""The harness's own package on Palam's tasks: its answers are those of `palam evaluate`."""
 
 import json
 from types import SimpleNamespace
@@ -6,11 +6,10 @@ from types import SimpleNamespace
 import pytest
 import tiny
 
-from palam.cli import run
+from palam.cli.main import run
 from palam.errors import PalamError
-from palam.inference import evaluation as evaluate
-from palam.inference import generation as generate
-from palam.inference.evaluation import load_languages
+from palam.inference.evaluation import evaluate, load_languages
+from palam.inference.generation import generate
 from palam.inference.scoring import score_labels
 from palam.tasks.registry import get_task
 
@@ -18,6 +17,11 @@ lm_eval = pytest.importorskip("lm_eval")
 from palam.integrations.lm_eval import PalamLM, harness_tasks, run_harness  # noqa: E402
 
 PROMPT = {"mode": "prompt", "prompt": "{text}\nTopic:"}
+
+
+def write_jsonl(path, rows):
+    lines = [json.dumps(row) + "\n" for row in rows]
+    path.write_text("".join(lines))
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +34,9 @@ def data(tmp_path_factory):
     for code, language in (("sin_Sinh", "si"), ("eng_Latn", "en")):
         words = tiny.TEXT[language].split()
         rows = [{"text": " ".join(words[i : i + 5]), "label": labels[i % 7]} for i in range(10)]
-        (folder / "sib200" / f"dev.{code}.jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in rows)
-        )
+        write_jsonl(folder / "sib200" / f"dev.{code}.jsonl", rows)
     pairs = [{"premise": "a b", "hypothesis": "c" * n, "label": "neutral"} for n in range(1, 4)]
-    (folder / "xnli" / "dev.sw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    write_jsonl(folder / "xnli" / "dev.sw.jsonl", pairs)
     return folder
 
 
@@ -45,60 +47,61 @@ def request(context, second, doc=None):
 @pytest.mark.parametrize(
     ("encoder", "options"), [("xlmr", PROMPT), ("nllb", PROMPT), ("xlmr", {"mode": "paper"})]
 )
-@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("llm_only", [False, True])
 def test_predictions_are_those_of_evaluate(tiny_model, data, encoder, options, llm_only):
     model = tiny_model(encoder, "llama", **options)
-    for task in map(
-        get_task, ("sib200",) if encoder == "nllb" else ("sib200", "xnli")
-    ):  # which it has no Swahili for
-        rows = load_languages(
-            task, "dev", ["si", "en"] if task.name == "sib200" else ["sw"], data_dir=data
-        )
+    languages = {"sib200": ["si", "en"], "xnli": ["sw"]}
+    if encoder == "nllb":  # this one has no Swahili
+        del languages["xnli"]
+    lm = PalamLM(model, llm_only=llm_only, batch_size=4)
+    for name, codes in languages.items():
+        task = get_task(name)
+        rows = load_languages(task, "dev", codes, data_dir=data)
         expected = evaluate(model, task, "dev", rows, llm_only=llm_only)
-        chosen = harness_tasks([f"palam_{task.name}"], model.processor.template.mode, data=data)
-        found = run_harness(PalamLM(model, llm_only=llm_only, batch_size=4), chosen)
+        tasks = harness_tasks([f"palam_{name}"], model.processor.template.mode, data=data)
+        results = run_harness(lm, tasks)
         for code in rows:
-            name = f"palam_{task.name}_{code}"
-            assert found["results"][name]["acc,none"] == pytest.approx(expected.accuracy(code))
-            assert 0 <= found["results"][name]["acc_stderr,none"] < 0.5
-            wanted = [one["scores"] for one in expected.predictions if one["language"] == code]
-            samples = sorted(found["samples"][name], key=lambda one: one["doc"]["row"])
-            assert len(samples) == len(wanted)
-            for sample, scores in zip(samples, wanted, strict=True):
-                said = [float(one[0][0]) for one in sample["resps"]]
-                assert said == pytest.approx(list(scores.values()), abs=1e-4)
+            harness_name = f"palam_{name}_{code}"
+            metrics = results["results"][harness_name]
+            assert metrics["acc,none"] == pytest.approx(expected.accuracy(code))
+            assert 0 <= metrics["acc_stderr,none"] < 0.5
+            predictions = [row for row in expected.predictions if row["language"] == code]
+            samples = results["samples"][harness_name]
+            samples = sorted(samples, key=lambda sample: sample["doc"]["row"])
+            assert len(samples) == len(predictions)
+            for sample, prediction in zip(samples, predictions, strict=True):
+                scores = [float(response[0][0]) for response in sample["resps"]]
+                assert scores == pytest.approx(list(prediction["scores"].values()), abs=1e-4)
 
 
 def test_a_context_with_spaces_and_a_single_continuation(tiny_model):
     model = tiny_model("xlmr", "llama", **PROMPT)
     lm = PalamLM(model)
     (answer,) = generate(model, ["the rice price  "], max_new_tokens=4)
-    asked = [
+    requests = [
         request("the rice price  ", " sports"),
         request("the rice", " sports"),
         request("the rice", " politics"),
     ]
-    found = lm.loglikelihood(asked)
-    assert found[0][0] == pytest.approx(
-        score_labels(model, ["the rice price  "], ["sports"]).item(), abs=1e-4
-    )
-    assert found[0][1] is (answer == "sports")
+    results = lm.loglikelihood(requests)
+    expected = score_labels(model, ["the rice price  "], ["sports"]).item()
+    assert results[0][0] == pytest.approx(expected, abs=1e-4)
+    assert results[0][1] is (answer == "sports")
     both = score_labels(model, ["the rice"], ["sports", "politics"])[0].tolist()
-    assert [score for score, _ in found[1:]] == pytest.approx(both, abs=1e-4)
+    assert [score for score, _ in results[1:]] == pytest.approx(both, abs=1e-4)
 
 
 def test_answers_stop_where_the_task_says(tiny_model):
     model = tiny_model("xlmr", "llama", **PROMPT)
     (whole,) = generate(model, ["I am going home."], max_new_tokens=8)
     assert len(whole) > 2
-    asked = [
+    stop = whole[2]
+    greedy = {"temperature": 0.0, "do_sample": False}
+    requests = [
         request("I am going home.", {"until": [], "max_gen_toks": 8}),
-        request(
-            "I am going home.",
-            {"until": [whole[2]], "max_gen_toks": 8, "temperature": 0.0, "do_sample": False},
-        ),
+        request("I am going home.", {"until": [stop], "max_gen_toks": 8, **greedy}),
     ]
-    assert PalamLM(model).generate_until(asked) == [whole, whole.split(whole[2])[0]]
+    assert PalamLM(model).generate_until(requests) == [whole, whole.split(stop)[0]]
     with pytest.raises(PalamError, match="no likelihood of a text alone"):
         PalamLM(model).loglikelihood_rolling([])
 
@@ -107,51 +110,52 @@ def test_it_is_registered_by_its_name(tiny_model, data, tmp_path):
     tiny_model("xlmr", "llama", **PROMPT).save_pretrained(tmp_path / "bridge")
     tasks = harness_tasks(["palam_sib200_si"], "prompt", data=data)
     settings = {"pretrained": str(tmp_path / "bridge"), "dtype": "fp32", "device": "cpu"}
-    found = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model="palam", model_args=settings, tasks=tasks, limit=4, bootstrap_iters=0
     )
-    assert set(found["results"]) == {"palam_sib200_sin_Sinh"}
-    assert len(found["samples"]["palam_sib200_sin_Sinh"]) == 4
+    assert set(results["results"]) == {"palam_sib200_sin_Sinh"}
+    assert len(results["samples"]["palam_sib200_sin_Sinh"]) == 4
 
 
-def test_the_command(tiny_model, data, tmp_path, capsys):
-    tiny_model("xlmr", "llama", **PROMPT).save_pretrained(tmp_path / "bridge")
-    files = {"--json": tmp_path / "found.json", "--samples": tmp_path / "rows.jsonl"}
-    arguments = [
-        "eval-harness",
-        tmp_path / "bridge",
-        "--data",
-        data,
-        "--device",
-        "cpu",
-        "--dtype",
-        "fp32",
-    ]
-    arguments += [part for pair in files.items() for part in pair]
-    assert (
-        run(
-            [
-                str(one)
-                for one in (*arguments, "--tasks", "palam_sib200_si,palam_xnli", "--limit", 3)
-            ]
-        )
-        == 0
-    )
+@pytest.fixture
+def command(tiny_model, data, tmp_path):
+    """`command("--tasks", ...)`: the exit code of `palam eval-harness` on a small bridge."""
+    bridge = tmp_path / "bridge"
+    tiny_model("xlmr", "llama", **PROMPT).save_pretrained(bridge)
+    common = ("eval-harness", bridge, "--data", data, "--device", "cpu", "--dtype", "fp32")
+
+    def call(*arguments):
+        return run([str(argument) for argument in (*common, *arguments)])
+
+    return call
+
+
+def test_the_command(command, tmp_path, capsys):
+    json_file = tmp_path / "results.json"
+    samples_file = tmp_path / "rows.jsonl"
+    files = ("--json", json_file, "--samples", samples_file)
+    assert command(*files, "--tasks", "palam_sib200_si,palam_xnli", "--limit", 3) == 0
     assert "palam_sib200_sin_Sinh" in capsys.readouterr().out
-    rows = [json.loads(line) for line in files["--samples"].read_text().splitlines()]
+    rows = [json.loads(line) for line in samples_file.read_text().splitlines()]
     assert [row["task"] for row in rows] == ["palam_sib200_sin_Sinh"] * 3 + ["palam_xnli_sw"] * 3
-    assert set(json.loads(files["--json"].read_text())["results"]) == {
-        "palam_sib200_sin_Sinh",
-        "palam_xnli_sw",
-    }
-    for tasks, line in {
-        "palam_sib201": "unknown task", "palam_sib200_xx": "has no language", "palam_xnli_fr": "it has dev in sw",
-        "no_such_task": "no_such_task",
-    }.items():  # fmt: skip
-        assert run([str(one) for one in (*arguments, "--tasks", tasks)]) == 2
-        error = capsys.readouterr().err
-        assert line in error
-        assert error.count("palam: error: ") == 1
+    results = json.loads(json_file.read_text())["results"]
+    assert set(results) == {"palam_sib200_sin_Sinh", "palam_xnli_sw"}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("palam_sib201", "unknown task"),
+        ("palam_sib200_xx", "has no language"),
+        ("palam_xnli_fr", "it has dev in sw"),
+        ("no_such_task", "no_such_task"),
+    ],
+)
+def test_a_task_that_is_not_there_is_one_line(command, capsys, tasks, message):
+    assert command("--tasks", tasks) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("palam: error: ") == 1
 
 
 def test_a_checkpoint_that_is_none_is_refused(tmp_path):

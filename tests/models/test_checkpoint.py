@@ -1,4 +1,4 @@
-"""A bridge's start, and its checkpoint: the bridge alone, bit for bit, there entirely or not at all."""
+"""A bridge's start, and its checkpoint: the bridge alone, bit for bit, whole or not at all."""
 
 import os
 import shutil
@@ -11,39 +11,41 @@ import torch
 import transformers as tf
 from helpers import PROMPT, batch_of, refusal, state_hash
 
-import palam.models.modeling
+import palam.models.checkpoint
 from palam import PalamBridge, PalamConfig, PalamModel, PalamProcessor
 from palam.models.backbones.encoder import load_encoder
 from palam.models.backbones.llm import load_llm
-from palam.models.fusion import FUSIONS
-from palam.models.mapper import MAPPERS
+from palam.models.encoding import LiveEncoding
+from palam.models.registry import FUSIONS, MAPPERS
 
 
 def rms(x):
     return float(x.detach().float().square().mean().sqrt())
 
 
-# --------------------------------------------------------------------------- the start
+# ------------------------------------------------------------------ the start
 @pytest.mark.parametrize("llm", ["llama", "gemma3"])
 @pytest.mark.parametrize("mapper", MAPPERS)
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_the_mapper_starts_at_the_embeddings_scale(tiny_model, monkeypatch, fusion, mapper, llm):
-    seen = []
-    real = PalamModel.encode
-    monkeypatch.setattr(
-        PalamModel, "encode", lambda self, *batch: seen.append(batch) or real(self, *batch)
-    )
+    batches = []
+    real = LiveEncoding.layers
+
+    def layers(self, *batch):
+        batches.append(batch)
+        return real(self, *batch)
+
+    monkeypatch.setattr(LiveEncoding, "layers", layers)
     model = tiny_model("t5", llm, fusion=fusion, mapper=mapper)
     with torch.no_grad():
-        on_calibration, _ = model.bridge(model.encode(*seen[0]))
+        first_mapped, _ = model.bridge(model.encode(*batches[0]))
         text = model.processor(list(tiny.TEXT.values()))
-        mapped, _ = model.bridge(
-            model.encode(text["encoder_input_ids"], text["encoder_attention_mask"])
-        )
-        own = model.embed(torch.tensor(model.processor.llm_tokenizer.encode(tiny.TEXT["en"])))
-    assert rms(on_calibration) == pytest.approx(model.config.embedding_rms, rel=1e-4)
+        mapped = model.encoding.mapped(text["encoder_input_ids"], text["encoder_attention_mask"])
+        english = torch.tensor(model.processor.llm_tokenizer.encode(tiny.TEXT["en"]))
+        embedded = model.embed(english)
+    assert rms(first_mapped) == pytest.approx(model.config.embedding_rms, rel=1e-4)
     assert rms(mapped) == pytest.approx(model.config.embedding_rms, rel=0.3)
-    assert rms(mapped) == pytest.approx(rms(own), rel=0.4)
+    assert rms(mapped) == pytest.approx(rms(embedded), rel=0.4)
     assert rms(model.bridge.boundary) == pytest.approx(model.config.embedding_rms, rel=0.5)
 
 
@@ -51,21 +53,22 @@ def test_the_seed_decides_the_start_and_nothing_else(tiny_model):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    one = tiny_model(fusion="transformer_softmax")
+    model = tiny_model(fusion="transformer_softmax")
     assert torch.equal(torch.rand(1), expected)
-    two, other = (
-        tiny_model(fusion="transformer_softmax"),
-        tiny_model(fusion="transformer_softmax", seed=1),
-    )
-    assert state_hash(one.bridge) == state_hash(two.bridge) != state_hash(other.bridge)
-    assert not one.training
+    same = tiny_model(fusion="transformer_softmax")
+    other = tiny_model(fusion="transformer_softmax", seed=1)
+    assert state_hash(model.bridge) == state_hash(same.bridge) != state_hash(other.bridge)
+    assert not model.training
 
 
 def test_loaded_bases_do_as_well(tiny_model, base_folder):
-    encoder, llm = load_encoder(str(base_folder("bert"))), load_llm(str(base_folder("llama")))
+    encoder = load_encoder(str(base_folder("bert")))
+    llm = load_llm(str(base_folder("llama")))
     llm.requires_grad_(True).train()
     encoder.requires_grad_(True).train()
-    model = PalamModel.from_bases(encoder, llm)
+    model = PalamModel.from_bases(
+        encoder, llm, fusion="global_softmax", mode="paper", normalize="none"
+    )
     assert not any(p.requires_grad for base in (encoder, llm) for p in base.parameters())
     assert not any(module.training for module in model.modules())
     assert model.encoder is encoder
@@ -94,13 +97,14 @@ def test_what_cannot_be_bridged(tiny_model, base_folder, tmp_path):
     assert "no option of" in refusal(tiny_model, fusion="last", rank=3)
 
 
-# --------------------------------------------------------------------------- the checkpoint
-CASES = [(fusion, mapper, {}) for fusion in FUSIONS for mapper in MAPPERS]
-CASES += [
-    ("global_softmax", "linear", {"faithful": True}),
+# ------------------------------------------------------------------ the checkpoint
+CASES = [
+    *((fusion, mapper, {}) for fusion in FUSIONS for mapper in MAPPERS),
+    ("global_softmax", "linear", {"paper_temperature": True}),
     ("mean", "mlp", {"normalize": "layer", "hidden_size": 8}),
+    ("transformer_softmax", "linear", {"rank": 4, "normalize": "layer", "dropout": 0.2}),
 ]
-CASES += [("transformer_softmax", "linear", {"rank": 4, "normalize": "layer", "dropout": 0.2})]
+UNCHANGED = ("model.safetensors", "config.json", "processor_config.json", "README.md")
 
 
 def trained(model):
@@ -112,13 +116,14 @@ def trained(model):
     return model
 
 
+def same_file(path, other):
+    return path.read_bytes() == other.read_bytes()
+
+
 @pytest.mark.parametrize(("fusion", "mapper", "options"), CASES)
 def test_saved_then_loaded_is_bit_equal(tiny_model, tmp_path, fusion, mapper, options):
-    model = trained(
-        tiny_model(
-            "xlmr", "gemma3", fusion=fusion, mapper=mapper, mode="prompt", prompt=PROMPT, **options
-        )
-    )
+    bridge = {"fusion": fusion, "mapper": mapper, **options}
+    model = trained(tiny_model("xlmr", "gemma3", mode="prompt", prompt=PROMPT, **bridge))
     model.config.task = {"name": "x", "family": "x", "text": "{text}", "labels": [["a", "b"]]}
     model.save_pretrained(tmp_path / "out")
     loaded = PalamModel.from_pretrained(tmp_path / "out")
@@ -128,10 +133,8 @@ def test_saved_then_loaded_is_bit_equal(tiny_model, tmp_path, fusion, mapper, op
     assert loaded.processor.template == model.processor.template
     assert loaded.config.task == model.config.task
     loaded.save_pretrained(tmp_path / "again")
-    for name in ("model.safetensors", "config.json", "processor_config.json", "README.md"):
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), (
-            name
-        )
+    for name in UNCHANGED:
+        assert same_file(tmp_path / "again" / name, tmp_path / "out" / name), name
 
 
 def test_a_checkpoint_is_the_bridge_alone(tiny_model, tmp_path):
@@ -142,7 +145,7 @@ def test_a_checkpoint_is_the_bridge_alone(tiny_model, tmp_path):
     finally:
         os.umask(before)
     files = {path.name: path for path in (tmp_path / "a" / "out").iterdir()}
-    assert set(files) == {"config.json", "model.safetensors", "processor_config.json", "README.md"}
+    assert set(files) == set(UNCHANGED)
     weights = 4 * sum(p.numel() for p in model.bridge.parameters())
     assert weights < files["model.safetensors"].stat().st_size < weights + 1000
     assert {stat.S_IMODE(path.stat().st_mode) for path in files.values()} == {0o644}
@@ -174,13 +177,11 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint(tiny_model, tmp_path, mo
             model.save_pretrained(tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     with torch.no_grad():
-        assert torch.equal(
-            PalamModel.from_pretrained(tmp_path / "out")(**batch_of(model)).logits, before
-        )
+        loaded = PalamModel.from_pretrained(tmp_path / "out")
+        assert torch.equal(loaded(**batch_of(model)).logits, before)
     model.save_pretrained(tmp_path / "out")
-    assert state_hash(PalamModel.from_pretrained(tmp_path / "out").bridge) == state_hash(
-        model.bridge
-    )
+    loaded = PalamModel.from_pretrained(tmp_path / "out")
+    assert state_hash(loaded.bridge) == state_hash(model.bridge)
 
 
 def test_nobodys_folder_is_replaced(tiny_model, tmp_path, base_folder):
@@ -207,31 +208,31 @@ def test_pushing_uploads_the_same_files(tiny_model, tmp_path, monkeypatch):
             uploads["files"] = {
                 path.name: path.read_bytes() for path in Path(folder_path).iterdir()
             }
-            uploads["to"], uploads["options"] = repo_id, options
+            uploads["to"] = repo_id
+            uploads["options"] = options
             return f"https://hub/{repo_id}"
 
-    monkeypatch.setattr(palam.models.modeling, "HfApi", Hub)
+    monkeypatch.setattr(palam.models.checkpoint, "HfApi", Hub)
     tiny_model().save_pretrained(tmp_path / "out", card="---\n---\nAccuracy: 81 %\n")
     model = PalamModel.from_pretrained(tmp_path / "out")
-    assert (
-        model.push_to_hub("bridge", private=True, token="t", commit_message="m")
-        == "https://hub/me/bridge"
-    )
-    assert uploads["files"] == {
-        path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()
-    }
+    address = model.push_to_hub("bridge", private=True, token="t", commit_message="m")
+    assert address == "https://hub/me/bridge"
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert uploads["files"] == saved
     assert b"81 %" in uploads["files"]["README.md"]  # the run's own card
     assert (uploads["token"], uploads["created"]) == ("t", ("bridge", True, True))
     assert (uploads["to"], uploads["options"]) == ("me/bridge", {"commit_message": "m"})
 
 
 def test_bases_that_have_moved(tiny_model, base_folder, tmp_path):
-    old = [shutil.copytree(base_folder(family), tmp_path / family) for family in ("xlmr", "llama")]
-    model = tiny_model(*old)
+    encoder = shutil.copytree(base_folder("xlmr"), tmp_path / "xlmr")
+    llm = shutil.copytree(base_folder("llama"), tmp_path / "llama")
+    model = tiny_model(encoder, llm)
     model.save_pretrained(tmp_path / "out")
-    new = [shutil.move(folder, tmp_path / f"moved-{folder.name}") for folder in old]
+    encoder = str(shutil.move(encoder, tmp_path / "moved-xlmr"))
+    llm = str(shutil.move(llm, tmp_path / "moved-llama"))
     assert "xlmr" in refusal(PalamModel.from_pretrained, tmp_path / "out")
-    loaded = PalamModel.from_pretrained(tmp_path / "out", encoder=str(new[0]), llm=str(new[1]))
+    loaded = PalamModel.from_pretrained(tmp_path / "out", encoder=encoder, llm=llm)
     given = PalamModel.from_pretrained(tmp_path / "out", encoder=loaded.encoder, llm=loaded.llm)
     assert given.llm is loaded.llm
     with torch.no_grad():
@@ -239,10 +240,18 @@ def test_bases_that_have_moved(tiny_model, base_folder, tmp_path):
         assert torch.equal(loaded(**batch_of(loaded)).logits, expected)
         assert torch.equal(given(**batch_of(given)).logits, expected)
     loaded.save_pretrained(tmp_path / "again")
-    for name in ("config.json", "processor_config.json", "README.md"):  # under their old names
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), (
-            name
-        )
+    for name in UNCHANGED:  # under their old names
+        assert same_file(tmp_path / "again" / name, tmp_path / "out" / name), name
+
+
+def test_a_revision_is_the_models_and_its_tokenizers(tiny_model, base_folder, tmp_path):
+    model = tiny_model(encoder_revision="v2")
+    assert model.config.encoder_revision == model.processor.encoder_revision == "v2"
+    model.save_pretrained(tmp_path / "out")
+    moved = PalamModel.from_pretrained(tmp_path / "out", encoder=str(base_folder("bert")))
+    moved.save_pretrained(tmp_path / "again")
+    for name in UNCHANGED:
+        assert same_file(tmp_path / "again" / name, tmp_path / "out" / name), name
 
 
 def test_another_base_is_refused(tiny_model, base_folder, tmp_path):
@@ -268,10 +277,8 @@ def test_another_base_is_refused(tiny_model, base_folder, tmp_path):
 
 def test_any_dtype_is_the_same_base(tiny_model, tmp_path):
     tiny_model("m2m100", "gemma3").save_pretrained(tmp_path / "out")
-    assert (
-        PalamModel.from_pretrained(tmp_path / "out", dtype=torch.bfloat16).llm.dtype
-        == torch.bfloat16
-    )
+    loaded = PalamModel.from_pretrained(tmp_path / "out", dtype=torch.bfloat16)
+    assert loaded.llm.dtype == torch.bfloat16
 
 
 def test_no_checkpoint_there(tmp_path, base_folder):

@@ -1,7 +1,9 @@
+"""Every mapper against a plain computation."""
+
 import pytest
 import torch
 
-from palam.models.mapper import MAPPERS
+from palam.models.registry import MAPPERS
 
 
 @pytest.mark.parametrize("name", MAPPERS)

@@ -10,12 +10,17 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 def greedy(model, row, steps):
     """Token by token, each from a whole forward pass."""
-    batch, made = prompts(model, row), []
+    batch = prompts(model, row)
+    ids = []
     for _ in range(steps):
-        ids = torch.cat([batch["input_ids"], torch.tensor([made], dtype=torch.long)], 1)
-        logits = model(batch["encoder_input_ids"], batch["encoder_attention_mask"], ids).logits
-        made.append(int(logits[0, -1].argmax()))
-    return made
+        llm_ids = torch.cat([batch["input_ids"], torch.tensor([ids], dtype=torch.long)], 1)
+        output = model(
+            encoder_input_ids=batch["encoder_input_ids"],
+            encoder_attention_mask=batch["encoder_attention_mask"],
+            input_ids=llm_ids,
+        )
+        ids.append(int(output.logits[0, -1].argmax()))
+    return ids
 
 
 @pairs
@@ -25,20 +30,18 @@ def test_generating_is_greedy_and_padding_makes_no_difference(
 ):
     # A random model with a tied head only repeats its last token.
     model = tiny_model(encoder, base_folder(llm, tie_word_embeddings=False), **options)
-    found = model.generate(**prompts(model), max_new_tokens=6, min_new_tokens=6, do_sample=False)
-    assert found.shape == (len(TEXTS), 6)
+    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+    generated = model.generate(**prompts(model), **options)
+    assert generated.shape == (len(TEXTS), 6)
+    eos = model.processor.llm_tokenizer.eos_token_id
     for row in range(len(TEXTS)):
-        single = model.generate(
-            **prompts(model, row), max_new_tokens=6, min_new_tokens=6, do_sample=False
-        )
-        assert torch.equal(single[0], found[row])
+        single = model.generate(**prompts(model, row), **options)
+        assert torch.equal(single[0], generated[row])
         by_hand = greedy(model, row, 6)
-        stop = next(
-            (i for i, t in enumerate(by_hand) if t == model.processor.llm_tokenizer.eos_token_id), 6
-        )
-        assert by_hand[:stop] == found[row, :stop].tolist()
+        stop = by_hand.index(eos) if eos in by_hand else 6
+        assert by_hand[:stop] == generated[row, :stop].tolist()
         assert stop > 0
-    assert len({tuple(row.tolist()) for row in found}) > 1
+    assert len({tuple(row.tolist()) for row in generated}) > 1
 
 
 @pytest.mark.parametrize("llm", tiny.LLMS)
@@ -49,10 +52,8 @@ def test_generating_while_training_is_the_same(tiny_model, llm):
     model.gradient_checkpointing_enable()
     model.train()
     assert torch.equal(model.generate(**prompts(model), **options), expected)
-    awake = [
-        m for m in model.llm.modules() if isinstance(m, GradientCheckpointingLayer) and m.training
-    ]
-    assert len(awake) == 2  # training goes on as it was
+    layers = [m for m in model.llm.modules() if isinstance(m, GradientCheckpointingLayer)]
+    assert sum(layer.training for layer in layers) == 2  # as it was before
     assert model.training
 
 
@@ -60,21 +61,17 @@ def test_generating_uses_the_cache(tiny_model):
     model = tiny_model()
     model.gradient_checkpointing_enable()
     model.train()
-    widths = []
-    model.llm.lm_head.register_forward_hook(
-        lambda module, inputs, output: widths.append(inputs[0].shape[1])
-    )
     layer = next(m for m in model.llm.modules() if isinstance(m, GradientCheckpointingLayer))
-    seen = []
-    layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
+    lengths = []
+    layer.register_forward_hook(lambda module, inputs, output: lengths.append(inputs[0].shape[1]))
     model.generate(**prompts(model), max_new_tokens=4, min_new_tokens=4, do_sample=False)
-    assert seen[0] > 1
-    assert seen[1:] == [1, 1, 1]
+    assert lengths[0] > 1
+    assert lengths[1:] == [1, 1, 1]
 
 
 def test_generating_takes_the_librarys_arguments(tiny_model):
     model = tiny_model()
-    one = prompts(model, 0)
+    prompt = prompts(model, 0)
 
     class Collect:
         def __init__(self):
@@ -87,7 +84,7 @@ def test_generating_takes_the_librarys_arguments(tiny_model):
             self.ended = True
 
     streamer = Collect()
-    ids = model.generate(**one, max_new_tokens=5, do_sample=False, streamer=streamer)
+    ids = model.generate(**prompt, max_new_tokens=5, do_sample=False, streamer=streamer)
     assert streamer.ids == ids[0].tolist()
     assert streamer.ended
     beams = model.generate(
@@ -95,22 +92,22 @@ def test_generating_takes_the_librarys_arguments(tiny_model):
     )
     assert beams.shape[0] == 2 * len(TEXTS)
     config = tf.GenerationConfig(max_new_tokens=3, do_sample=False, eos_token_id=1, pad_token_id=0)
-    assert model.generate(**one, generation_config=config).tolist() == ids[:, :3].tolist()
+    assert model.generate(**prompt, generation_config=config).tolist() == ids[:, :3].tolist()
     output = model.generate(
-        **one, max_new_tokens=2, return_dict_in_generate=True, output_scores=True
+        **prompt, max_new_tokens=2, return_dict_in_generate=True, output_scores=True
     )
     assert len(output.scores) == output.sequences.shape[1]
 
 
 def test_generating_stops_at_the_eos_that_answers_end_with(tiny_model):
     model = tiny_model()
-    one = prompts(model, 0)
-    free = model.generate(**one, max_new_tokens=6, do_sample=False)[0].tolist()
+    prompt = prompts(model, 0)
+    free = model.generate(**prompt, max_new_tokens=6, do_sample=False)[0].tolist()
     place = next(i for i, token in enumerate(free) if token not in free[:i] and i > 0)
-    model.processor.llm_tokenizer.eos_token = model.processor.llm_tokenizer.convert_ids_to_tokens(
-        free[place]
-    )
+    tokenizer = model.processor.llm_tokenizer
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(free[place])
     assert model.llm.generation_config.eos_token_id not in (None, free[place])
-    assert model.generate(**one, max_new_tokens=6, do_sample=False)[0].tolist() == free[: place + 1]
-    chosen = model.generate(**one, max_new_tokens=6, do_sample=False, eos_token_id=free[0])
+    stopped = model.generate(**prompt, max_new_tokens=6, do_sample=False)
+    assert stopped[0].tolist() == free[: place + 1]
+    chosen = model.generate(**prompt, max_new_tokens=6, do_sample=False, eos_token_id=free[0])
     assert chosen[0].tolist() == free[:1]

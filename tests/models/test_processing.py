@@ -1,3 +1,5 @@
+"""Texts become the two sequences; a batch equals its texts alone; only texts are cut."""
+
 import json
 
 import pytest
@@ -21,9 +23,8 @@ def make(base_folder):
 
     def build(encoder="bert", llm="llama", **options):
         bases = {"encoder": str(base_folder(encoder)), "llm": str(base_folder(llm))}
-        return PalamProcessor(
-            *(load_tokenizer(folder) for folder in bases.values()), **bases, **options
-        )
+        tokenizers = [load_tokenizer(folder) for folder in bases.values()]
+        return PalamProcessor(*tokenizers, **bases, **options)
 
     return build
 
@@ -37,17 +38,15 @@ def same(batch, other):
 def unpadded(batch, row):
     """One row's lists, without padding."""
     lists = {}
-    for side in ("encoder_", ""):
-        if f"{side}input_ids" in batch:
-            lists[side] = batch[f"{side}input_ids"][row][
-                batch[f"{side}attention_mask"][row].bool()
-            ].tolist()
-    if "labels" in batch:
-        lists["labels"] = batch["labels"][row][batch["attention_mask"][row].bool()].tolist()
+    for name, values in batch.items():
+        if not name.endswith("attention_mask"):
+            side = "encoder_" if name.startswith("encoder_") else ""
+            real = batch[f"{side}attention_mask"][row].bool()
+            lists[name] = values[row][real].tolist()
     return lists
 
 
-# ------------------------------------------------------------------------------------------- the LLM's sequence
+# ------------------------------------------------------------------ the LLM's sequence
 @pytest.mark.parametrize("template", [PAPER, PROMPT, Template("prompt", "", " is")])
 @pytest.mark.parametrize("llm", tiny.LLMS)
 def test_the_sequence_is_bos_prefix_slot_suffix_answer_eos(make, llm, template):
@@ -55,10 +54,10 @@ def test_the_sequence_is_bos_prefix_slot_suffix_answer_eos(make, llm, template):
     tokenizer = processor.llm_tokenizer
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     assert len(bos) == (llm in ("llama", "gemma3", "opt"))
-    prefix, suffix, answer = (
-        tokenizer(part, add_special_tokens=False)["input_ids"]
-        for part in (template.prefix, template.suffix, " sports" if template.suffix else "sports")
-    )
+    words = " sports" if template.suffix else "sports"
+    prefix = tokenizer(template.prefix, add_special_tokens=False)["input_ids"]
+    suffix = tokenizer(template.suffix, add_special_tokens=False)["input_ids"]
+    answer = tokenizer(words, add_special_tokens=False)["input_ids"]
     answer = [*answer, tokenizer.eos_token_id]
     batch = processor("The match was won.", "sports")
     expected = [*bos, *prefix, TEXT_SLOT, *suffix, *answer]
@@ -86,7 +85,8 @@ def test_a_chat_template_that_writes_bos_gives_one(make):
 
 
 def test_an_answer_has_its_leading_space_only_behind_a_suffix(make):
-    behind, alone = make(llm="gpt2", template=PROMPT), make(llm="gpt2")
+    behind = make(llm="gpt2", template=PROMPT)
+    alone = make(llm="gpt2")
     assert behind.llm_tokenizer.decode(behind.answer_ids("sports", end=False)) == " sports"
     assert alone.llm_tokenizer.decode(alone.answer_ids("sports", end=False)) == "sports"
     assert alone.answer_ids("sports") == [
@@ -105,12 +105,12 @@ def test_a_continuation_ends_only_where_the_text_does(make):
     assert processor.continuation_ids(" the lazy dog", len(ids) - 1) == ids[:-1]
 
 
-def test_read_directly_the_text_stands_in_its_slot(make):
+def test_for_the_llm_alone_the_text_stands_in_its_slot(make):
     processor = make(template=PROMPT)
-    through, llm_only = (
-        processor("The dog.", "sports", llm_only=llm_only) for llm_only in (False, True)
-    )
-    ids, row = through["input_ids"][0].tolist(), llm_only["input_ids"][0].tolist()
+    through = processor("The dog.", "sports")
+    llm_only = processor("The dog.", "sports", llm_only=True)
+    ids = through["input_ids"][0].tolist()
+    row = llm_only["input_ids"][0].tolist()
     slot = ids.index(TEXT_SLOT)
     text = processor.llm_tokenizer("The dog.", add_special_tokens=False)["input_ids"]
     assert row == [*ids[:slot], *text, *ids[slot + 1 :]]
@@ -126,24 +126,24 @@ def test_decoded_answers_are_stripped(make):
     rows = [processor.answer_ids("sports"), processor.answer_ids("health")]
     width = max(map(len, rows))
     pad = processor.llm_tokenizer.pad_token_id
-    assert processor.decode(torch.tensor([r + [pad] * (width - len(r)) for r in rows])) == [
-        "sports",
-        "health",
-    ]
+    padded = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
+    assert processor.decode(padded) == ["sports", "health"]
 
 
-# ------------------------------------------------------------------------------------------- cutting and counting
+# ------------------------------------------------------------------ cutting and counting
 @pytest.mark.parametrize("encoder", ["bert", "xlmr", "t5", "nllb"])
 def test_only_the_text_is_cut_and_every_cut_is_counted(make, encoder):
     processor = make(encoder, template=PROMPT, max_length=12)
     whole = make(encoder, template=PROMPT, max_length=400)
-    answer = "a very long answer " * 20
-    short, long = "dog", "the lazy dog " * 30
-    batch, uncut = processor([short, long], [answer] * 2), whole([short, long], [answer] * 2)
+    texts = ["dog", "the lazy dog " * 30]
+    answers = ["a very long answer " * 20] * 2
+    batch = processor(texts, answers)
+    uncut = whole(texts, answers)
     assert batch["encoder_attention_mask"].sum(1).tolist()[1] == 12
     assert torch.equal(batch["input_ids"], uncut["input_ids"])
     assert torch.equal(batch["labels"], uncut["labels"])
-    cut, full = (unpadded(b, 1)["encoder_"] for b in (batch, uncut))
+    cut = unpadded(batch, 1)["encoder_input_ids"]
+    full = unpadded(uncut, 1)["encoder_input_ids"]
     assert cut[-1] == full[-1], "the closing special token stays"
     assert cut[:-1] == full[:11]
     assert (processor.stats[""].texts, processor.stats[""].cut) == (2, 1)
@@ -152,12 +152,8 @@ def test_only_the_text_is_cut_and_every_cut_is_counted(make, encoder):
 
 def test_a_text_that_just_fits_is_not_cut(make):
     processor = make("xlmr", max_length=12)
-    words = next(
-        n
-        for n in range(30)
-        if len(processor.encoder_tokenizer(" ".join("a" * n))["input_ids"]) == 12
-    )
-    text = " ".join("a" * words)
+    texts = [" ".join("a" * words) for words in range(30)]
+    text = next(text for text in texts if len(processor.encoder_tokenizer(text)["input_ids"]) == 12)
     processor([text, text + " a"])
     assert processor.stats[""].cut == 1
 
@@ -181,7 +177,7 @@ def test_a_slow_tokenizer_is_read_too(make):
     assert processor.stats[""].cut == 1
 
 
-# ------------------------------------------------------------------------------------------- languages
+# ------------------------------------------------------------------ languages
 MIXED = (
     ["The dog.", "මම ගෙදර", "நான்", "The rice", "මිල", "no language"],
     ["eng_Latn", "sin_Sinh", "tam_Taml", "eng_Latn", "sin_Sinh", None],
@@ -198,9 +194,8 @@ def test_rows_of_several_languages_equal_rows_alone(make):
     for row, text, code in zip(rows, *MIXED, strict=True):
         assert row == make("nllb").features([text], languages=[code])[0]
         assert row == processor.features([text], languages=[code])[0]
-    assert rows[-1] == processor.features([MIXED[0][-1]])[0], (
-        "without a language, whatever was read before"
-    )
+    # Without a language, whatever was read before.
+    assert rows[-1] == processor.features([MIXED[0][-1]])[0]
 
 
 @pytest.mark.parametrize("alias", ["si", "SIN", "sin-Sinh", "sin_sinh"])
@@ -213,10 +208,8 @@ def test_an_alias_is_the_tokenizers_own_code(make, alias):
 def test_a_language_that_the_encoder_does_not_know_is_refused(make, code):
     with pytest.raises(PalamError) as error:
         make("nllb")("text", languages=code)
-    assert (
-        str(error.value)
-        == f"the encoder's tokenizer has no language {code!r}; give one of its own codes"
-    )
+    message = f"the encoder's tokenizer has no language {code!r}; give one of its own codes"
+    assert str(error.value) == message
 
 
 def test_an_encoder_without_languages_takes_any(make):
@@ -224,7 +217,7 @@ def test_an_encoder_without_languages_takes_any(make):
     same(processor("මම", languages="whatever"), processor("මම"))
 
 
-# ------------------------------------------------------------------------------------------- batches
+# ------------------------------------------------------------------ batches
 HARD = {
     "empty": "",
     "space": " \t\n ",
@@ -240,28 +233,24 @@ HARD = {
 }
 
 
-def test_augmented_the_texts_own_tokens_stand_behind_its_slot(make):
-    plain, processor = (
-        make("bert", "llama", template=PROMPT, llm_only_max_length=30, append_source_tokens=on)
-        for on in (False, True)
-    )
+def test_appended_the_texts_own_tokens_stand_behind_its_slot(make):
+    plain = make(template=PROMPT, llm_only_max_length=30)
+    processor = make(template=PROMPT, llm_only_max_length=30, append_source_tokens=True)
     for text in HARD.values():
-        one, own = (
-            processor([text], ["yes"]),
-            plain([text], ["yes"], llm_only=True)["input_ids"][0].tolist(),
-        )
+        batch = processor([text], ["yes"])
         expected = plain([text], ["yes"])
-        assert torch.equal(one["encoder_input_ids"], expected["encoder_input_ids"])
-        ids = one["input_ids"][0].tolist()
+        source = plain([text], ["yes"], llm_only=True)["input_ids"][0].tolist()
+        assert torch.equal(batch["encoder_input_ids"], expected["encoder_input_ids"])
+        ids = batch["input_ids"][0].tolist()
         place = ids.index(TEXT_SLOT)
-        assert ids[:place] + ids[place + 1 :] == own
+        assert ids[:place] + ids[place + 1 :] == source
         assert place == expected["input_ids"][0].tolist().index(TEXT_SLOT)
-        answer = [label for label in one["labels"][0].tolist() if label != IGNORE]
+        answer = [label for label in batch["labels"][0].tolist() if label != IGNORE]
         assert answer == [label for label in expected["labels"][0].tolist() if label != IGNORE]
         same(processor([text], llm_only=True), plain([text], llm_only=True))
 
 
-@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("llm_only", [False, True])
 @pytest.mark.parametrize(
     ("encoder", "llm"), [("bert", "llama"), ("xlmr", "gpt2"), ("nllb", "opt"), ("t5", "qwen")]
 )
@@ -270,9 +259,8 @@ def test_a_batch_equals_its_texts_alone(make, encoder, llm, llm_only):
     texts, answers = list(HARD.values()), list(HARD)
     batch = processor(texts, answers, llm_only=llm_only)
     for row, (text, answer) in enumerate(zip(texts, answers, strict=True)):
-        assert unpadded(batch, row) == unpadded(processor(text, answer, llm_only=llm_only), 0), (
-            answer
-        )
+        alone = processor(text, answer, llm_only=llm_only)
+        assert unpadded(batch, row) == unpadded(alone, 0), answer
 
 
 def test_the_encoder_is_padded_on_the_right_and_the_llm_on_the_left(make):
@@ -312,15 +300,13 @@ TEXTS = st.lists(
 def test_any_texts_are_read_and_a_batch_equals_singles(make, encoder, llm, data):
     processor = make(encoder, llm, template=PROMPT, max_length=16, llm_only_max_length=16)
     texts = data.draw(TEXTS)
-    languages = data.draw(
-        st.lists(st.sampled_from(["en", "si", None]), min_size=len(texts), max_size=len(texts))
-    )
+    codes = st.sampled_from(["en", "si", None])
+    languages = data.draw(st.lists(codes, min_size=len(texts), max_size=len(texts)))
     for llm_only in (False, True):
         batch = processor(texts, texts, languages, llm_only=llm_only)
         for row, text in enumerate(texts):
-            assert unpadded(batch, row) == unpadded(
-                processor(text, text, languages[row : row + 1], llm_only=llm_only), 0
-            )
+            alone = processor(text, text, languages[row : row + 1], llm_only=llm_only)
+            assert unpadded(batch, row) == unpadded(alone, 0)
         slots = (batch["input_ids"] == TEXT_SLOT).sum(1).tolist()
         assert slots == [0 if llm_only else 1] * len(texts)
         if not llm_only:
@@ -340,7 +326,7 @@ def test_surrogates_that_make_a_pair_are_joined():
     assert clean("\ud83d\ude42 \ud83d") == "🙂 \ufffd"
 
 
-# ------------------------------------------------------------------------------------------- misuse
+# ------------------------------------------------------------------ misuse
 def test_answers_and_languages_are_one_per_text(make):
     processor = make()
     with pytest.raises(PalamError, match="2 texts but 1 languages; give one language per text"):
@@ -363,7 +349,7 @@ def test_a_length_with_no_room_for_text_is_refused(make):
         make(max_length=7)
 
 
-# ------------------------------------------------------------------------------------------- saving
+# ------------------------------------------------------------------ saving
 def test_it_loads_as_it_was_saved(make, tmp_path, base_folder):
     chat = Template.build("chat", "{text}\nවිෂය:", make().llm_tokenizer)
     processor = make(
@@ -374,7 +360,14 @@ def test_it_loads_as_it_was_saved(make, tmp_path, base_folder):
         "processor_config.json"
     ]
     loaded = PalamProcessor.from_pretrained(tmp_path / "new" / "folder")
-    for name in ("template", "max_length", "direct_max_length", "augment", "encoder", "llm"):
+    for name in (
+        "template",
+        "max_length",
+        "llm_only_max_length",
+        "append_source_tokens",
+        "encoder",
+        "llm",
+    ):
         assert getattr(loaded, name) == getattr(processor, name)
     same(loaded(MIXED[0], MIXED[0], MIXED[1]), processor(MIXED[0], MIXED[0], MIXED[1]))
     moved = PalamProcessor.from_pretrained(
@@ -389,7 +382,7 @@ def test_the_revisions_of_the_bases_are_kept(make, tmp_path, monkeypatch):
     make(encoder_revision="abc", llm_revision="v2").save_pretrained(tmp_path)
     asked = []
     monkeypatch.setattr(
-        "palam.models.backbones.loading.load_tokenizer",
+        "palam.models.processing.load_tokenizer",
         lambda name, revision=None: asked.append(revision),
     )
     loaded = PalamProcessor.from_pretrained(tmp_path)
@@ -406,10 +399,8 @@ def test_a_damaged_configuration_is_refused_in_one_line(tmp_path, content):
         )
     with pytest.raises(PalamError) as error:
         PalamProcessor.from_pretrained(tmp_path)
-    assert (
-        str(error.value)
-        == f"{tmp_path} is no Palam checkpoint: it has no readable processor_config.json"
-    )
+    message = f"{tmp_path} is no Palam checkpoint: it has no readable processor_config.json"
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("damage", ["nothing", "empty", "cut", "not json"])
@@ -420,13 +411,9 @@ def test_a_tokenizer_that_cannot_be_read_is_refused_in_one_line(tmp_path, base_f
     if damage in ("cut", "not json"):
         for path in base_folder("bert").glob("*.json"):
             (folder / path.name).write_bytes(path.read_bytes())
-        text = (folder / "tokenizer.json").read_text()
-        (folder / "tokenizer.json").write_text(
-            text[:1000] if damage == "cut" else json.dumps({"model": 3})
-        )
+        file = folder / "tokenizer.json"
+        file.write_text(file.read_text()[:1000] if damage == "cut" else json.dumps({"model": 3}))
     with pytest.raises(PalamError) as error:
         load_tokenizer(str(folder))
-    assert (
-        str(error.value)
-        == f"no tokenizer could be loaded from {str(folder)!r}; give a hub id or a folder"
-    )
+    message = f"no tokenizer could be loaded from {str(folder)!r}; give a hub id or a folder"
+    assert str(error.value) == message

@@ -38,7 +38,7 @@ def test_chat_mode_renders_the_chat_template_around_the_slot(llama):
 
 
 def test_a_chat_template_is_rendered_once(llama, base_folder):
-    """One that writes the date would give another prompt every day; ours keeps the text of the first rendering."""
+    """One that writes the date would give another prompt every day."""
     tokenizer = AutoTokenizer.from_pretrained(base_folder("llama"))
     tokenizer.chat_template = "{{ day }}" + llama.chat_template
     rendered = []

@@ -1,6 +1,7 @@
 """The real starter models: what they hold and that they work."""
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertModel
 
-from palam.starter import SOURCES, origin, resolve
+from palam.starter.marker import origin
+from palam.starter.resolve import resolve
+from palam.starter.sources import SOURCES
 
 pytestmark = pytest.mark.starter
 
@@ -56,9 +59,8 @@ def test_folders_are_plain_local_models(name):
 
 def test_encoder_states_are_finite_at_all_layers(encoder):
     tokenizer, model = encoder
-    batch = tokenizer(
-        [text for texts in PARALLEL.values() for text in texts], padding=True, return_tensors="pt"
-    )
+    texts = list(chain.from_iterable(PARALLEL.values()))
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         states = model(**batch, output_hidden_states=True).hidden_states
     assert len(states) == 13
@@ -73,7 +75,8 @@ def test_encoder_puts_translations_together(encoder):
         with torch.no_grad():
             states = model(**batch).last_hidden_state
         mask = batch["attention_mask"][..., None]
-        return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
+        means = (states * mask).sum(1) / mask.sum(1)
+        return torch.nn.functional.normalize(means, dim=-1)
 
     english = embed(PARALLEL["en"])
     for language in ("de", "hi", "sw", "si"):
@@ -84,11 +87,12 @@ def test_encoder_puts_translations_together(encoder):
 
 def test_encoder_tokenizer_is_its_file(encoder):
     tokenizer, model = encoder
-    given = Tokenizer.from_file(str(Path(resolve("starter:encoder")) / "tokenizer.json"))
+    folder = Path(resolve("starter:encoder"))
+    original = Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert len(tokenizer) == 250_002
     assert model.get_input_embeddings().weight.shape == (250_037, 384)
     for text in ("ශ්‍රී ලංකාව", "naïve  two spaces", "ﬁ ½ Ａ", "\ttab\n", ""):
-        assert tokenizer(text).input_ids == given.encode(text).ids
+        assert tokenizer(text).input_ids == original.encode(text).ids
     assert tokenizer.model_max_length == 512
 
 
@@ -104,9 +108,9 @@ def test_llm_tokenizer_is_smollms(llm):
             assert token.replace("Ġ", " ").replace("Ċ", "\n") == text[start:end]
     # Digits are parted before all else: the blank line stays one token, and each digit is one.
     assert encoded.tokens()[:11] == ["P", "aid", "Ġ", "1", "2", "3", "4", "5", ",", "ĊĊ", "1"]
-    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
-        "<|im_start|>", "<|im_end|>", "<|im_end|>",
-    )  # fmt: skip
+    assert tokenizer.bos_token == "<|im_start|>"
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.pad_token == "<|im_end|>"
     assert tokenizer.model_max_length == 8192
 
 
@@ -114,10 +118,9 @@ def test_llm_writes_english(llm):
     tokenizer, model = llm
 
     def write(batch):
-        ids = model.generate(**batch, max_new_tokens=24, do_sample=False)[
-            0, batch["input_ids"].shape[1] :
-        ]
-        return tokenizer.decode(ids)
+        (ids,) = model.generate(**batch, max_new_tokens=24, do_sample=False)
+        prompt_length = batch["input_ids"].shape[1]
+        return tokenizer.decode(ids[prompt_length:])
 
     assert write(tokenizer("The capital of France is", return_tensors="pt")).startswith(" Paris")
     chat = [{"role": "user", "content": "Name three fruits."}]

@@ -11,7 +11,7 @@ import pytest
 
 from palam.utils.languages import find_language
 
-DEMO = Path(str(files("palam"))) / "demo"
+DEMO = Path(str(files("palam.tasks"))) / "demo"
 TOPICS = {
     "science/technology",
     "travel",
@@ -33,10 +33,11 @@ PROMISED = {
 }
 CODES = sorted(path.name.split(".")[1] for path in DEMO.glob("test.*.jsonl"))
 
-# Words of the test sentences that speak of no topic: grammar, number, time, degree, everyday verbs, people.
+# Words of the test sentences that speak of no topic: grammar, number, time, degree, everyday verbs,
+# people.
 GENERAL = """
-above after against all almost along and are because before but can each every few for from hardly has her
-how into its most much near new old the they through too until way will with without your
+above after against all almost along and are because before but can each every few for from hardly
+has her how into its most much near new old the they through too until way will with without your
 first second third ten two twice times thousands day week minute small young women
 called gave give help keep makes took turned went
 """
@@ -104,10 +105,10 @@ def test_every_language_renders_the_same_sentences_in_its_own_script(code):
     assert language is not None
     for row, original in zip(data, english, strict=True):
         letters = [char for char in row["text"] if unicodedata.category(char)[0] in "LM"]
-        own = [
+        in_its_script = [
             char for char in letters if unicodedata.name(char).startswith(language.script.upper())
         ]
-        assert len(own) > 0.9 * len(letters) > 0, row["text"]
+        assert len(in_its_script) > 0.9 * len(letters) > 0, row["text"]
         assert code == "eng_Latn" or row["text"] != original["text"]
 
 

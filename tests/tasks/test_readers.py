@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from palam.errors import PalamError
 from palam.tasks.readers import read_rows
-from palam.tasks.sampling import passage
 
 ODD = [
     "",
@@ -132,30 +131,3 @@ def test_a_missing_column_or_file(tmp_path, monkeypatch):
     assert 'standard input, line 1: no column "body"' in error("-", column="body")
     assert error(tmp_path / "none.jsonl").endswith("none.jsonl: No such file or directory")
     assert "Is a directory" in error(tmp_path)
-
-
-ARTICLE = 'One two three four. Five "six seven." Eight nine?\nTen eleven twelve thirteen fourteen! Fifteen.'
-
-
-@pytest.mark.parametrize("words", [1, 3, 5, 9, 15, 40])
-def test_a_passage_is_whole_sentences_of_the_text(words):
-    found = {passage(ARTICLE, words, number) for number in range(20)}
-    ends = ("four.", 'seven."', "nine?", "fourteen!", "Fifteen.")
-    for one in found:
-        assert one in ARTICLE
-        assert one.split()[0] in ("One", "Five", "Eight", "Ten", "Fifteen.")
-        assert one.endswith(ends)
-        assert len(one.split()) >= min(words, 15)
-        sentences = [end for end in ends if end in one]
-        shorter = (
-            one[: one.rindex(sentences[-2]) + len(sentences[-2])] if len(sentences) > 1 else ""
-        )
-        assert len(shorter.split()) < words, "it goes on after it has enough"
-    assert len(found) == {1: 5, 3: 4, 5: 4, 9: 2}.get(words, 1)
-
-
-@pytest.mark.parametrize("text", ["", "   ", "no end", "ගෙදර යමු", "\n\n", "...", "a. \ud83d b. c."])
-def test_a_passage_of_any_text(text):
-    for number in range(4):
-        assert passage(text, 2, number) in text
-        assert passage(text, 2, number).strip() or not text.strip()

@@ -8,6 +8,7 @@ from transformers import TrainerCallback
 
 from palam.models.backbones.encoder import load_encoder
 from palam.models.backbones.llm import load_llm
+from palam.models.bases import Bases
 from palam.tasks.registry import get_task
 from palam.training.config import TrainConfig
 from palam.training.run import train
@@ -32,17 +33,17 @@ class Stop(TrainerCallback):
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory):
-    """`sib200` with 21 training sentences of different lengths and 7 for validation, sorted by topic."""
+    """`sib200` with 21 training sentences of different lengths and 7 for validation, by topic."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "sib200").mkdir()
     for split, each in (("train", 3), ("dev", 1)):
-        rows = [
-            {"text": " ".join(WORDS[5 * i + j : 5 * i + j + 3 + 4 * j]), "label": label}
-            for i, label in enumerate(get_task("sib200").labels)
-            for j in range(each)
-        ]
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "sib200" / f"{split}.eng_Latn.jsonl").write_text(lines)
+        lines = []
+        for topic, label in enumerate(get_task("sib200").labels):
+            for number in range(each):
+                start = 5 * topic + number
+                text = " ".join(WORDS[start : start + 3 + 4 * number])
+                lines.append(json.dumps({"text": text, "label": label}) + "\n")
+        (folder / "sib200" / f"{split}.eng_Latn.jsonl").write_text("".join(lines))
     return folder
 
 
@@ -58,29 +59,31 @@ def text_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def bases(base_folder):
     """Encoder and LLM, loaded once: they are frozen."""
-    return load_encoder(str(base_folder("bert"))), load_llm(str(base_folder("llama")))
+    return Bases(load_encoder(str(base_folder("bert"))), load_llm(str(base_folder("llama"))))
 
 
 @pytest.fixture
 def settings(data_folder, text_file, base_folder):
-    """`settings(fusion="last", ...)`: of a run on the small task, or on raw text with `objective="text"`."""
+    """`settings(fusion="last", ...)`: the configuration of a run on the small task.
+
+    With `objective="text"` it is one on raw text.
+    """
+    sources = {
+        "answers": {"task": "sib200", "data": data_folder},
+        "text": {"text_file": text_file},
+    }
+    common = {
+        "encoder": str(base_folder("bert")),
+        "llm": str(base_folder("llama")),
+        "device": "cpu",
+        "dtype": "fp32",
+        "batch_size": 4,
+        "lr": 5e-3,
+        "patience": 0,
+    }
 
     def build(objective="answers", **changes):
-        source = (
-            {"task": "sib200", "data": data_folder}
-            if objective == "answers"
-            else {"text": text_file}
-        )
-        common = {
-            "encoder": str(base_folder("bert")),
-            "llm": str(base_folder("llama")),
-            "device": "cpu",
-            "dtype": "fp32",
-            "batch_size": 4,
-            "lr": 5e-3,
-            "patience": 0,
-        }
-        return TrainConfig(**(common | source | changes))
+        return TrainConfig.from_settings({**common, **sources[objective], **changes})
 
     return build
 
@@ -93,11 +96,11 @@ def stop():
 
 @pytest.fixture
 def interrupted(bases, stop):
-    """`interrupted(settings, out, step)`: start a run, stop it there, and give its working folder."""
+    """`interrupted(config, out, step)`: start a run, stop it there, and give its working folder."""
 
-    def run(settings, out, step=None):
+    def run(config, out, step=None):
         with pytest.raises(KeyboardInterrupt):
-            train(settings, out, bases=bases, callbacks=[stop(step)])
+            train(config, out, bases=bases, callbacks=[stop(step)])
         return out.with_name(out.name + ".partial")
 
     return run

@@ -25,20 +25,22 @@ def steps(optimizer, weight, seed, count):
 
 @pytest.mark.parametrize("start", [0, 3, 8])
 def test_the_weights_take_adamws_steps_and_the_mean_is_theirs(start):
-    plain, averaged = (torch.nn.Parameter(torch.arange(4.0)) for _ in range(2))
+    plain = torch.nn.Parameter(torch.arange(4.0))
+    averaged = torch.nn.Parameter(torch.arange(4.0))
     expected = steps(torch.optim.AdamW([plain], lr=0.1), plain, 0, 6)
     optimizer = AveragedAdamW([averaged], lr=0.1, start=start)
     assert all(map(torch.equal, steps(optimizer, averaged, 0, 6), expected))
     optimizer.eval()
     optimizer.eval()  # twice is once
-    assert torch.allclose(averaged, torch.stack(expected[min(start, 5) :]).mean(0), atol=1e-6)
+    mean = torch.stack(expected[min(start, 5) :]).mean(0)
+    assert torch.allclose(averaged, mean, atol=1e-6)
     optimizer.train()
     optimizer.train()
     assert torch.equal(averaged, expected[-1])
 
 
 @pytest.mark.parametrize("saved_in", ["eval", "train"])
-def test_it_goes_on_from_its_state(saved_in):
+def test_it_resumes_from_its_state(saved_in):
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = AveragedAdamW([weight], lr=0.1, start=1)
     steps(optimizer, weight, 0, 3)
@@ -46,15 +48,15 @@ def test_it_goes_on_from_its_state(saved_in):
     other = torch.nn.Parameter(weight.detach().clone())
     resumed = AveragedAdamW([other], lr=0.1, start=1)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    for one in (optimizer, resumed):
-        one.train()
+    optimizer.train()
+    resumed.train()
     assert all(map(torch.equal, steps(optimizer, weight, 1, 3), steps(resumed, other, 1, 3)))
-    for one in (optimizer, resumed):
-        one.eval()
+    optimizer.eval()
+    resumed.eval()
     assert torch.equal(weight, other)
 
 
-class Keep(TrainerCallback):
+class WatchReadout(TrainerCallback):
     """The readout after each step of training."""
 
     def __init__(self):
@@ -65,13 +67,13 @@ class Keep(TrainerCallback):
 
 
 def test_a_run_saves_the_mean_and_trains_at_a_constant_rate(settings, bases, tmp_path):
-    keep = Keep()
-    chosen = settings(
-        average=0.5, max_steps=6, eval_steps=6, warmup=0
-    )  # one validation, at the end
-    train(chosen, tmp_path / "out", bases=bases, callbacks=[keep])
+    watch = WatchReadout()
+    # one validation, at the end
+    config = settings(average_weights_from=0.5, max_steps=6, eval_steps=6, warmup=0)
+    train(config, tmp_path / "out", bases=bases, callbacks=[watch])
     saved = PalamModel.from_pretrained(tmp_path / "out").bridge.mapper.readout.weight
-    assert torch.allclose(saved, torch.stack(keep.seen[3:]).mean(0), atol=1e-7)
-    assert not torch.allclose(saved, keep.seen[-1], atol=1e-5)
+    assert torch.allclose(saved, torch.stack(watch.seen[3:]).mean(0), atol=1e-7)
+    assert not torch.allclose(saved, watch.seen[-1], atol=1e-5)
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    assert {entry["learning_rate"] for entry in log if "learning_rate" in entry} == {chosen.lr}
+    rates = {entry["learning_rate"] for entry in log if "learning_rate" in entry}
+    assert rates == {config.optim.lr}

@@ -44,44 +44,49 @@ def test_less_padding_than_in_random_order():
 
 def test_answers_are_the_processors_features(tiny_model):
     model = tiny_model()
-    texts, answers = LINES[:3], ["sports", "science/technology", "health"]
+    texts = LINES[:3]
+    answers = ["sports", "science/technology", "health"]
     data = AnswerDataset(model.processor, texts, answers)
     batch = Collator(model.processor)([data[i] for i in (2, 0, 1)])
     expected = model.processor([texts[i] for i in (2, 0, 1)], [answers[i] for i in (2, 0, 1)])
     assert batch["rows"] == [2, 0, 1]
     for name, value in expected.items():
         assert torch.equal(batch[name], value)
-    kept = model(**expected).logits[:, -batch["logits_to_keep"] :]
-    assert torch.allclose(model(**batch).logits, kept, atol=1e-5)
+    last_logits = model(**expected).logits[:, -batch["logits_to_keep"] :]
+    assert torch.allclose(model(**batch).logits, last_logits, atol=1e-5)
     assert torch.allclose(model(**batch).loss, model(**expected).loss, atol=1e-6)
-    assert data.lengths == [
-        len(row["encoder_input_ids"]) + len(row["input_ids"]) for row in data.rows
-    ]
+    assert data.lengths == lengths_of(data)
 
 
-ARTICLE = 'One two three four. Five "six seven." Eight nine?\nTen eleven twelve thirteen fourteen! Fifteen.'
+def lengths_of(data):
+    return [len(row["encoder_input_ids"]) + len(row["input_ids"]) for row in data.rows]
+
+
+ARTICLE = (
+    'One two three four. Five "six seven." Eight nine?\n'
+    "Ten eleven twelve thirteen fourteen! Fifteen."
+)
 
 
 def test_passages_change_with_the_epoch_and_not_with_the_order_of_reading(tiny_model):
     processor = tiny_model().processor
 
-    def rows(seed, *epochs, words=3):
-        data = AnswerDataset(processor, [ARTICLE] * 6, ["sports"] * 6, words=words, seed=seed)
+    def rows(seed, *epochs, passage_words=3):
+        data = AnswerDataset(
+            processor, [ARTICLE] * 6, ["sports"] * 6, passage_words=passage_words, seed=seed
+        )
         sampler = LengthGroupedSampler(data, 2, seed)
         for epoch in epochs:
             sampler.set_epoch(epoch)
             assert sorted(sampler) == list(range(6))
-        assert data.lengths == [
-            len(row["encoder_input_ids"]) + len(row["input_ids"]) for row in data.rows
-        ]
+        assert data.lengths == lengths_of(data)
         return [tuple(row["encoder_input_ids"]) for row in data.rows]
 
     assert rows(0, 2) == rows(0, 0, 1, 2) == rows(0, 2, 2)
     assert len({tuple(rows(seed, epoch)) for seed in (0, 1) for epoch in (0, 1, 2)}) == 6
-    assert set(rows(0, 1)) <= {
-        tuple(processor.encode_texts([passage(ARTICLE, 3, n)])[0]["input_ids"]) for n in range(5)
-    }
-    assert rows(0, 1, words=None) == rows(0, words=None)
+    passages = processor.encode_texts([passage(ARTICLE, 3, number) for number in range(5)])
+    assert set(rows(0, 1)) <= {tuple(tokens["input_ids"]) for tokens in passages}
+    assert rows(0, 1, passage_words=None) == rows(0, passage_words=None)
     before = processor.stats[""].texts
     rows(0, 1, 2)
     assert processor.stats[""].texts == before + 6, "each text counts once"
@@ -109,9 +114,9 @@ def test_the_parts_are_the_text_again(tiny_model):
     for epoch in range(5):
         data.set_epoch(epoch)
         for index, text in enumerate(data.texts):
-            first, rest = data.cut(index)
-            assert first + rest == text
-            assert first.strip()
+            beginning, rest = data.cut(index)
+            assert beginning + rest == text
+            assert beginning.strip()
             assert rest[0].isspace()
 
 
@@ -120,9 +125,9 @@ def test_the_loss_is_on_the_continuation_alone(tiny_model):
     data = PrefixDataset(model.processor, LINES)
     encoder, llm = model.processor.encoder_tokenizer, model.processor.llm_tokenizer
     for index in range(len(data)):
-        first, rest = data.cut(index)
+        beginning, rest = data.cut(index)
         row = data[index]
-        assert row["encoder_input_ids"] == encoder(first)["input_ids"]
+        assert row["encoder_input_ids"] == encoder(beginning)["input_ids"]
         answer = [*llm(rest, add_special_tokens=False)["input_ids"], llm.eos_token_id]
         assert row["input_ids"] == [llm.bos_token_id, TEXT_SLOT, *answer]
         assert row["labels"] == [IGNORE, IGNORE, *answer]
@@ -134,13 +139,27 @@ def test_a_long_text_is_read_up_to_its_cut(tiny_model):
     tokenizer = model.processor.encoder_tokenizer
     for epoch in range(8):
         data.set_epoch(epoch)
-        first, rest = data.cut(0)
-        whole = tokenizer(first)["input_ids"]
-        kept = whole if len(whole) <= 12 else [whole[0], *whole[-11:]]
-        assert data[0]["encoder_input_ids"] == kept
+        beginning, rest = data.cut(0)
+        whole = tokenizer(beginning)["input_ids"]
+        last_tokens = whole if len(whole) <= 12 else [whole[0], *whole[-11:]]
+        assert data[0]["encoder_input_ids"] == last_tokens
         continuation = model.processor.llm_tokenizer(rest, add_special_tokens=False)["input_ids"]
         answer = data[0]["input_ids"][2:]
-        assert answer == (
-            continuation[:9] if len(continuation) > 9 else [*continuation, answer[-1]]
-        )
+        if len(continuation) > 9:
+            assert answer == continuation[:9]
+        else:
+            assert answer == [*continuation, answer[-1]]
     assert tokenizer.truncation_side == "right"
+
+
+def test_only_texts_that_stay_the_same_are_read_again(tiny_model):
+    processor = tiny_model().processor
+    answers = ["sports"] * len(LINES)
+    data = AnswerDataset(processor, LINES, answers)
+    assert data.repeated_encoder_ids() == [row["encoder_input_ids"] for row in data.rows]
+    for changing in (
+        AnswerDataset(processor, LINES, answers, passage_words=3),
+        AnswerDataset(processor, LINES, answers, llm_only=True),
+        PrefixDataset(processor, LINES),
+    ):
+        assert changing.repeated_encoder_ids() == []

@@ -1,4 +1,4 @@
-"""Learning from the LLM itself: KL between the LLM reading a text directly and reading it through the bridge."""
+"""Distillation: KL between the LLM reading a text itself and reading it through the bridge."""
 
 import json
 from dataclasses import replace
@@ -7,16 +7,21 @@ import pytest
 import torch
 from plain_ridge import TEXTS
 
-from palam import PalamError, PalamModel
-from palam.inference import generation as generate
+from palam import PalamError
+from palam.inference.generation import generate
 from palam.models.processing import IGNORE, TEXT_SLOT
 from palam.models.template import Template
-from palam.training.build import build_model
+from palam.training.build import build_model, prepare_for_training
 from palam.training.collator import Collator
 from palam.training.config import TrainConfig
-from palam.training.data import PrefixDataset, read_training_data
-from palam.training.distillation import answer_prompts_with_llm
-from palam.training.run import _dataset, train
+from palam.training.data import PrefixDataset, build_dataset, read_training_data
+from palam.training.distillation import (
+    MAX_ANSWER_TOKENS,
+    answer_prompts_with_llm,
+    distillation_loss,
+    using_template,
+)
+from palam.training.run import train
 from palam.training.trainer import PalamTrainer, PalamTrainingArguments
 
 
@@ -27,112 +32,162 @@ def english(tmp_path):
     return path
 
 
+@pytest.fixture
+def distilling(base_folder, english):
+    """`distilling(lr=1e-2, ...)`: the configuration of a run on raw text."""
+
+    def build(**changes):
+        common = {
+            "encoder": str(base_folder("xlmr")),
+            "llm": str(base_folder("llama")),
+            "text_file": english,
+            "distill": True,
+            "device": "cpu",
+            "dtype": "fp32",
+        }
+        return TrainConfig.from_settings(common | changes)
+
+    return build
+
+
 def one_batch(model, rows=4):
     data = PrefixDataset(model.processor, TEXTS[:rows], distill=True)
     return Collator(model.processor)(data.__getitems__(range(rows)))
 
 
+def trainer_of(model, folder):
+    return PalamTrainer(model, PalamTrainingArguments(output_dir=str(folder), use_cpu=True))
+
+
 def test_the_loss_is_the_divergence_row_by_row(tiny_model, tmp_path):
     model = tiny_model("xlmr", fusion="mean")
-    trainer = PalamTrainer(model, PalamTrainingArguments(output_dir=str(tmp_path), use_cpu=True))
     batch = one_batch(model)
-    found = trainer.compute_loss(model, {**batch, "teacher": dict(batch["teacher"])})
-    data, total, count = PrefixDataset(model.processor, TEXTS[:4]), 0.0, 0
+    loss = trainer_of(model, tmp_path).compute_loss(model, batch)
+    data = PrefixDataset(model.processor, TEXTS[:4])
+    total = 0.0
+    count = 0
     for index in range(4):
-        first, rest = data.cut(index)
+        beginning, rest = data.cut(index)
         answer = model.processor.continuation_ids(rest, 128)
-        plain = model.processor.llm_tokenizer(first, add_special_tokens=False)["input_ids"]
-        teacher = torch.tensor([[*model.processor.prefix_ids(), *plain, *answer]])
+        tokens = model.processor.llm_tokenizer(beginning, add_special_tokens=False)["input_ids"]
+        teacher = torch.tensor([[*model.processor.prefix_ids(), *tokens, *answer]])
         theirs = model.llm(input_ids=teacher).logits[0, -len(answer) - 1 : -1].log_softmax(-1)
         row = data[index]
-        ours = (
-            model(torch.tensor([row["encoder_input_ids"]]), None, torch.tensor([row["input_ids"]]))
-            .logits[0, -len(answer) - 1 : -1]
-            .log_softmax(-1)
+        output = model(
+            encoder_input_ids=torch.tensor([row["encoder_input_ids"]]),
+            input_ids=torch.tensor([row["input_ids"]]),
         )
+        ours = output.logits[0, -len(answer) - 1 : -1].log_softmax(-1)
         total += (theirs.exp() * (theirs - ours)).sum().item()
         count += len(answer)
-    assert found.item() == pytest.approx(total / count, rel=1e-4)
-    assert found.requires_grad
+    assert loss.item() == pytest.approx(total / count, rel=1e-4)
+    assert loss.requires_grad
 
 
 def test_a_bridge_that_gives_the_llms_own_embeddings_has_no_loss(tiny_model, tmp_path, monkeypatch):
     model = tiny_model("xlmr", fusion="mean")
     batch = one_batch(model)
-    row = {name: batch["teacher"][name] for name in ("input_ids", "attention_mask")}
-    embedded = model.build_llm_inputs(None, None, **row)
-    monkeypatch.setattr(model, "assemble", lambda *_, **__: embedded)
-    trainer = PalamTrainer(model, PalamTrainingArguments(output_dir=str(tmp_path), use_cpu=True))
-    assert trainer.compute_loss(model, batch).item() == pytest.approx(0, abs=1e-5)
+    embedded = model.llm_inputs(**batch["teacher"])
+    monkeypatch.setattr(model, "llm_inputs", lambda **_: embedded)
+    loss = trainer_of(model, tmp_path).compute_loss(model, batch)
+    assert loss.item() == pytest.approx(0, abs=1e-5)
 
 
-def test_distilling_lowers_the_divergence(base_folder, english, tmp_path):
-    settings = TrainConfig(
-        encoder=str(base_folder("xlmr")), llm=str(base_folder("llama")), text=english, distill=True,
-        init="random", epochs=8, batch_size=8, lr=1e-2, device="cpu", dtype="fp32",
-    )  # fmt: skip
-    train(settings, tmp_path / "bridge")
+def test_the_loss_of_logits():
+    logits = torch.tensor([[[0.0, 0.0], [9.0, 9.0], [1.0, 1.0]]])
+    teacher_logits = torch.log(torch.tensor([[[0.25, 0.75], [0.5, 0.5], [0.9, 0.1]]]))
+    labels = torch.tensor([[IGNORE, IGNORE, 0, 1]])  # nothing follows the last position
+    expected = 0.25 * torch.tensor(0.5).log() + 0.75 * torch.tensor(1.5).log()
+    loss = distillation_loss(logits, teacher_logits, labels)
+    assert loss.item() == pytest.approx(expected.item() / 2)
+    summed = distillation_loss(logits, teacher_logits, labels, num_items_in_batch=1)
+    assert summed.item() == pytest.approx(expected.item())
+    nothing = distillation_loss(logits, teacher_logits, torch.full((1, 4), IGNORE))
+    assert nothing.item() == 0
+
+
+def test_distilling_lowers_the_divergence(distilling, tmp_path):
+    config = distilling(init="random", epochs=8, batch_size=8, lr=1e-2)
+    train(config, tmp_path / "bridge")
     log = (tmp_path / "bridge" / "log.jsonl").read_text().splitlines()
     losses = [json.loads(line)["eval_loss"] for line in log if "eval_loss" in line]
     assert losses[-1] < losses[0]
 
 
-def test_the_llms_own_answers_to_prompts_are_learned_too(base_folder, english, tmp_path):
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("{text} Topic:\nOf what is {text}?\n", encoding="utf-8")
-    settings = TrainConfig(
-        encoder=str(base_folder("xlmr")), llm=str(base_folder("llama")), text=english, distill=True, prompts=prompts,
-        max_steps=2, batch_size=4, dtype="fp32", device="cpu",
-    )  # fmt: skip
-    model = build_model(settings, data := read_training_data(settings))
-    rows = _dataset(settings, data, data.train, model)
-    answer_prompts_with_llm(settings, rows, model)
-    tokenizer, seen = model.processor.llm_tokenizer, set()
-    asking = [
-        replace(model.processor, template=Template.build("prompt", line, tokenizer))
-        for line in prompts.read_text().splitlines()
-    ]
-    said = [
-        generate(
-            PalamModel(model.encoder, model.bridge, model.llm, one),
-            rows.texts,
-            llm_only=True,
-            max_new_tokens=28,
-        )
-        for one in asking
-    ]
+@pytest.fixture
+def prompts_file(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("{text} Topic:\nOf what is {text}?\n", encoding="utf-8")
+    return path
+
+
+def prompted_dataset(config, model, data):
+    dataset = build_dataset(config, data, data.train, model.processor)
+    prompts_file = config.optim.prompts_file
+    answer_prompts_with_llm(model, dataset, prompts_file, mode=config.model.mode, seed=0)
+    return dataset
+
+
+def test_the_llms_own_answers_to_prompts_are_learned_too(distilling, prompts_file, tmp_path):
+    config = distilling(prompts_file=prompts_file, max_steps=2, batch_size=4)
+    data = read_training_data(config.data, seed=0)
+    model = build_model(config.model, data, config.runtime)
+    own_processor = model.processor
+    dataset = prompted_dataset(config, model, data)
+    assert model.processor is own_processor
+    tokenizer = model.processor.llm_tokenizer
+    processors = []
+    answers = []
+    for prompt in prompts_file.read_text().splitlines():
+        template = Template.build("prompt", prompt, tokenizer)
+        processors.append(replace(model.processor, template=template))
+        with using_template(model, template):
+            texts = dataset.texts
+            answers.append(generate(model, texts, llm_only=True, max_new_tokens=MAX_ANSWER_TOKENS))
+    seen = set()
     for epoch in range(4):
-        rows.set_epoch(epoch)
-        for index, row in enumerate(rows.__getitems__(range(len(rows)))):
+        dataset.set_epoch(epoch)
+        for index, row in enumerate(dataset.__getitems__(range(len(dataset)))):
             assert row["row"] == index
-            for number, processor in enumerate(asking):
+            for number, processor in enumerate(processors):
                 before, after = processor.prefix_ids(), processor.suffix_ids()
-                wanted = processor.answer_ids(said[number][index])
-                if row["input_ids"] == [*before, TEXT_SLOT, *after, *wanted]:
-                    own = tokenizer(rows.texts[index], add_special_tokens=False)["input_ids"]
-                    assert row["teacher_ids"] == [*before, *own, *after, *wanted]
-                    assert row["labels"][-len(wanted) :] == wanted
-                    assert set(row["labels"][: -len(wanted)]) == {IGNORE}
+                answer = processor.answer_ids(answers[number][index])
+                if row["input_ids"] == [*before, TEXT_SLOT, *after, *answer]:
+                    tokens = tokenizer(dataset.texts[index], add_special_tokens=False)["input_ids"]
+                    assert row["teacher_ids"] == [*before, *tokens, *after, *answer]
+                    assert row["labels"][-len(answer) :] == answer
+                    assert set(row["labels"][: -len(answer)]) == {IGNORE}
                     seen.add((index, number))
-    assert (
-        len(seen) == len({index for index, _ in seen}) == len(rows)
-    )  # of each text, one thing is asked
+    # of each text, one thing is asked
+    assert len(seen) == len({index for index, _ in seen}) == len(dataset)
     assert len({number for _, number in seen}) == 2
-    train(settings, tmp_path / "out")
+    train(config, tmp_path / "out")
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert all(entry["loss"] > 0 for entry in log if "loss" in entry)
 
 
-def test_prompts_need_distilling_and_a_prompt(base_folder, english, tmp_path):
+def test_answering_prompts_leaves_a_lora_trainable(distilling, prompts_file):
+    pytest.importorskip("peft")
+    config = distilling(prompts_file=prompts_file, lora_rank=2)
+    data = read_training_data(config.data, seed=0)
+    model = build_model(config.model, data, config.runtime)
+    prepare_for_training(model, config.optim, config.runtime)
+    trainable = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert any("lora" in name for name in trainable)
+    prompted_dataset(config, model, data)
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == trainable
+
+
+def test_prompts_need_distilling_and_a_prompt(distilling, english, tmp_path):
     with pytest.raises(PalamError, match="prompts are for --distill, in the mode prompt or chat"):
-        TrainConfig(text=english, prompts=english)
-    (empty := tmp_path / "empty.txt").write_text("")
-    bases = {"encoder": str(base_folder("xlmr")), "llm": str(base_folder("llama"))}
+        distilling(distill=False, prompts_file=english)
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
     with pytest.raises(PalamError, match=r"empty\.txt holds no prompt"):
-        train(TrainConfig(text=english, distill=True, prompts=empty, **bases), tmp_path / "out")
+        train(distilling(prompts_file=empty), tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 
 
 def test_distilling_needs_raw_text():
     with pytest.raises(PalamError, match="distill needs raw text to learn from; give --text"):
-        TrainConfig(task="demo", distill=True)
+        TrainConfig.from_settings({"task": "demo", "distill": True})

@@ -24,27 +24,34 @@ def ids_of(model, texts=TEXTS):
 
 def filled(model, budget=10**9, folder=None, texts=TEXTS):
     cache = EncoderStateCache(model, budget, folder)
-    cache.fill(model, ids_of(model, texts))
+    cache.fill(ids_of(model, texts))
     return cache
 
 
 def logits(model, cache=None, texts=TEXTS):
-    model.cache = cache
+    model.encoding = cache or model.live_encoding
     try:
         with torch.no_grad():
             return model(**model.processor(texts)).logits
     finally:
-        model.cache = None
+        model.encoding = model.live_encoding
 
 
 def reads(model, monkeypatch):
     """How many rows the encoder reads from now on."""
     seen = []
-    encode = model.encode
-    monkeypatch.setattr(
-        model, "encode", lambda ids, mask: seen.append(len(ids)) or encode(ids, mask)
-    )
+    layers = model.live_encoding.layers
+
+    def counted(ids, mask):
+        seen.append(len(ids))
+        return layers(ids, mask)
+
+    monkeypatch.setattr(model.live_encoding, "layers", counted)
     return seen
+
+
+def size_of(cache):
+    return sum(state.nbytes for state in cache.states.values())
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -55,11 +62,10 @@ def test_kept_equals_read(tiny_model, tmp_path, monkeypatch, fusion, on_disk):
     cache = filled(model, folder=tmp_path if on_disk else None)
     seen = reads(model, monkeypatch)
     torch.testing.assert_close(logits(model, cache), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        logits(model, cache, TEXTS[::-1]), expected.flip(0), atol=1e-5, rtol=0
-    )
+    backwards = logits(model, cache, TEXTS[::-1])
+    torch.testing.assert_close(backwards, expected.flip(0), atol=1e-5, rtol=0)
     assert not seen, "the encoder read a text that was kept"
-    assert len(cache.kept) == len(set(TEXTS))
+    assert len(cache.states) == len(set(TEXTS))
 
 
 @pytest.mark.parametrize("fusion", ["mean", "global_softmax"])
@@ -75,7 +81,7 @@ def test_gradients_are_the_same(tiny_model):
     model(**batch).loss.backward()
     expected = {name: p.grad.clone() for name, p in model.bridge.named_parameters()}
     model.zero_grad()
-    model.cache = filled(model)
+    model.encoding = filled(model)
     model(**batch).loss.backward()
     for name, parameter in model.bridge.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=1e-4)
@@ -85,23 +91,23 @@ def test_a_fusion_without_weights_is_kept_fused(tiny_model):
     sizes = {}
     for fusion in ("mean", "global_softmax"):
         model = tiny_model("bert", fusion=fusion)
-        sizes[fusion] = sum(state.nbytes for state in filled(model).kept.values())
+        sizes[fusion] = size_of(filled(model))
     assert sizes["global_softmax"] == model.config.encoder_num_layers * sizes["mean"]
 
 
 def test_the_budget_is_kept_and_the_rest_is_read(tiny_model, monkeypatch, tmp_path):
     model = tiny_model("bert", fusion="mean")
     expected = logits(model)
-    whole = sum(state.nbytes for state in filled(model).kept.values())
+    whole = size_of(filled(model))
     for folder in (None, tmp_path):
         cache = filled(model, whole // 2, folder)
-        assert 0 < sum(state.nbytes for state in cache.kept.values()) <= whole // 2
+        assert 0 < size_of(cache) <= whole // 2
         with monkeypatch.context() as patch:
             seen = reads(model, patch)
             torch.testing.assert_close(logits(model, cache), expected, atol=1e-5, rtol=0)
         assert 0 < sum(seen) < len(TEXTS)
     again = filled(model, whole // 2, tmp_path)
-    assert sum(state.nbytes for state in again.kept.values()) <= whole // 2
+    assert size_of(again) <= whole // 2
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) < whole
 
 
@@ -112,19 +118,17 @@ def test_a_folder_serves_later_runs_and_other_encoders_do_not_mix(
     first = filled(model, folder=tmp_path, texts=TEXTS[:3])
     second = EncoderStateCache(model, 10**9, tmp_path)  # both are open at once
     seen = reads(model, monkeypatch)
-    second.fill(model, ids_of(model))
+    second.fill(ids_of(model))
     assert sum(seen) == len(set(TEXTS)) - 3
-    assert set(first.kept) < set(second.kept)
-    assert set(EncoderStateCache(model, 10**9, tmp_path).kept) == set(second.kept)
-    others = [
-        tiny_model("bert", fusion="last"),
-        tiny_model("bert", fusion="mean", normalize="layer"),
-    ]
+    assert set(first.states) < set(second.states)
+    assert set(EncoderStateCache(model, 10**9, tmp_path).states) == set(second.states)
+    last = tiny_model("bert", fusion="last")
+    normalized = tiny_model("bert", fusion="mean", normalize="layer")
+    changed = tiny_model("bert", fusion="mean")
     with torch.no_grad():
-        changed = tiny_model("bert", fusion="mean")
         changed.encoder.encoder.layer[0].output.dense.bias[0] += 1
-    for other in [*others, changed]:
-        assert not EncoderStateCache(other, 10**9, tmp_path).kept
+    for other in (last, normalized, changed):
+        assert not EncoderStateCache(other, 10**9, tmp_path).states
 
 
 def test_what_is_damaged_or_half_written_is_not_read(tiny_model, monkeypatch, tmp_path):
@@ -135,7 +139,7 @@ def test_what_is_damaged_or_half_written_is_not_read(tiny_model, monkeypatch, tm
     shutil.copy(path, path.with_name(f".{path.name}-1"))
     path.write_bytes(path.read_bytes()[:-50])
     cache = EncoderStateCache(model, 10**9, tmp_path)
-    assert not cache.kept
+    assert not cache.states
     torch.testing.assert_close(logits(model, cache), expected, atol=1e-5, rtol=0)
 
     def full(shard):
@@ -144,5 +148,5 @@ def test_what_is_damaged_or_half_written_is_not_read(tiny_model, monkeypatch, tm
     monkeypatch.setattr("palam.training.encoder_cache.save", full)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(PalamError, match="cannot be written: No space left"):
-        cache.fill(model, ids_of(model))
+        cache.fill(ids_of(model))
     assert sorted(tmp_path.rglob("*")) == before

@@ -14,12 +14,16 @@ from palam.training.trainer import newest_checkpoint
 def losses(folder):
     """Losses and gradient norm by step; a later entry of a step takes the place of an earlier."""
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    kept = ("loss", "grad_norm", "learning_rate", "eval_loss")
-    return {(e["step"], name): e[name] for e in entries for name in kept if name in e}
+    figures = ("loss", "grad_norm", "learning_rate", "eval_loss")
+    return {(e["step"], name): e[name] for e in entries for name in figures if name in e}
 
 
 def weights(folder):
     return (folder / "model.safetensors").read_bytes()
+
+
+def results_of(folder):
+    return json.loads((folder / "results.json").read_text())
 
 
 # 21 rows in batches of 4, 2 of them accumulated: 3 steps an epoch
@@ -29,49 +33,54 @@ PLACES = {
     "end of an epoch": ({}, 4, 3),
     "end of an epoch, saved by steps": ({"eval_steps": 3}, 8, 6),
 }
+OBJECTIVES = {
+    "answers": ("answers", {}),
+    "passages": ("answers", {"passage_words": 2}),
+    "averaged": ("answers", {"average_weights_from": 0.2}),
+    "text": ("text", {}),
+}
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("objective", ["answers", "passages", "averaged", "text"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_resumed_equals_uninterrupted(settings, bases, interrupted, tmp_path, objective, place):
-    often, stop, saved = PLACES[place]
-    if objective == "passages":
-        objective, often = "answers", {**often, "passage_words": 2}
-    if objective == "averaged":
-        objective, often = "answers", {**often, "average": 0.2}
-    chosen = settings(
-        objective, fusion="transformer_softmax", accumulate=2, epochs=3, fusion_lr=1e-3, **often
+    validation, stop, saved = PLACES[place]
+    source, changes = OBJECTIVES[objective]
+    config = settings(
+        source,
+        fusion="transformer_softmax",
+        gradient_accumulation_steps=2,
+        epochs=3,
+        fusion_lr=1e-3,
+        **validation,
+        **changes,
     )
-    whole = train(chosen, tmp_path / "whole", bases=bases)
+    whole = train(config, tmp_path / "whole", bases=bases)
     assert whole.bridge.fusion.layer.dropout.p > 0
-    work = interrupted(chosen, tmp_path / "resumed", stop)
+    work = interrupted(config, tmp_path / "resumed", stop)
     assert newest_checkpoint(work).name == f"checkpoint-{saved}"
     torch.randn(7)  # the random state of another process
-    train(chosen, tmp_path / "resumed", bases=bases, resume=True)
+    train(config, tmp_path / "resumed", bases=bases, resume=True)
     assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
     assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
-    results = [
-        json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "resumed")
-    ]
+    results = [results_of(tmp_path / name) for name in ("whole", "resumed")]
     for result in results:
         del result["training_seconds"]
-    if objective == "text":  # its texts are tokenised as they are read
-        for result in results:
+        if objective == "text":  # its texts are tokenised as they are read
             del result["texts"]
     assert results[0] == results[1]
-    if "passage_words" not in often:  # there the losses alone show that it went on in the same way
-        assert results[0]["best_step"] > saved, (
-            "the weights compared are from before the interruption"
-        )
+    if objective != "passages":  # there the losses alone show that it was resumed rightly
+        message = "the weights compared are from before the interruption"
+        assert results[0]["best_step"] > saved, message
     assert not work.exists()
 
 
 def test_a_lora_resumes_too(settings, stop, tmp_path):
     pytest.importorskip("peft")
-    chosen = settings(lora_rank=2, epochs=3)
+    config = settings(lora_rank=2, epochs=3)
 
     def run(out, **options):
-        return train(chosen, out, **options)  # bases of its own: peft changes the LLM in place
+        return train(config, out, **options)  # bases of its own: peft changes the LLM in place
 
     run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -79,9 +88,8 @@ def test_a_lora_resumes_too(settings, stop, tmp_path):
     run(tmp_path / "resumed", resume=True)
     assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
     for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
-        assert (tmp_path / "resumed" / name).read_bytes() == (
-            tmp_path / "whole" / name
-        ).read_bytes()
+        resumed = (tmp_path / "resumed" / name).read_bytes()
+        assert resumed == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -90,28 +98,28 @@ def test_a_lora_resumes_too(settings, stop, tmp_path):
 def test_a_run_stopped_after_its_last_step_is_not_trained_further(
     settings, bases, interrupted, tmp_path, limit
 ):
-    chosen = settings(**limit)
-    train(chosen, tmp_path / "whole", bases=bases)
-    interrupted(chosen, tmp_path / "resumed")
-    train(chosen, tmp_path / "resumed", bases=bases, resume=True)
+    config = settings(**limit)
+    train(config, tmp_path / "whole", bases=bases)
+    interrupted(config, tmp_path / "resumed")
+    train(config, tmp_path / "resumed", bases=bases, resume=True)
     assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
     assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
 
 
 def test_the_patience_counter_survives(settings, bases, interrupted, tmp_path):
     """At such a rate no weight moves, and no validation is better than the first."""
-    chosen = settings(lr=1e-20, eval_steps=1, epochs=4, patience=4)
-    train(chosen, tmp_path / "whole", bases=bases)
-    assert json.loads((tmp_path / "whole" / "results.json").read_text())["steps"] == 5
-    interrupted(chosen, tmp_path / "resumed", 4)
-    train(chosen, tmp_path / "resumed", bases=bases, resume=True)
-    assert json.loads((tmp_path / "resumed" / "results.json").read_text())["steps"] == 5
+    config = settings(lr=1e-20, eval_steps=1, epochs=4, patience=4)
+    train(config, tmp_path / "whole", bases=bases)
+    assert results_of(tmp_path / "whole")["steps"] == 5
+    interrupted(config, tmp_path / "resumed", 4)
+    train(config, tmp_path / "resumed", bases=bases, resume=True)
+    assert results_of(tmp_path / "resumed")["steps"] == 5
 
 
 def test_the_newest_complete_checkpoint_is_taken(settings, bases, interrupted, tmp_path):
-    chosen = settings(eval_steps=2)
-    train(chosen, tmp_path / "whole", bases=bases)
-    work = interrupted(chosen, tmp_path / "resumed", 5)
+    config = settings(eval_steps=2)
+    train(config, tmp_path / "whole", bases=bases)
+    work = interrupted(config, tmp_path / "resumed", 5)
     whole = newest_checkpoint(work)
     incomplete = shutil.copytree(whole, work / "checkpoint-6")
     (incomplete / "trainer_state.json").unlink()
@@ -120,15 +128,15 @@ def test_the_newest_complete_checkpoint_is_taken(settings, bases, interrupted, t
     shutil.copytree(whole, work / "checkpoint-old")
     assert newest_checkpoint(work) == whole
     assert whole.name == "checkpoint-4"
-    train(chosen, tmp_path / "resumed", bases=bases, resume=True)
+    train(config, tmp_path / "resumed", bases=bases, resume=True)
     assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
 
 
 def test_a_moved_run_resumes(settings, bases, interrupted, tmp_path):
-    chosen = settings(eval_steps=2)
-    train(chosen, tmp_path / "whole", bases=bases)
-    interrupted(chosen, tmp_path / "first", 9).rename(tmp_path / "second.partial")
-    train(chosen, tmp_path / "second", bases=bases, resume=True)
+    config = settings(eval_steps=2)
+    train(config, tmp_path / "whole", bases=bases)
+    interrupted(config, tmp_path / "first", 9).rename(tmp_path / "second.partial")
+    train(config, tmp_path / "second", bases=bases, resume=True)
     assert weights(tmp_path / "second") == weights(tmp_path / "whole")
 
 
@@ -139,9 +147,8 @@ def test_other_settings_are_refused(settings, bases, interrupted, tmp_path):
     ) as caught:
         train(settings(lr=1e-3), tmp_path / "out", bases=bases, resume=True)
     assert "\n" not in str(caught.value)
-    train(
-        settings(dtype="auto"), tmp_path / "out", bases=bases, resume=True
-    )  # as it was measured then
+    # The dtype is as it was measured then.
+    train(settings(dtype="auto"), tmp_path / "out", bases=bases, resume=True)
 
 
 def test_nothing_to_resume(settings, bases, tmp_path):
@@ -155,15 +162,24 @@ def test_only_safe_loads_and_no_pickled_arguments(
 ):
     calls = []
     load = torch.load
-    monkeypatch.setattr(
-        torch, "load", lambda *args, **kwargs: calls.append(kwargs) or load(*args, **kwargs)
-    )
+
+    def watched_load(*args, **kwargs):
+        calls.append(kwargs)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", watched_load)
     work = interrupted(settings(), tmp_path / "out", 7)
     files = {path.name for path in newest_checkpoint(work).iterdir()}
     assert files == {
-        "README.md", "config.json", "model.safetensors", "optimizer.pt", "processor_config.json", "rng_state.pth",
-        "scheduler.pt", "trainer_state.json",
-    }  # fmt: skip
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "optimizer.pt",
+        "processor_config.json",
+        "rng_state.pth",
+        "scheduler.pt",
+        "trainer_state.json",
+    }
     train(settings(), tmp_path / "out", bases=bases, resume=True)
     assert len(calls) >= 3  # optimiser, scheduler, random state
     assert all(call.get("weights_only") is True for call in calls)

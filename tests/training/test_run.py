@@ -1,4 +1,4 @@
-"""A run from settings to a folder: what it holds, and what is left when it fails."""
+"""A run from its configuration to a folder: what it holds, and what is left when it fails."""
 
 import io
 import json
@@ -13,9 +13,10 @@ from transformers import TrainerCallback
 from palam import PalamModel
 from palam.alignment.solve import solve_bridge
 from palam.errors import PalamError
-from palam.inference import evaluation as evaluate
+from palam.inference.evaluation import evaluate
 from palam.inference.scoring import score_labels
-from palam.training.build import build_model
+from palam.models.encoding import LiveEncoding
+from palam.training.build import build_model, prepare_for_training
 from palam.training.config import TrainConfig
 from palam.training.data import read_training_data
 from palam.training.run import train
@@ -35,39 +36,73 @@ class Watch(TrainerCallback):
         self.seen.append(self.folder.exists())
 
 
+def data_of(config):
+    """What a run of this configuration reads."""
+    return read_training_data(config.data, seed=config.runtime.seed, prompt=config.model.prompt)
+
+
+def model_of(config, bases=None):
+    """The model of such a run before training, with random weights."""
+    model = build_model(config.model, data_of(config), config.runtime, bases)
+    prepare_for_training(model, config.optim, config.runtime)
+    return model
+
+
+def results_of(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
 @pytest.mark.parametrize("objective", ["answers", "text"])
 def test_the_folder_appears_when_it_is_complete(settings, bases, tmp_path, objective):
-    chosen, out = settings(objective), tmp_path / "runs" / "out"
+    config = settings(objective)
+    out = tmp_path / "runs" / "out"
     watch = Watch(out)
-    model = train(chosen, out, bases=bases, callbacks=[watch])
+    model = train(config, out, bases=bases, callbacks=[watch])
     assert len(watch.seen) > 5
     assert not any(watch.seen)
     assert {path.name for path in out.iterdir()} == {
-        "README.md", "config.json", "log.jsonl", "model.safetensors", "processor_config.json", "results.json",
+        "README.md",
+        "config.json",
+        "log.jsonl",
+        "model.safetensors",
+        "processor_config.json",
+        "results.json",
         "settings.yaml",
-    }  # fmt: skip
+    }
     assert [path.name for path in out.parent.iterdir()] == ["out"]
-    assert TrainConfig.from_yaml(out / "settings.yaml") == chosen
+    assert TrainConfig.from_yaml(out / "settings.yaml") == config
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     steps = [entry for entry in log if "loss" in entry]
     assert [entry["step"] for entry in steps] == list(range(1, len(watch.seen) + 1))
     assert all(entry["tokens_per_second"] > 0 and entry["loss"] > 0 for entry in steps)
-    results = json.loads((out / "results.json").read_text())
+    results = results_of(out)
     validations = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
-    assert len(validations) == chosen.epochs
+    assert len(validations) == config.optim.epochs
     assert results["best_step"] == min(validations, key=validations.get)
     assert results["validation_loss"] == min(validations.values())
     assert results["steps"] == len(watch.seen)
-    assert results["rows"] == 21 if objective == "answers" else 20
+    assert results["rows"] == 21
     assert results["trained_parameters"] == sum(p.numel() for p in model.bridge.parameters())
     loaded = PalamModel.from_pretrained(out)
     for name, value in loaded.bridge.state_dict().items():
         assert torch.equal(value, model.bridge.state_dict()[name]), name
 
 
+def test_the_card_has_the_runs_settings_and_results(settings, bases, tmp_path):
+    config = settings(max_steps=1)
+    train(config, tmp_path / "out", bases=bases)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "trained on English text alone" in card
+    assert "lr: 0.005\n" in card
+    assert "| rows | 21 |" in card
+    train(settings("text", max_steps=1, language="de"), tmp_path / "german", bases=bases)
+    card = (tmp_path / "german" / "README.md").read_text(encoding="utf-8")
+    assert "trained on English text alone" not in card
+
+
 def test_results_count_each_text_once(settings, bases, tmp_path):
     train(settings(max_length=9), tmp_path / "out", bases=bases)
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = results_of(tmp_path / "out")
     counted = results["texts"]["eng_Latn"]
     assert counted["texts"] == 21 + 7
     assert 0 < counted["cut"] < 28
@@ -76,21 +111,25 @@ def test_results_count_each_text_once(settings, bases, tmp_path):
 
 
 def test_the_solved_start(settings, bases, text_file, tmp_path):
-    """Training begins from what `align.solve` finds on the training inputs, or on the text that is named."""
+    """Training begins from what is solved on the training inputs, or on the text that is named."""
+    starts = {
+        "inputs": {},
+        "text": {"solve_text_file": text_file},
+        "random": {"init": "random"},
+    }
     started = {}
-    for name, changes in {
-        "inputs": {}, "text": {"solve_text": text_file}, "random": {"init": "random"},
-    }.items():  # fmt: skip
+    for name, changes in starts.items():
         watch = Watch(tmp_path)
         train(settings(max_steps=1, **changes), tmp_path / name, bases=bases, callbacks=[watch])
         started[name] = watch.readout
-    data = read_training_data(settings())
-    model = build_model(settings(), data, bases)
+    data = data_of(settings())
+    model = model_of(settings(), bases)
     expected = {"random": model.bridge.mapper.readout.weight.detach().clone()}
-    for name, texts in (
-        ("inputs", data.texts(data.train, "prompt")),
-        ("text", text_file.read_text().split("\n")),
-    ):
+    texts_by_name = {
+        "inputs": data.texts(data.train, "prompt"),
+        "text": text_file.read_text().split("\n"),
+    }
+    for name, texts in texts_by_name.items():
         solve_bridge(model, texts)
         expected[name] = model.bridge.mapper.readout.weight.detach().clone()
     assert not torch.allclose(expected["inputs"], expected["text"])
@@ -99,17 +138,13 @@ def test_the_solved_start(settings, bases, text_file, tmp_path):
         assert torch.allclose(started[name], value, atol=1e-6), name
 
 
-def test_a_run_goes_on_from_a_bridge(settings, bases, tmp_path):
+def test_a_run_starts_from_a_bridge(settings, bases, tmp_path):
     before = train(settings(max_steps=1), tmp_path / "first", bases=bases)
     watch = Watch(tmp_path)
-    train(
-        settings(max_steps=1, start=str(tmp_path / "first")),
-        tmp_path / "second",
-        bases=bases,
-        callbacks=[watch],
-    )
+    config = settings(max_steps=1, init_from=str(tmp_path / "first"))
+    train(config, tmp_path / "second", bases=bases, callbacks=[watch])
     assert torch.equal(watch.readout, before.bridge.mapper.readout.weight)
-    assert "solved" not in json.loads((tmp_path / "second" / "results.json").read_text())
+    assert "solved" not in results_of(tmp_path / "second")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +155,7 @@ def test_a_run_goes_on_from_a_bridge(settings, bases, tmp_path):
             {"normalize": "none"},
             "has fusion options {'normalize': 'layer'}, this run {'normalize': 'none'}",
         ),
-        ({"start": "nowhere"}, "nowhere"),
+        ({"init_from": "nowhere"}, "nowhere"),
         ({"encoder": "xlmr"}, "is not the encoder that this bridge was trained with ("),
     ],
 )
@@ -129,31 +164,25 @@ def test_a_bridge_that_does_not_fit_is_no_start(
 ):
     train(settings(max_steps=1), tmp_path / "first", bases=bases)
     if "encoder" in changes:
-        changes, bases = {"encoder": str(base_folder("xlmr"))}, None
+        changes = {"encoder": str(base_folder("xlmr"))}
+        bases = None
+    config = settings(**{"init_from": str(tmp_path / "first")} | changes)
     with pytest.raises(PalamError, match=re.escape(message)):
-        train(
-            settings(**{"start": str(tmp_path / "first")} | changes),
-            tmp_path / "second",
-            bases=bases,
-        )
+        train(config, tmp_path / "second", bases=bases)
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
 def test_a_limit_is_stratified_and_seeded(settings):
-    rows = read_training_data(settings(limit=14)).train
+    rows = data_of(settings(max_train_samples=14)).train
     assert set(Counter(row.label for row in rows).values()) == {2}
-    assert (
-        len(
-            {
-                tuple(r.row for r in read_training_data(settings(limit=14, seed=seed)).train)
-                for seed in range(4)
-            }
-        )
-        > 1
-    )
-    lines = read_training_data(settings("text", limit=5)).train
+    samples = set()
+    for seed in range(4):
+        data = data_of(settings(max_train_samples=14, seed=seed))
+        samples.add(tuple(row.row for row in data.train))
+    assert len(samples) > 1
+    lines = data_of(settings("text", max_train_samples=5)).train
     assert len(lines) == 5
-    assert lines == read_training_data(settings("text", limit=5)).train
+    assert lines == data_of(settings("text", max_train_samples=5)).train
 
 
 @pytest.mark.parametrize("changes", [{}, {"fusion": "transformer_softmax", "lora_rank": 2}])
@@ -164,26 +193,34 @@ def test_the_same_settings_give_the_same_bridge(settings, tmp_path, changes):
         torch.randn(len(name))  # whatever was drawn before
         train(settings(max_steps=2, **changes), tmp_path / name)
         torch.randn(3)
-    a, b = (sorted((tmp_path / name).rglob("*.safetensors")) for name in "ab")
-    assert len(a) == (2 if changes else 1)
-    assert [path.read_bytes() for path in a] == [path.read_bytes() for path in b]
+    first = sorted((tmp_path / "a").rglob("*.safetensors"))
+    second = sorted((tmp_path / "b").rglob("*.safetensors"))
+    assert len(first) == (2 if changes else 1)
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_a_file_of_ones_own(settings, bases, tmp_path):
-    lines = ["question,answer,kind"] + [
-        f"who won match {i}?,the team,{'ab'[i % 2]}" for i in range(20)
-    ]
+    lines = ["question,answer,kind"]
+    lines += [f"who won match {i}?,the team,{'ab'[i % 2]}" for i in range(20)]
     (tmp_path / "mine.csv").write_text("\n".join(lines))
-    chosen = settings(
-        task=None, data=None, file=tmp_path / "mine.csv", text_column="Q: {question} A: {answer}",
-        label_column="kind", prompt="{text}\nKind:", epochs=1,
-    )  # fmt: skip
-    model = train(chosen, tmp_path / "out", bases=bases)
+    config = settings(
+        task=None,
+        data=None,
+        file=tmp_path / "mine.csv",
+        text_column="Q: {question} A: {answer}",
+        label_column="kind",
+        prompt="{text}\nKind:",
+        epochs=1,
+    )
+    model = train(config, tmp_path / "out", bases=bases)
     assert model.config.task == {
-        "name": "mine", "family": "custom", "labels": [["a", "a"], ["b", "b"]], "text": "Q: {question} A: {answer}",
-    }  # fmt: skip
+        "name": "mine",
+        "family": "custom",
+        "labels": [["a", "a"], ["b", "b"]],
+        "text": "Q: {question} A: {answer}",
+    }
     assert model.processor.template.suffix == "\nKind:"
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = results_of(tmp_path / "out")
     assert results["rows"] == 18
     assert results["validation"] == "held out of mine.csv: 2 of 20 rows"
 
@@ -191,7 +228,8 @@ def test_a_file_of_ones_own(settings, bases, tmp_path):
 def test_paper_mode_reads_the_papers_text(settings, bases, tmp_path):
     model = train(settings(mode="paper", max_steps=1), tmp_path / "out", bases=bases)
     assert model.config.task["text"] == "Text: {text} Topic: "
-    assert (model.processor.template.prefix, model.processor.template.suffix) == ("", "")
+    template = model.processor.template
+    assert (template.prefix, template.suffix) == ("", "")
 
 
 @pytest.mark.parametrize("step", [1, 5])
@@ -202,19 +240,30 @@ def test_an_interruption_before_the_first_checkpoint_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_states_that_cannot_be_kept_leave_nothing(settings, bases, tmp_path, monkeypatch):
+    def full(shard):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("palam.training.encoder_cache.save", full)
+    with pytest.raises(PalamError, match="cannot be written: No space left"):
+        train(settings(cache_dir=tmp_path / "kept"), tmp_path / "new" / "out", bases=bases)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+RAW = {"task": None, "data": None}
 MISTAKES = {
     "no such task": {"task": "sib2000"},
     "no such data": {"data": "nowhere"},
     "no such language": {"language": "Klingon"},
     "no such encoder": {"encoder": "./nowhere"},
-    "an option of another fusion": {"fusion": "mean", "rank": 4},
+    "an option of another fusion": {"fusion": "mean", "fusion_options": {"rank": 4}},
     "a prompt without its slot": {"prompt": "the topic:"},
     "no such device": {"device": "abacus"},
     "more than the encoder takes": {"max_length": 4096},
     "no such tracker": {"report_to": "abacus"},
-    "no such text to solve from": {"solve_text": "nowhere.txt"},
-    "no such text": {"task": None, "data": None, "text": "nowhere.txt"},
-    "no such file": {"task": None, "data": None, "file": "nowhere.csv"},
+    "no such text to solve from": {"solve_text_file": "nowhere.txt"},
+    "no such text": {**RAW, "text_file": "nowhere.txt"},
+    "no such file": {**RAW, "file": "nowhere.csv"},
 }
 
 
@@ -237,12 +286,8 @@ def test_somebodys_folder_is_not_touched(settings, bases, tmp_path):
     (tmp_path / "notes").rename(tmp_path / "new.partial")
     with pytest.raises(PalamError, match="holds other files"):
         train(settings(), tmp_path / "new", bases=bases)
-    assert {path.name for path in tmp_path.rglob("*")} == {
-        "config",
-        "config.json",
-        "new.partial",
-        "notes.txt",
-    }
+    names = {path.name for path in tmp_path.rglob("*")}
+    assert names == {"config", "config.json", "new.partial", "notes.txt"}
 
 
 def test_an_older_checkpoint_is_replaced_at_the_end(settings, bases, interrupted, tmp_path):
@@ -276,103 +321,108 @@ def test_progress_has_loss_speed_and_time_left(settings, bases, tmp_path):
 def test_kept_states_change_nothing_but_the_encoders_work(
     settings, bases, tmp_path, monkeypatch, fusion
 ):
-    read = []
-    encode = PalamModel.encode
-    monkeypatch.setattr(
-        PalamModel,
-        "encode",
-        lambda self, ids, mask: read.append(len(ids)) or encode(self, ids, mask),
-    )
-    found = {}
-    for name, changes in {
+    seen = []
+    layers = LiveEncoding.layers
+
+    def counted(self, ids, mask):
+        seen.append(len(ids))
+        return layers(self, ids, mask)
+
+    monkeypatch.setattr(LiveEncoding, "layers", counted)
+    runs = {
         "none": {"cache_states": 0},
         "memory": {},
         "disk": {"cache_dir": tmp_path / "kept"},
-    }.items():
-        for again in range(2 if name == "disk" else 1):
-            read.clear()
-            chosen = settings(fusion=fusion, epochs=3, init="random", **changes)
-            model = train(chosen, tmp_path / f"{name}{again}", bases=bases)
-            found[f"{name}{again}"] = (
-                sum(read),
-                {k: v.clone() for k, v in model.bridge.state_dict().items()},
-            )
-            assert model.cache is None
-    expected = found["none0"][1]
-    for name, (_, weights) in found.items():
-        for key, weight in weights.items():
-            torch.testing.assert_close(
-                weight, expected[key], atol=2e-4, rtol=1e-3, msg=f"{name}: {key}"
-            )
-    rest = found["disk1"][0]  # what reads outside the training loop
-    assert found["none0"][0] - rest == 3 * (21 + 7)
-    data = read_training_data(chosen)
+        "disk again": {"cache_dir": tmp_path / "kept"},
+    }
+    rows_read = {}
+    weights = {}
+    for name, changes in runs.items():
+        seen.clear()
+        config = settings(fusion=fusion, epochs=3, init="random", **changes)
+        model = train(config, tmp_path / name, bases=bases)
+        rows_read[name] = sum(seen)
+        weights[name] = {key: value.clone() for key, value in model.bridge.state_dict().items()}
+        assert model.encoding is model.live_encoding
+    expected = weights["none"]
+    for name in runs:
+        for key, weight in weights[name].items():
+            message = f"{name}: {key}"
+            torch.testing.assert_close(weight, expected[key], atol=2e-4, rtol=1e-3, msg=message)
+    outside_training = rows_read["disk again"]
+    assert rows_read["none"] - outside_training == 3 * (21 + 7)
+    data = data_of(settings())
     different = {example.fields["text"] for example in (*data.train, *data.dev)}
-    assert found["memory0"][0] - rest == found["disk0"][0] - rest == len(different)
+    assert rows_read["memory"] - outside_training == len(different)
+    assert rows_read["disk"] - outside_training == len(different)
 
 
-def test_a_lora_that_reads_the_text_itself_uses_no_bridge(settings, bases, tmp_path, base_folder):
-    chosen = settings(llm_only=True, lora_rank=2, init="random", lr=1e-2)
-    before = build_model(chosen, read_training_data(chosen))
-    model = train(chosen, tmp_path / "out")
+def test_a_lora_that_reads_the_text_itself_uses_no_bridge(settings, bases, tmp_path):
+    config = settings(llm_only=True, lora_rank=2, init="random", lr=1e-2)
+    before = model_of(config)
+    model = train(config, tmp_path / "out")
     assert not (tmp_path / "out.partial").exists()
     for key, value in model.bridge.state_dict().items():
         assert torch.equal(value, before.bridge.state_dict()[key]), key
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = results_of(tmp_path / "out")
     lora = {name: p.numel() for name, p in model.llm.named_parameters() if "lora" in name}
     assert results["trained_parameters"] == sum(lora.values())
     loaded = PalamModel.from_pretrained(tmp_path / "out")
     texts, labels = ["the match was won", "rice"], ["sports", "politics"]
     scores = score_labels(loaded, texts, labels)
-    torch.testing.assert_close(
-        scores, score_labels(model, texts, labels, llm_only=True), atol=1e-4, rtol=0
-    )
-    assert not torch.allclose(scores, score_labels(before, texts, labels, llm_only=True), atol=1e-3)
+    expected = score_labels(model, texts, labels, llm_only=True)
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
+    untrained = score_labels(before, texts, labels, llm_only=True)
+    assert not torch.allclose(scores, untrained, atol=1e-3)
     before.config.llm_only = False
-    other = PalamModel.from_bases(
-        *bases, mode="prompt", prompt=read_training_data(chosen).task.prompt
+    prompt = data_of(config).task.prompt
+    without_lora = PalamModel.from_bases(*bases, mode="prompt", prompt=prompt)
+    # A LoRA begins as nothing.
+    torch.testing.assert_close(
+        score_labels(before, texts, labels, llm_only=True),
+        score_labels(without_lora, texts, labels, llm_only=True),
+        atol=1e-4,
+        rtol=0,
     )
-    plain = [
-        score_labels(one, texts, labels, llm_only=True) for one in (before, other)
-    ]  # a LoRA begins as nothing
-    torch.testing.assert_close(*plain, atol=1e-4, rtol=0)
 
 
-def test_an_augmented_bridge_reads_the_texts_own_tokens_too(settings, bases, tmp_path):
+def test_a_bridge_with_source_tokens_reads_the_texts_own_tokens_too(settings, bases, tmp_path):
     model = train(settings(append_source_tokens=True), tmp_path / "out", bases=bases)
     loaded = PalamModel.from_pretrained(tmp_path / "out", *bases)
     texts, labels = ["the match was won", "rice"], ["sports", "politics"]
-    found = score_labels(loaded, texts, labels)
-    assert torch.equal(found, score_labels(model, texts, labels))
+    scores = score_labels(loaded, texts, labels)
+    assert torch.equal(scores, score_labels(model, texts, labels))
     loaded.processor.append_source_tokens = False
-    assert not torch.allclose(found, score_labels(loaded, texts, labels), atol=1e-3)
+    assert not torch.allclose(scores, score_labels(loaded, texts, labels), atol=1e-3)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"direct": True}, {"direct": True, "lora_rank": 2, "augment": True}]
+    "wrong",
+    [{"llm_only": True}, {"llm_only": True, "lora_rank": 2, "append_source_tokens": True}],
 )
-def test_direct_trains_a_lora_alone(settings, wrong):
-    with pytest.raises(PalamError, match="give --lora-rank, and no --augment"):
+def test_llm_only_trains_a_lora_alone(settings, wrong):
+    with pytest.raises(PalamError, match="give --lora-rank, and no --append-source-tokens"):
         settings(**wrong)
-    for setting in ("augment", "direct"):
+    for setting in ("append_source_tokens", "llm_only"):
         with pytest.raises(PalamError, match="give --task or --file"):
             settings("text", **{setting: True}, lora_rank=2)
 
 
 def test_it_learns_to_work_out_numbers(settings, bases, tmp_path):
-    (tmp_path / "data" / "gsm8k").mkdir(parents=True)
-    rows = [
-        {"question": f"the book {n}", "answer": f"a = <<1+{n}=0>>b.\n#### {n}"} for n in range(12)
-    ]
-    (tmp_path / "data" / "gsm8k" / "train.en.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows)
-    )
-    chosen = settings(task="gsm8k", data=tmp_path / "data", init="random")
-    data = read_training_data(chosen)
+    folder = tmp_path / "data" / "gsm8k"
+    folder.mkdir(parents=True)
+    lines = []
+    for number in range(12):
+        answer = f"a = <<1+{number}=0>>b.\n#### {number}"
+        lines.append(json.dumps({"question": f"the book {number}", "answer": answer}) + "\n")
+    (folder / "train.en.jsonl").write_text("".join(lines))
+    config = settings(task="gsm8k", data=tmp_path / "data", init="random")
+    data = data_of(config)
     assert (len(data.train), len(data.dev)) == (11, 1)
-    model = train(chosen, tmp_path / "out", bases=bases)
+    model = train(config, tmp_path / "out", bases=bases)
     assert model.config.task["labels"] == []
     loaded = PalamModel.from_pretrained(tmp_path / "out", *bases)
-    found = evaluate(loaded, data.task, "dev", {"en": data.dev})
-    assert {one["label"] for one in found.predictions} <= {str(n) for n in range(12)}
-    assert all(type(one["answer"]) is str for one in found.predictions)
+    evaluation = evaluate(loaded, data.task, "dev", {"en": data.dev})
+    numbers = {str(number) for number in range(12)}
+    assert {prediction["label"] for prediction in evaluation.predictions} <= numbers
+    assert all(type(prediction["answer"]) is str for prediction in evaluation.predictions)

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from palam.errors import PalamError
 from palam.training.build import build_model
-from palam.training.data import read_training_data
+from palam.training.data import build_dataset, read_training_data
 from palam.training.run import train
 from palam.training.sampler import LengthGroupedSampler
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
@@ -44,34 +44,40 @@ def parameters(model):
 @pytest.mark.parametrize("objective", ["answers", "text"])
 def test_one_row_eight_times_equals_eight_rows(settings, bases, tmp_path, objective):
     """21 rows are steps of 8, 8 and 5."""
-    found = []
+    weights = {}
+    logs = {}
     for batch_size in (8, 1):
-        chosen = settings(
+        config = settings(
             objective,
             fusion="global_softmax",
             batch_size=batch_size,
-            accumulate=8 // batch_size,
+            gradient_accumulation_steps=8 // batch_size,
             epochs=1,
-            limit=21,
+            max_train_samples=21,
         )
-        model = train(chosen, tmp_path / str(batch_size), bases=bases)
-        logs = [
-            (e["loss"], e["grad_norm"]) for e in entries(tmp_path / str(batch_size)) if "loss" in e
-        ]
-        found.append((parameters(model), torch.tensor(logs)))
-    (weights, logs), (others, other_logs) = found
-    assert logs.shape == (3, 2)
-    assert torch.allclose(logs, other_logs, rtol=1e-4)
-    for name, value in weights.items():
-        assert torch.allclose(value, others[name], rtol=1e-3, atol=1e-5), name
+        out = tmp_path / str(batch_size)
+        weights[batch_size] = parameters(train(config, out, bases=bases))
+        steps = [entry for entry in entries(out) if "loss" in entry]
+        logs[batch_size] = torch.tensor([(step["loss"], step["grad_norm"]) for step in steps])
+    assert logs[8].shape == (3, 2)
+    assert torch.allclose(logs[8], logs[1], rtol=1e-4)
+    for name, value in weights[8].items():
+        assert torch.allclose(value, weights[1][name], rtol=1e-3, atol=1e-5), name
 
 
 def test_the_loss_is_the_token_mean_over_the_accumulated_batch(settings, bases, tmp_path):
-    chosen = settings(init="random", batch_size=1, accumulate=8, limit=8, max_steps=1)
-    train(chosen, tmp_path / "out", bases=bases)
-    data = read_training_data(chosen)
-    model = build_model(chosen, data, bases)
-    total, counts = 0.0, []
+    config = settings(
+        init="random",
+        batch_size=1,
+        gradient_accumulation_steps=8,
+        max_train_samples=8,
+        max_steps=1,
+    )
+    train(config, tmp_path / "out", bases=bases)
+    data = read_training_data(config.data, seed=0)
+    model = build_model(config.model, data, config.runtime, bases)
+    total = 0.0
+    counts = []
     for example in data.train:
         batch = model.processor([data.task.render(example)], [data.task.labels[example.label]])
         length = int((batch["labels"] != -100).sum())
@@ -82,25 +88,29 @@ def test_the_loss_is_the_token_mean_over_the_accumulated_batch(settings, bases, 
     assert entries(tmp_path / "out")[0]["loss"] == pytest.approx(total / sum(counts), rel=1e-5)
 
 
-def test_mixing_weights_have_their_own_rate(settings, bases, tmp_path):
+@pytest.mark.parametrize("rate", [0.25, 0.0, None])
+def test_the_fusions_weights_have_their_own_rate(settings, bases, tmp_path, rate):
     """Adam's first step moves a weight by its learning rate."""
-    for rate in (0.25, 0.0, None):
-        chosen = settings(
-            fusion="transformer_softmax", lr=1e-3, fusion_lr=rate, warmup=0.0, max_steps=1, rank=4
-        )
-        start = []
-        begin = At("on_train_begin", lambda run, start=start: start.append(parameters(run.model)))
-        moved = parameters(train(chosen, tmp_path / str(rate), bases=bases, callbacks=[begin]))
-        for name, value in moved.items():
-            step = (value - start[0][name]).abs().max().item()
-            if name.startswith("fusion"):  # without a rate it is the fusion's own, 1e-4
-                expected = 1e-4 if rate is None else rate
-                if "in_proj_bias" not in name:
-                    assert step == pytest.approx(expected, rel=0.01), name
-                else:
-                    assert step <= 1.01 * expected
-            else:
-                assert step == pytest.approx(1e-3, rel=0.01), name
+    config = settings(
+        fusion="transformer_softmax",
+        fusion_options={"rank": 4},
+        lr=1e-3,
+        fusion_lr=rate,
+        warmup=0.0,
+        max_steps=1,
+    )
+    start = {}
+    begin = At("on_train_begin", lambda run: start.update(parameters(run.model)))
+    model = train(config, tmp_path / "out", bases=bases, callbacks=[begin])
+    fusion_rate = 1e-4 if rate is None else rate  # without a rate it is the fusion's own, 1e-4
+    for name, value in parameters(model).items():
+        step = (value - start[name]).abs().max().item()
+        if "in_proj_bias" in name:
+            assert step <= 1.01 * fusion_rate
+        elif name.startswith("fusion"):
+            assert step == pytest.approx(fusion_rate, rel=0.01), name
+        else:
+            assert step == pytest.approx(1e-3, rel=0.01), name
 
 
 def test_matrices_decay_and_vectors_do_not(settings, bases, tmp_path):
@@ -109,10 +119,11 @@ def test_matrices_decay_and_vectors_do_not(settings, bases, tmp_path):
     def look(run):
         names = {id(value): name for name, value in run.model.named_parameters()}
         for group in run.optimizer.param_groups:
-            decays.update({names[id(value)]: group["weight_decay"] for value in group["params"]})
+            for value in group["params"]:
+                decays[names[id(value)]] = group["weight_decay"]
 
-    chosen = settings(fusion="transformer_softmax", weight_decay=0.5, max_steps=1)
-    model = train(chosen, tmp_path / "out", bases=bases, callbacks=[At("on_train_begin", look)])
+    config = settings(fusion="transformer_softmax", weight_decay=0.5, max_steps=1)
+    model = train(config, tmp_path / "out", bases=bases, callbacks=[At("on_train_begin", look)])
     assert set(decays) == {f"bridge.{name}" for name in parameters(model)}
     for name, value in parameters(model).items():
         assert decays[f"bridge.{name}"] == (0.5 if value.ndim > 1 else 0.0)
@@ -130,13 +141,13 @@ def test_the_bases_stay_as_they_are(settings, bases, tmp_path):
     assert not model.training
 
 
-def test_recomputed_activations_change_nothing(settings, base_folder, tmp_path):
-    found = []
+def test_recomputed_activations_change_nothing(settings, tmp_path):
+    weights = {}
     for recompute in (False, True):  # with bases of its own: recomputing is switched on in the LLM
-        chosen = settings(gradient_checkpointing=recompute, max_steps=3)
-        found.append(parameters(train(chosen, tmp_path / str(recompute))))
-    for name, value in found[0].items():
-        assert torch.allclose(value, found[1][name], rtol=1e-4, atol=1e-6), name
+        config = settings(gradient_checkpointing=recompute, max_steps=3)
+        weights[recompute] = parameters(train(config, tmp_path / str(recompute)))
+    for name, value in weights[False].items():
+        assert torch.allclose(value, weights[True][name], rtol=1e-4, atol=1e-6), name
 
 
 def poison_loss(run):
@@ -154,7 +165,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(settings, bases, tm
     out, work = tmp_path / "out", tmp_path / "out.partial"
     with pytest.raises(NonFiniteLoss) as caught:
         train(settings(), out, bases=bases, callbacks=[At("on_step_begin", poison, 8)])
-    sampler = LengthGroupedSampler(SimpleNamespace(lengths=lengths(settings(), bases)), 4, 0)
+    sampler = LengthGroupedSampler(train_set_of(settings(), bases), 4, 0)
     sampler.set_epoch(1)
     rows = list(sampler)[4:8]
     assert "at step 8, training rows" in str(caught.value)
@@ -164,28 +175,20 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(settings, bases, tm
     assert not out.exists()
     train(settings(), out, bases=bases, resume=True)
     train(settings(), tmp_path / "whole", bases=bases)
-    assert (out / "model.safetensors").read_bytes() == (
-        tmp_path / "whole" / "model.safetensors"
-    ).read_bytes()
+    whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (out / "model.safetensors").read_bytes() == whole
 
 
-def lengths(settings, bases):
-    from palam.training.data import AnswerDataset
-
-    data = read_training_data(settings)
-    processor = build_model(settings, data, bases).processor
-    answers = [data.task.labels[example.label] for example in data.train]
-    return AnswerDataset(processor, data.texts(data.train, settings.mode), answers).lengths
+def train_set_of(config, bases):
+    data = read_training_data(config.data, seed=0)
+    processor = build_model(config.model, data, config.runtime, bases).processor
+    return build_dataset(config, data, data.train, processor)
 
 
 def test_a_validation_loss_that_is_not_finite_is_no_checkpoint(settings, bases, tmp_path):
+    poison = At("on_epoch_end", poison_loss, 13)
     with pytest.raises(NonFiniteLoss, match="validation loss is not finite after step 12"):
-        train(
-            settings(),
-            tmp_path / "out",
-            bases=bases,
-            callbacks=[At("on_epoch_end", poison_loss, 13)],
-        )
+        train(settings(), tmp_path / "out", bases=bases, callbacks=[poison])
     assert newest_checkpoint(tmp_path / "out.partial").name == "checkpoint-6"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from palam.errors import PalamError
-from palam.utils.files import atomic_directory, check_replaceable
+from palam.utils.files import Marker, atomic_directory, atomic_file, check_replaceable
 
 NEW = {"mark": "new", "inside/deep": "y"}
 OLD = {"mark": "old", "extra": "x"}
@@ -66,13 +66,12 @@ def test_refuses_other_peoples_data(tmp_path):
 
 def test_a_marker_may_have_to_hold_a_text(tmp_path):
     marker = ("config.json", '"model_type": "palam"')
-    put(
-        tmp_path / "llm",
-        {"config.json": '{"model_type": "llama"}', "model.safetensors": "precious"},
-    )
+    llm = {"config.json": '{"model_type": "llama"}', "model.safetensors": "precious"}
+    put(tmp_path / "llm", llm)
     assert "holds other files" in refused(tmp_path / "llm", marker)
     put(tmp_path / "bridge", {"config.json": '{"model_type": "palam"}'})
     check_replaceable(tmp_path / "bridge", marker)
+    check_replaceable(tmp_path / "bridge", Marker(*marker))
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
@@ -93,9 +92,8 @@ def test_an_error_in_the_block_changes_nothing(tmp_path, error, existed):
 
     with pytest.raises(error):
         fail()
-    assert contents(tmp_path) == (
-        {f"out/{name}": text for name, text in OLD.items()} if existed else {}
-    )
+    expected = {f"out/{name}": text for name, text in OLD.items()} if existed else {}
+    assert contents(tmp_path) == expected
     assert [p.name for p in tmp_path.iterdir()] == ["out"] * existed
 
 
@@ -131,9 +129,10 @@ def test_everything_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypat
     real_fsync, real_rename = os.fsync, Path.rename
 
     def fsync(descriptor):
-        order.append(
-            Path(f"/proc/self/fd/{descriptor}").readlink().name if sys.platform == "linux" else "?"
-        )
+        name = "?"
+        if sys.platform == "linux":
+            name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        order.append(name)
         real_fsync(descriptor)
 
     def rename(self, to):
@@ -171,8 +170,8 @@ def test_modes_follow_the_umask(tmp_path, umask, file, folder):
 def test_a_killed_process_leaves_the_old_folder(tmp_path):
     put(tmp_path / "out", OLD)
     code = (
-        "import sys, time; from palam.utils.files import replacing\n"
-        "with replacing(sys.argv[1], marker='mark') as aside:\n"
+        "import sys, time; from palam.utils.files import atomic_directory\n"
+        "with atomic_directory(sys.argv[1], marker='mark') as aside:\n"
         "    (aside / 'mark').write_text('half'); print('in', flush=True); time.sleep(60)\n"
     )
     process = subprocess.Popen(
@@ -183,8 +182,51 @@ def test_a_killed_process_leaves_the_old_folder(tmp_path):
     assert process.wait() == -signal.SIGKILL
     process.stdout.close()
     assert contents(tmp_path / "out") == OLD
-    with atomic_directory(
-        tmp_path / "out", marker="mark"
-    ) as aside:  # what it left is in nobody's way
-        put(aside, NEW)
+    with atomic_directory(tmp_path / "out", marker="mark") as aside:
+        put(aside, NEW)  # what the killed process left is in nobody's way
     assert contents(tmp_path / "out") == NEW
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_file_takes_its_place_at_the_end_of_the_block(tmp_path, existed):
+    path = tmp_path / "folder" / "file"
+    if existed:
+        put(path.parent, {"file": "old"})
+    with atomic_file(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.exists() == existed
+    assert contents(tmp_path) == {"folder/file": "new"}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_in_the_block_leaves_the_old_file(tmp_path, error):
+    put(tmp_path, {"file": "old"})
+
+    def fail():
+        with atomic_file(tmp_path / "file") as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert contents(tmp_path) == {"file": "old"}
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    put(tmp_path, {"file": "old"})
+    with pytest.raises(PalamError) as caught, atomic_file(tmp_path / "file" / "inside"):
+        pytest.fail("the block must not run")
+    assert "inside cannot be written: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+    def fsync(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with (
+        pytest.raises(PalamError, match=r"file cannot be written: No space left on device"),
+        atomic_file(tmp_path / "file") as file,
+    ):
+        file.write(b"new")
+    assert contents(tmp_path) == {"file": "old"}

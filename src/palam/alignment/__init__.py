@@ -1,1 +1,1 @@
-"""Aligning the encoder with the LLM on English text, in closed form."""
+"""The encoder aligned with the LLM on English text, in closed form."""

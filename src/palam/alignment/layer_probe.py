@@ -1,156 +1,240 @@
-"""A bounded sample of aligned tokens in memory: to compare layers and fusions on, and to search a fusion's weights."""
+"""A bounded sample of aligned tokens: to compare layers and fusions on, and to fit fusions on."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from palam.alignment.ridge import STRENGTHS, RidgeStatistics
-from palam.alignment.token_alignment import AlignedTokens
+from palam.alignment.token_alignment import AlignedBatch, AlignedTokens
 from palam.errors import PalamError
-from palam.models.fusion import FUSIONS, Fusion
+from palam.models.fusion.base import Fusion
 from palam.models.modeling import PalamModel
+from palam.models.registry import FUSIONS
 
-MOST_TOKENS, MOST_NUMBERS = 20_000, 2**28
-SEARCH_STEPS, SEARCH_TOKENS = 60, 6000
+MAX_SAMPLE_TOKENS = 20_000
+"""Tokens to fit on in a sample, and as many held-out ones."""
+MAX_SAMPLE_NUMBERS = 2**28
+"""Numbers in the states of so many tokens; bounds the memory for large encoders."""
+FIT_STEPS = 60
+"""Gradient steps in which a fusion's weights are fitted."""
+FIT_TOKENS = 6000
+"""Tokens of a sample that these steps use."""
+SCORES_LEARNING_RATE = 0.05
+"""Of a fusion with a handful of scores, which must move far in few steps."""
+MATRICES_LEARNING_RATE = 1e-3
+"""Of a fusion with matrices, which must not."""
 
 
-@dataclass
-class AlignedSample:
-    """Aligned tokens to fit on, and held-out ones."""
+class AlignedSample(NamedTuple):
+    """Aligned tokens in memory."""
 
     fit: AlignedTokens
-    held: AlignedTokens
+    """Those to fit on."""
+    held_out: AlignedTokens
+    """Those to measure on."""
 
     @classmethod
-    def take(
-        cls, model: PalamModel, batches: Iterator[tuple[bool, AlignedTokens]]
-    ) -> "AlignedSample":
-        """From the front of what `palam.alignment.solve.aligned_batches` gives, as much as is to be kept in memory.
+    def take(cls, model: PalamModel, batches: Iterable[AlignedBatch]) -> "AlignedSample":
+        """From the front of aligned batches, as much as is to be kept in memory.
+
+        Args:
+            model: the sizes of its encoder bound the sample.
+            batches: those of [`aligned_batches`]; no more are read than are needed.
 
         Raises:
             PalamError: too little text.
         """
         config = model.config
-        most = min(
-            MOST_TOKENS, MOST_NUMBERS // (config.encoder_num_layers * config.encoder_hidden_size)
-        )
-        parts: dict[bool, list[AlignedTokens]] = {True: [], False: []}
-        for held, pairs in batches:
-            parts[held].append(pairs)
-            if sum(len(one.ids) for one in parts[False]) >= most:
+        numbers_per_token = config.encoder_num_layers * config.encoder_hidden_size
+        limit = min(MAX_SAMPLE_TOKENS, MAX_SAMPLE_NUMBERS // numbers_per_token)
+        fit: list[AlignedTokens] = []
+        held_out: list[AlignedTokens] = []
+        for batch in batches:
+            part = held_out if batch.held_out else fit
+            part.append(batch.tokens)
+            if _count(fit) >= limit:
                 break
-        if not all(sum(len(one.ids) for one in some) > 1 for some in parts.values()):
+        if _count(fit) < 2 or _count(held_out) < 2:
             raise PalamError("too little text to compare layers on: give more")
-        return cls(*(_joined(parts[held], most) for held in (False, True)))
+        return cls(_joined(fit, limit), _joined(held_out, limit))
 
 
-def _joined(parts: list[AlignedTokens], most: int) -> AlignedTokens:
-    states, targets, ids = zip(*parts, strict=True)
-    layers = [torch.cat(layer)[:most] for layer in zip(*states, strict=True)]
-    return AlignedTokens(layers, torch.cat(targets)[:most], torch.cat(ids)[:most])
+def _count(parts: Sequence[AlignedTokens]) -> int:
+    return sum(len(part.ids) for part in parts)
+
+
+def _joined(
+    parts: Sequence[AlignedTokens],
+    limit: int,
+) -> AlignedTokens:
+    """The first tokens of all parts, `limit` at most."""
+    states = []
+    for layer in range(len(parts[0].states)):
+        state = torch.cat([part.states[layer] for part in parts])
+        states.append(state[:limit])
+    targets = torch.cat([part.targets for part in parts])
+    ids = torch.cat([part.ids for part in parts])
+    return AlignedTokens(states, targets[:limit], ids[:limit])
 
 
 @torch.no_grad()
-def nearest_token_accuracy(model: PalamModel, mapped: Tensor, ids: Tensor) -> float:
-    """How often the LLM's embedding that is nearest to a mapped vector, by cosine, is that of the right token.
+def nearest_token_accuracy(
+    model: PalamModel,
+    mapped: Tensor,
+    ids: Tensor,
+) -> float:
+    """How often the LLM's nearest embedding to a mapped vector, by cosine, is of the right token.
 
     Args:
+        model: whose LLM has the embeddings.
         mapped: [tokens, d_llm].
         ids: [tokens], the right tokens.
     """
-    table = model.llm.get_input_embeddings().weight
-    table = torch.nn.functional.normalize(table.float(), dim=-1)
-    found = torch.cat([(part.float() @ table.T).argmax(1) for part in torch.split(mapped, 1024)])
-    return (found == ids.to(found.device)).float().mean().item()
+    embeddings = model.llm.get_input_embeddings().weight
+    directions = F.normalize(embeddings.float(), dim=-1)
+    nearest = []
+    for part in torch.split(mapped, 1024):
+        similarities = part.float() @ directions.T
+        nearest.append(similarities.argmax(1))
+    predicted = torch.cat(nearest)
+    right = predicted == ids.to(predicted.device)
+    return right.float().mean().item()
 
 
-def probe_layers(model: PalamModel, sample: AlignedSample) -> list[dict[str, float | str]]:
-    """Held-out R² and nearest-token accuracy of a solved linear map, from each layer and from every fusion.
+class ProbeRow(TypedDict):
+    """How well the tokens' states, of one layer or fused, can be mapped to the LLM's embeddings."""
+
+    name: str
+    """`layer 1`, ..., or a fusion's name."""
+    r2: float
+    """Share of the variance of held-out embeddings that the solved map explains."""
+    nearest_token_accuracy: float
+    """How often the embedding nearest to a mapped held-out token is that of the right token."""
+
+
+def probe_layers(model: PalamModel, sample: AlignedSample) -> list[ProbeRow]:
+    """Solve a linear map from each layer, and from every fusion, and measure it.
 
     Args:
-        model: its layers, normalised as its fusion normalises them; that fusion is taken with the weights that it has.
-        sample: of [`Sample.take`].
+        model: its layers, normalised as its fusion normalises them. That fusion is taken with the
+            weights that it has; the weights of the others are fitted on the sample.
+        sample: of [`AlignedSample.take`].
 
     Returns:
-        A row each: `name` (`layer 1`, ..., and the fusions' names, the others' weights searched), `r2`, `nearest`.
+        A row for each layer, then one for each fusion.
     """
-    own = model.bridge.fusion
-    rows: list[dict[str, float | str]] = []
-    for layer in range(own.num_layers):
-        fit, held = (
-            own.prepare(pairs.states[layer].float()) for pairs in (sample.fit, sample.held)
-        )
-        rows.append({"name": f"layer {layer + 1}", **_solved(model, sample, fit, held)})
+    fusion = model.bridge.fusion
+    rows = []
+    for layer in range(fusion.num_layers):
+        fit = fusion.prepare(sample.fit.states[layer].float())
+        held_out = fusion.prepare(sample.held_out.states[layer].float())
+        name = f"layer {layer + 1}"
+        rows.append(_probe(name, model, sample, fit, held_out))
     for name, kind in FUSIONS.items():
-        fusion = own
-        if type(own) is not kind:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                fusion = (
-                    kind(own.hidden_size, own.num_layers, normalize=own.normalize)
-                    .to(model.device)
-                    .eval()
-                )
-            fit_fusion_weights(fusion, sample)
-        with torch.no_grad():
-            states = (
-                [state.float() for state in pairs.states] for pairs in (sample.fit, sample.held)
-            )
-            fit, held = (fusion(layers)[0] for layers in states)
-        rows.append({"name": name, **_solved(model, sample, fit, held)})
+        candidate = fusion
+        if type(fusion) is not kind:
+            candidate = _new_fusion(kind, fusion).to(model.device)
+            fit_fusion_weights(candidate, sample)
+        fit = _fused(candidate, sample.fit)
+        held_out = _fused(candidate, sample.held_out)
+        rows.append(_probe(name, model, sample, fit, held_out))
     return rows
 
 
-def _solved(
-    model: PalamModel, sample: AlignedSample, fit: Tensor, held: Tensor
-) -> dict[str, float]:
-    moments = []
-    for x, pairs in ((fit, sample.fit), (held, sample.held)):
-        moments.append(RidgeStatistics(x.shape[1], pairs.targets.shape[1], x.device))
-        moments[-1].add(x, pairs.targets)
-    _, weight, bias, r2 = moments[0].best(moments[1])
-    mapped = held @ weight.T.to(held) + bias.to(held)
-    return {"r2": r2, "nearest": nearest_token_accuracy(model, mapped, sample.held.ids)}
+def _new_fusion(kind: type[Fusion], like: Fusion) -> Fusion:
+    """Another fusion for the same encoder, in evaluation, always with the same initial weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fusion = kind(like.hidden_size, like.num_layers, normalize=like.normalize)
+    return fusion.eval()
+
+
+@torch.no_grad()
+def _fused(fusion: Fusion, tokens: AlignedTokens) -> Tensor:
+    """The tokens' fused states [tokens, d]."""
+    states = [state.float() for state in tokens.states]
+    fused: Tensor = fusion(states)[0]
+    return fused
+
+
+def _probe(
+    name: str,
+    model: PalamModel,
+    sample: AlignedSample,
+    fit: Tensor,
+    held_out: Tensor,
+) -> ProbeRow:
+    """Solve a map from the states of the sample's tokens, [tokens, d] each, and measure it."""
+    fit_statistics = _statistics(fit, sample.fit.targets)
+    held_out_statistics = _statistics(held_out, sample.held_out.targets)
+    best = fit_statistics.best(held_out_statistics)
+    weight, bias = best.solution
+    mapped = held_out @ weight.T.to(held_out) + bias.to(held_out)
+    accuracy = nearest_token_accuracy(model, mapped, sample.held_out.ids)
+    return ProbeRow(
+        name=name,
+        r2=best.r2,
+        nearest_token_accuracy=accuracy,
+    )
+
+
+def _statistics(states: Tensor, targets: Tensor) -> RidgeStatistics:
+    inputs = states.shape[1]
+    outputs = targets.shape[1]
+    statistics = RidgeStatistics(inputs, outputs, states.device)
+    statistics.add(states, targets)
+    return statistics
 
 
 @torch.enable_grad()
 def fit_fusion_weights(
-    fusion: Fusion, sample: AlignedSample, strength: float = STRENGTHS[3]
+    fusion: Fusion,
+    sample: AlignedSample,
+    strength: float = STRENGTHS[3],
 ) -> None:
-    """Choose a fusion's own weights, in place, by the error of the solved map on tokens that it was not solved on.
+    """Fit a fusion's own weights, in place, by the solved map's error on tokens not solved on.
 
-    The map is solved in closed form from one half of the tokens at every step, and the gradient of the other
-    half's error goes through that solution (variable projection): no base model takes part.
+    The map is solved in closed form from one half of the tokens at every step, and the gradient of
+    the other half's error goes through that solution (variable projection): no base model takes
+    part.
 
     Args:
-        fusion: nothing happens to one without weights.
+        fusion: one without weights stays as it is.
         sample: its `fit` part is used.
         strength: of the ridge, relative to the features' mean variance.
     """
     weights = list(fusion.parameters())
     if not weights:
         return
-    states, targets = (
-        [state[:SEARCH_TOKENS].float() for state in sample.fit.states],
-        sample.fit.targets[:SEARCH_TOKENS],
-    )
-    half = len(targets) // 2
-    # A handful of scores must move far in few steps; the matrices of a small network must not.
-    optimizer = torch.optim.Adam(
-        weights, lr=1e-3 if any(weight.ndim > 1 for weight in weights) else 0.05
-    )
-    for _ in range(SEARCH_STEPS):
-        fused = fusion(states)[0]
-        x, y = fused - fused[:half].mean(0), targets - targets[:half].mean(0)
-        gram = x[:half].T @ x[:half]
-        ridge = strength * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
-        error = (
-            (x[half:] @ torch.linalg.solve(gram + ridge, x[:half].T @ y[:half]) - y[half:])
-            .square()
-            .mean()
-        )
+    states = [state[:FIT_TOKENS].float() for state in sample.fit.states]
+    targets = sample.fit.targets[:FIT_TOKENS]
+    has_matrices = any(weight.ndim > 1 for weight in weights)
+    learning_rate = MATRICES_LEARNING_RATE if has_matrices else SCORES_LEARNING_RATE
+    optimizer = torch.optim.Adam(weights, lr=learning_rate)
+    for _ in range(FIT_STEPS):
+        fused, _ = fusion(states)
+        error = _held_out_error(fused, targets, strength)
         optimizer.zero_grad()
-        error.backward()
+        error.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+
+
+def _held_out_error(
+    fused: Tensor,
+    targets: Tensor,
+    strength: float,
+) -> Tensor:
+    """The mean squared error, on the second half of the rows, of a ridge solved on the first."""
+    half = len(targets) // 2
+    x = fused - fused[:half].mean(0)
+    y = targets - targets[:half].mean(0)
+    gram = x[:half].T @ x[:half]
+    products = x[:half].T @ y[:half]
+    identity = torch.eye(len(gram), device=gram.device)
+    ridge = strength * gram.diagonal().mean() * identity
+    solution = torch.linalg.solve(gram + ridge, products)
+    error: Tensor = x[half:] @ solution - y[half:]
+    return error.square().mean()

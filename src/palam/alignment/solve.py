@@ -1,31 +1,36 @@
 """The solved start: the mapper's readout in closed form, from English text alone.
 
-The encoder's tokens and the LLM's tokens of the same text are aligned by character offsets; one ridge regression
-takes the fused states to the LLM's own input embeddings of the same characters. No gradient through a base model,
-no label, no foreign text. Only sums over tokens are kept, so memory does not depend on the number of texts.
+The encoder's tokens and the LLM's tokens of the same text are aligned by character offsets; one
+ridge regression takes the fused states to the LLM's own input embeddings of the same characters. No
+gradient through a base model, no label, no foreign text. Only sums over tokens are kept, so memory
+does not depend on the number of texts.
 """
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice, repeat
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed
 
 from palam.alignment.layer_probe import AlignedSample, fit_fusion_weights, nearest_token_accuracy
 from palam.alignment.ridge import RidgeStatistics
-from palam.alignment.token_alignment import AlignedTokens, align_tokens
+from palam.alignment.token_alignment import AlignedBatch, align_tokens
 from palam.errors import PalamError
 from palam.models.modeling import PalamModel
 
 HELD_OUT_EVERY = 10
-CHUNK = 64  # batches whose texts are sorted by length together
+"""One text of so many is held out."""
+CHUNK_BATCHES = 64
+"""Batches whose texts are sorted by length together."""
 NEAREST_TOKENS = 4096
+"""Held-out tokens that are enough to measure the nearest-token accuracy on."""
 
 
 @dataclass
 class AlignmentResult:
-    """What a solve found. The shares are of held-out tokens."""
+    """What a solved map is worth, by held-out tokens."""
 
     tokens: int
     """Aligned tokens that the solution rests on."""
@@ -37,85 +42,190 @@ class AlignmentResult:
     """How often the LLM's nearest embedding, by cosine, is that of the right token."""
 
 
-def aligned_batches(
+def align(
     model: PalamModel,
-    texts: Iterable[str],
-    languages: Iterable[str | None] | None = None,
-    size: int = 32,
-) -> Iterator[tuple[bool, AlignedTokens]]:
-    """Aligned tokens of some texts at a time; True for those held out, every tenth text.
+    texts: Sequence[str],
+    languages: Sequence[str | None] | None = None,
+    *,
+    batch_size: int = 32,
+) -> AlignmentResult:
+    """Solve a bridge from English text in closed form, in place; it needs no training to be used.
 
-    Where several processes work together, each gets its share of the texts.
+    A fusion's own weights are fitted first, on a sample of the texts.
+
+    Args:
+        model: its bridge's mapper, and its fusion where that has weights, are changed.
+        texts: English texts; the first of them are read twice if the fusion has weights.
+        languages: one per text, for encoders that must be told.
+        batch_size: texts at a time.
+
+    Raises:
+        PalamError: too little text, not one language per text, or a tokenizer without offsets.
     """
-    together = distributed.is_available() and distributed.is_initialized()
-    rank, world = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
-    if isinstance(texts, Sized) and isinstance(languages, Sized) and len(texts) != len(languages):
-        raise PalamError(
-            f"{len(texts)} texts but {len(languages)} languages; give one language per text"
-        )
-    rows = zip(texts, repeat(None) if languages is None else languages, strict=False)
-    mine = (
-        (i % HELD_OUT_EVERY == 0, *row)
-        for i, row in enumerate(rows)
-        if i // HELD_OUT_EVERY % world == rank
-    )
-    while chunk := list(islice(mine, CHUNK * size)):
-        for held in (True, False):
-            part = sorted((row for row in chunk if row[0] == held), key=lambda row: -len(row[1]))
-            for first in range(0, len(part), size):
-                _, some, codes = zip(*part[first : first + size], strict=True)
-                yield held, align_tokens(model, some, codes)
+    sample = None
+    weights = list(model.bridge.fusion.parameters())
+    if weights:
+        batches = aligned_batches(model, texts, languages)
+        sample = AlignedSample.take(model, batches)
+    return solve_bridge(model, texts, languages, batch_size=batch_size, sample=sample)
 
 
 @torch.no_grad()
 def solve_bridge(
-    model: PalamModel, texts: Iterable[str], languages: Iterable[str | None] | None = None, *, batch_size: int = 32,
+    model: PalamModel,
+    texts: Iterable[str],
+    languages: Iterable[str | None] | None = None,
+    *,
+    batch_size: int = 32,
     sample: AlignedSample | None = None,
-) -> AlignmentResult:  # fmt: skip
+) -> AlignmentResult:
     """Solve the mapper's readout, in place.
 
-    Every tenth text is held out to choose the ridge strength; the solution then uses all of them. Its output is
-    scaled to the size of the LLM's embeddings: a ridge regression's is smaller, by what it cannot explain.
+    Every tenth text is held out to choose the ridge strength; the solution then uses all of them.
+    Its output is scaled to the size of the LLM's embeddings: a ridge regression's is smaller, by
+    what it cannot explain.
 
     Args:
         model: its bridge's mapper is changed.
         texts: English texts; read once, a chunk at a time.
         languages: one per text, for encoders that must be told.
         batch_size: texts at a time.
-        sample: where the fusion's own weights are searched first, if it has any; None leaves them as they are.
+        sample: what the fusion's own weights are fitted on first, if it has any; None leaves them
+            as they are.
 
     Raises:
-        PalamError: fewer aligned tokens than a regression needs, not one language per text, or a tokenizer without
-            offsets.
+        PalamError: fewer aligned tokens than a regression needs, not one language per text, or a
+            tokenizer without offsets.
     """
-    bridge, readout = model.bridge, model.bridge.mapper.readout
-    fit, held = (
-        RidgeStatistics(readout.in_features, readout.out_features, model.device) for _ in range(2)
-    )
-    kept: list[tuple[Tensor, Tensor]] = []
     with model.evaluating():
         if sample is not None:
-            fit_fusion_weights(bridge.fusion, sample)
-        for is_held, pairs in aligned_batches(model, texts, languages, batch_size):
-            fused, _ = bridge.fusion([state.float() for state in pairs.states])
-            features = bridge.mapper.features(fused)
-            (held if is_held else fit).add(features, pairs.targets)
-            if is_held and sum(len(ids) for _, ids in kept) < NEAREST_TOKENS:
-                kept.append((features, pairs.ids))
-    for moments in (fit, held):
-        moments.merge_processes()
+            fit_fusion_weights(model.bridge.fusion, sample)
+        batches = aligned_batches(model, texts, languages, batch_size)
+        sums = _collect_sums(model, batches)
+    fit = sums.fit
+    held_out = sums.held_out
     if not fit.count:  # a single text
-        fit.merge(held)
-    if fit.count < 2 or held.count < 2:
+        fit.merge(held_out)
+    if fit.count < 2 or held_out.count < 2:
         raise PalamError(
             "too little text to solve the start from: give more, or train with --init random"
         )
-    strength, weight, bias, r2 = fit.best(held)
-    features, ids = (torch.cat(parts) for parts in zip(*kept, strict=True))
-    right = nearest_token_accuracy(model, features @ weight.T.to(features) + bias.to(features), ids)
-    fit.merge(held)
-    weight, bias = fit.solve([strength])[0]
-    scale = fit.scale(weight, bias)
-    readout.weight.copy_(scale * weight)
-    readout.bias.copy_(scale * bias)
-    return AlignmentResult(int(fit.count), strength, r2, right)
+    best = fit.best(held_out)
+    weight, bias = best.solution
+    features = torch.cat(sums.features)
+    mapped = features @ weight.T.to(features) + bias.to(features)
+    accuracy = nearest_token_accuracy(model, mapped, torch.cat(sums.ids))
+    fit.merge(held_out)
+    (solution,) = fit.solve([best.strength])
+    scale = fit.scale(*solution)
+    readout = model.bridge.mapper.readout
+    readout.weight.copy_(scale * solution.weight)
+    readout.bias.copy_(scale * solution.bias)
+    return AlignmentResult(
+        tokens=int(fit.count),
+        strength=best.strength,
+        r2=best.r2,
+        nearest_token_accuracy=accuracy,
+    )
+
+
+class _Sums(NamedTuple):
+    """What is kept of aligned tokens."""
+
+    fit: RidgeStatistics
+    held_out: RidgeStatistics
+    features: list[Tensor]
+    """[tokens, features] of some held-out tokens, as the mapper's readout takes them."""
+    ids: list[Tensor]
+    """[tokens], the LLM's tokens in their place."""
+
+
+def _collect_sums(model: PalamModel, batches: Iterable[AlignedBatch]) -> _Sums:
+    """The sums over all aligned tokens, of all processes together."""
+    bridge = model.bridge
+    inputs = bridge.mapper.readout.in_features
+    outputs = bridge.mapper.readout.out_features
+    sums = _Sums(
+        fit=RidgeStatistics(inputs, outputs, model.device),
+        held_out=RidgeStatistics(inputs, outputs, model.device),
+        features=[],
+        ids=[],
+    )
+    for held_out, tokens in batches:
+        states = [state.float() for state in tokens.states]
+        fused, _ = bridge.fusion(states)
+        features = bridge.mapper.features(fused)
+        statistics = sums.held_out if held_out else sums.fit
+        statistics.add(features, tokens.targets)
+        measured = sum(len(ids) for ids in sums.ids)
+        if held_out and measured < NEAREST_TOKENS:
+            sums.features.append(features)
+            sums.ids.append(tokens.ids)
+    sums.fit.merge_processes()
+    sums.held_out.merge_processes()
+    return sums
+
+
+class _TextRow(NamedTuple):
+    """A text to align."""
+
+    held_out: bool
+    text: str
+    language: str | None
+
+
+def aligned_batches(
+    model: PalamModel,
+    texts: Iterable[str],
+    languages: Iterable[str | None] | None = None,
+    size: int = 32,
+) -> Iterator[AlignedBatch]:
+    """Aligned tokens of some texts at a time; every tenth text is held out.
+
+    Where several processes work together, each gets its share of the texts.
+
+    Args:
+        model: see [`align_tokens`].
+        texts: read once, a chunk at a time.
+        languages: one per text, for encoders that must be told.
+        size: texts at a time.
+
+    Raises:
+        PalamError: not one language per text, or a tokenizer without offsets.
+    """
+    rows = _own_rows(texts, languages)
+    while chunk := list(islice(rows, CHUNK_BATCHES * size)):
+        for held_out in (True, False):
+            part = [row for row in chunk if row.held_out == held_out]
+            part.sort(key=lambda row: -len(row.text))
+            for first in range(0, len(part), size):
+                batch = part[first : first + size]
+                batch_texts = [row.text for row in batch]
+                batch_languages = [row.language for row in batch]
+                yield AlignedBatch(held_out, align_tokens(model, batch_texts, batch_languages))
+
+
+def _own_rows(
+    texts: Iterable[str],
+    languages: Iterable[str | None] | None,
+) -> Iterator[_TextRow]:
+    """This process's share of the texts: ten in a row to each, so that one of them is held out."""
+    if isinstance(texts, Sized) and isinstance(languages, Sized):
+        _check_lengths(len(texts), len(languages))
+    rank = 0
+    world_size = 1
+    if distributed.is_available() and distributed.is_initialized():
+        rank = distributed.get_rank()
+        world_size = distributed.get_world_size()
+    if languages is None:
+        languages = repeat(None)
+    rows = zip(texts, languages, strict=False)
+    for index, (text, language) in enumerate(rows):
+        group, position = divmod(index, HELD_OUT_EVERY)
+        if group % world_size == rank:
+            yield _TextRow(position == 0, text, language)
+
+
+def _check_lengths(texts: int, languages: int) -> None:
+    if texts != languages:
+        raise PalamError(f"{texts} texts but {languages} languages; give one language per text")

@@ -1,14 +1,17 @@
 """Tokens of two tokenisations of one text, matched by their characters."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from palam.errors import PalamError
 from palam.models.modeling import PalamModel
-from palam.models.processing import clean
+from palam.models.processing import PalamProcessor, clean
+
+Range = tuple[int, int]
+"""A token's first character, and the one after its last."""
 
 
 class AlignedTokens(NamedTuple):
@@ -22,6 +25,14 @@ class AlignedTokens(NamedTuple):
     """[tokens], the LLM's token that holds most of the characters."""
 
 
+class AlignedBatch(NamedTuple):
+    """The aligned tokens of some texts."""
+
+    held_out: bool
+    """Whether they are for validation alone."""
+    tokens: AlignedTokens
+
+
 def overlap_shares(ours: Tensor, theirs: Tensor) -> Tensor:
     """How much of each of our tokens' characters belongs to each of theirs.
 
@@ -29,65 +40,110 @@ def overlap_shares(ours: Tensor, theirs: Tensor) -> Tensor:
         ours, theirs: character ranges [n, 2] and [m, 2] of two tokenisations of one text.
 
     Returns:
-        [n, m], rows summing to 1, or all 0 for a token with an empty range or no overlap. Byte-level pieces of one
-        character share its range, and so share the token evenly.
+        [n, m], rows summing to 1, or all 0 for a token with an empty range or no overlap.
+        Byte-level pieces of one character share its range, and so share the token evenly.
     """
-    start = torch.maximum(ours[:, None, 0], theirs[None, :, 0])
-    end = torch.minimum(ours[:, None, 1], theirs[None, :, 1])
+    our_start, our_end = ours[:, None].unbind(-1)  # [n, 1]
+    their_start, their_end = theirs[None].unbind(-1)  # [1, m]
+    start = torch.maximum(our_start, their_start)
+    end = torch.minimum(our_end, their_end)
     shared = (end - start).clamp(min=0).double()
-    return shared / shared.sum(1, keepdim=True).clamp(min=1)
+    total = shared.sum(1, keepdim=True)
+    return shared / total.clamp(min=1)
 
 
-def without_spaces(text: str, ranges: Sequence[tuple[int, int]]) -> Tensor:
+def without_spaces(text: str, ranges: Sequence[Range]) -> Tensor:
     """Character ranges [n, 2] without the white space at their ends; a lone space becomes empty.
 
-    Tokenizers differ in whether a word's token covers the space before it, and some have a token for the space.
+    Tokenizers differ in whether a word's token covers the space before it, and some have a token
+    for the space.
     """
     trimmed = []
     for start, end in ranges:
         piece = text[start:end]
-        left = start + len(piece) - len(piece.lstrip())
-        trimmed.append((left, max(left, end - len(piece) + len(piece.rstrip()))))
-    return torch.tensor(trimmed, dtype=torch.long).reshape(-1, 2)
+        leading = len(piece) - len(piece.lstrip())
+        trailing = len(piece) - len(piece.rstrip())
+        left = start + leading
+        right = max(left, end - trailing)
+        trimmed.append((left, right))
+    pairs = torch.tensor(trimmed, dtype=torch.long)
+    return pairs.reshape(-1, 2)  # an empty list too
 
 
 @torch.no_grad()
 def align_tokens(
-    model: PalamModel, texts: Sequence[str], languages: Sequence[str | None] | None = None
+    model: PalamModel,
+    texts: Sequence[str],
+    languages: Sequence[str | None] | None = None,
 ) -> AlignedTokens:
     """The encoder's layers and the LLM's embeddings at the aligned tokens of some texts.
 
     Special tokens, and tokens that cover no visible character, are left out.
 
+    Args:
+        model: whose encoder reads the texts, and whose LLM's embeddings are the targets.
+        texts: any strings.
+        languages: one per text, for encoders that must be told.
+
     Raises:
         PalamError: a tokenizer that gives no character offsets.
     """
     processor = model.processor
-    for part, tokenizer in (
-        ("encoder", processor.encoder_tokenizer),
-        ("LLM", processor.llm_tokenizer),
+    _check_offsets(processor)
+    texts = [clean(text) for text in texts]
+    encoded = processor.encode_texts(
+        texts,
+        languages,
+        count=False,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+    )
+    llm_encoded = processor.llm_tokenizer(
+        texts, add_special_tokens=False, return_offsets_mapping=True
+    )
+    device = model.device
+    masks, targets, nearest_ids = [], [], []
+    for text, ours, ids, llm_ranges in zip(
+        texts, encoded, llm_encoded["input_ids"], llm_encoded["offset_mapping"], strict=True
     ):
+        shares = _token_shares(text, ours, llm_ranges)
+        aligned = shares.any(1)
+        shares = shares[aligned]
+        llm_ids = torch.tensor(ids, dtype=torch.long)
+        embeddings = model.embed(llm_ids.to(device)).float()
+        masks.append(aligned)
+        targets.append(shares.float().to(device) @ embeddings)
+        nearest_ids.append(llm_ids[shares.argmax(1)] if ids else llm_ids)
+    rows = [{"encoder_input_ids": ours["input_ids"]} for ours in encoded]
+    batch = processor.pad(rows)
+    states = model.encode(batch["encoder_input_ids"], batch["encoder_attention_mask"])
+    mask = torch.cat(masks).to(device)
+    return AlignedTokens(
+        states=[state[mask] for state in states],
+        targets=torch.cat(targets),
+        ids=torch.cat(nearest_ids).to(device),
+    )
+
+
+def _token_shares(
+    text: str,
+    encoded: dict[str, Any],
+    llm_ranges: Sequence[Range],
+) -> Tensor:
+    """[encoder tokens, LLM tokens] of one text, see [`overlap_shares`]; 0 for special tokens."""
+    ours = without_spaces(text, encoded["offset_mapping"])
+    theirs = without_spaces(text, llm_ranges)
+    shares = overlap_shares(ours, theirs)
+    special = torch.tensor(encoded["special_tokens_mask"], dtype=torch.bool)
+    shares[special] = 0
+    return shares
+
+
+def _check_offsets(processor: PalamProcessor) -> None:
+    tokenizers = {"encoder": processor.encoder_tokenizer, "LLM": processor.llm_tokenizer}
+    for role, tokenizer in tokenizers.items():
         if not tokenizer.is_fast:
             raise PalamError(
-                f"the {part}'s tokenizer gives no character offsets to solve by; train with --init random"
+                f"the {role}'s tokenizer gives no character offsets to solve by; "
+                "train with --init random"
             )
-    texts = [clean(text) for text in texts]
-    wanted = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
-    ours = processor.encode_texts(texts, languages, count=False, **wanted)
-    theirs = processor.llm_tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    kept, targets, found = [], [], []
-    for row, (text, mine) in enumerate(zip(texts, ours, strict=True)):
-        ids = torch.tensor(theirs["input_ids"][row], dtype=torch.long)
-        offsets = mine["offset_mapping"], theirs["offset_mapping"][row]
-        shares = overlap_shares(*(without_spaces(text, ranges) for ranges in offsets))
-        shares[torch.tensor(mine["special_tokens_mask"], dtype=torch.bool)] = 0
-        kept.append(shares.any(1))
-        shares = shares[kept[-1]]
-        targets.append(shares.float().to(model.device) @ model.embed(ids.to(model.device)).float())
-        found.append(ids[shares.argmax(1)] if len(ids) else ids)
-    batch = processor.pad([{"encoder_input_ids": mine["input_ids"]} for mine in ours])
-    states = model.encode(batch["encoder_input_ids"], batch["encoder_attention_mask"])
-    chosen = torch.cat(kept).to(model.device)
-    return AlignedTokens(
-        [state[chosen] for state in states], torch.cat(targets), torch.cat(found).to(model.device)
-    )

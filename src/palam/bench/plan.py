@@ -1,13 +1,17 @@
-"""What a training run will need, found without a weight in memory: the models' own code runs on fake tensors."""
+"""What a training run will need, found without a weight in memory.
 
+The models' own code runs on fake tensors, which have shapes and no data.
+"""
+
+import inspect
 import math
 import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
@@ -16,13 +20,18 @@ from palam.models.backbones.encoder import encoder_part
 from palam.models.backbones.llm import enable_checkpointing
 from palam.models.backbones.loading import freeze, load_config, readable_errors
 from palam.models.bridge import PalamBridge
-from palam.models.configuration import PalamConfig, split_options
-from palam.starter import resolve
-from palam.training.config import TrainConfig
+from palam.models.configuration import PalamConfig
+from palam.models.model_config import ModelConfig
+from palam.starter.resolve import resolve
+from palam.training.config import OptimConfig, TrainRuntimeConfig
 from palam.utils.autotune import matmul_seconds
 from palam.utils.device import resolve_placement
 
-USUAL_SHARE = 0.5  # of the matrix rate, in training on short texts
+USUAL_SHARE = 0.5
+"""Of the matrix rate, which training on short texts reaches."""
+MATRIX_PRODUCT_OPERATIONS = 2 * 2048**3
+"""Of the product that [`matmul_seconds`] measures."""
+FAULT = "cannot be planned with"
 
 
 @dataclass
@@ -31,155 +40,247 @@ class Plan:
 
     trained_parameters: int
     memory: dict[str, int]
-    """Bytes: `encoder`, `LLM`, `bridge` (weights, gradients, optimiser), `encoder states`, `activations`, `logits`."""
+    """Bytes: `encoder`, `LLM`, `bridge` (weights, gradients, optimiser), `encoder states`,
+    `activations`, `logits`."""
     operations: dict[str, float]
     """Of a step: `encoder`, `LLM and bridge` (forward, and backward through activations)."""
     tokens: int
     """That the two models read in a step."""
     steps: int
+    """Of all epochs."""
     rate: float
-    """Matrix multiplications of the device in this dtype, operations a second; measured or given."""
+    """Matrix multiplications of the device in this dtype, operations a second; measured or
+    given."""
 
     @property
     def step_seconds(self) -> float:
         """A step at the full matrix rate, which no real one reaches."""
         return sum(self.operations.values()) / self.rate
 
+    @property
+    def memory_bytes(self) -> int:
+        """All of it."""
+        return sum(self.memory.values())
+
     def lines(self) -> dict[str, str]:
-        """For people to read."""
-        total, step = sum(self.operations.values()), self.step_seconds
-        return {
-            "trained parameters": f"{self.trained_parameters:,}",
-            **{f"memory, {part}": f"{size / 2**20:,.0f} MiB" for part, size in self.memory.items()},
-            "memory, all": f"{sum(self.memory.values()) / 2**30:,.2f} GiB",
-            **{
-                f"arithmetic, {part}": f"{count / total:.0%}"
-                for part, count in self.operations.items()
-            },
-            "arithmetic": f"{total / self.tokens / 1e9:,.2f} · 10⁹ operations a token, {self.tokens:,} tokens a step",
-            "matrix rate": f"{self.rate / 1e12:,.2f} · 10¹² operations a second",
-            "a step": f"{step:,.2f} s at that rate, {step / USUAL_SHARE:,.2f} s at {USUAL_SHARE:.0%} of it",
-            "all steps": f"{self.steps:,}: {_clock(self.steps * step)} to {_clock(self.steps * step / USUAL_SHARE)}",
-        }
+        """Names and values for people to read."""
+        operations = sum(self.operations.values())
+        fastest_step = self.step_seconds
+        usual_step = fastest_step / USUAL_SHARE
+        fastest_run = _duration(self.steps * fastest_step)
+        usual_run = _duration(self.steps * fastest_step / USUAL_SHARE)
+        lines = {"trained parameters": f"{self.trained_parameters:,}"}
+        for part, size in self.memory.items():
+            lines[f"memory, {part}"] = f"{size / 2**20:,.0f} MiB"
+        lines["memory, all"] = f"{self.memory_bytes / 2**30:,.2f} GiB"
+        for part, count in self.operations.items():
+            lines[f"arithmetic, {part}"] = f"{count / operations:.0%}"
+        lines["arithmetic"] = (
+            f"{operations / self.tokens / 1e9:,.2f} · 10⁹ operations a token, "
+            f"{self.tokens:,} tokens a step"
+        )
+        lines["matrix rate"] = f"{self.rate / 1e12:,.2f} · 10¹² operations a second"
+        lines["a step"] = (
+            f"{fastest_step:,.2f} s at that rate, {usual_step:,.2f} s at {USUAL_SHARE:.0%} of it"
+        )
+        lines["all steps"] = f"{self.steps:,}: {fastest_run} to {usual_run}"
+        return lines
+
+
+class _Lengths(NamedTuple):
+    """The shape of a batch."""
+
+    batch: int
+    text: int
+    """Encoder tokens of a text."""
+    prompt: int
+    """LLM tokens around it."""
+    answer: int
+    """LLM tokens of the answer."""
+
+
+class _Encoding(NamedTuple):
+    """The encoder's part of a step."""
+
+    states: Sequence[Tensor]
+    """L tensors [batch, text, d_enc]."""
+    operations: int
+
+
+class _Reading(NamedTuple):
+    """The bridge's and the LLM's part of a step."""
+
+    logits: Tensor
+    """[batch, answer + 1, vocabulary]"""
+    sequence_tokens: int
+    """Of a row that the LLM reads."""
+    activation_bytes: int
+    """Of what the forward pass keeps for the backward pass."""
+    operations: int
 
 
 def plan(
-    settings: TrainConfig, *, rows: int, text_tokens: int = 64, prompt_tokens: int = 8, answer_tokens: int = 4,
+    model: ModelConfig,
+    optim: OptimConfig,
+    runtime: TrainRuntimeConfig,
+    *,
+    rows: int,
+    text_tokens: int = 64,
+    prompt_tokens: int = 8,
+    answer_tokens: int = 4,
     rate: float | None = None,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """Memory, arithmetic and time of a training run.
 
     Args:
-        settings: base models, fusion, mapper, batch size, epochs, device, dtype, gradient checkpointing.
+        model: the base models, the fusion and the mapper.
+        optim: batch size and epochs.
+        runtime: device, dtype, gradient checkpointing.
         rows: of the training data.
         text_tokens: the encoder's, of a text.
-        prompt_tokens, answer_tokens: the LLM's, around the text and of the answer with its EOS.
+        prompt_tokens: the LLM's, around the text.
+        answer_tokens: the LLM's, of the answer with its end.
         rate: operations a second of the device's matrix multiplication; None measures it.
 
     Raises:
         PalamError: base models that cannot be found or used.
     """
-    device, dtype, attention = resolve_placement(settings.device, settings.dtype).values()
-    batch, keep = settings.batch_size, answer_tokens + 1
-    for base in (settings.encoder, settings.llm):
+    placement = resolve_placement(runtime.device, runtime.dtype)
+    dtype = placement["dtype"]
+    lengths = _Lengths(optim.batch_size, text_tokens, prompt_tokens, answer_tokens)
+    for base in (model.encoder, model.llm):
         resolve(base)  # a starter model is converted with real tensors
     with FakeTensorMode():
-        encoder, llm = _bases(settings, dtype, attention)
-        ids = torch.ones(batch, text_tokens, dtype=torch.long)
-        with FlopCounterMode(display=False) as encoding, torch.no_grad():
-            found = encoder(
-                input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
-            )
-        states = found.hidden_states[1:]
-        bridge = _bridge(
-            settings, states[0].shape[-1], len(states), llm.get_input_embeddings().weight.shape[-1]
-        )
-        saved: dict[int, Tensor] = {}
-        weights = {id(parameter) for model in (llm, bridge) for parameter in model.parameters()}
-
-        def keep_alive(tensor: Tensor) -> Tensor:
-            if id(tensor) not in weights and id(tensor._base) not in weights:
-                saved[id(tensor)] = tensor
-            return tensor
-
-        with FlopCounterMode(display=False) as reading:
-            with torch.autograd.graph.saved_tensors_hooks(keep_alive, lambda tensor: tensor):
-                mapped, _ = bridge([state.reshape(-1, state.shape[-1]) for state in states])
-                rest = llm.get_input_embeddings()(
-                    ids.new_ones(batch, prompt_tokens + answer_tokens + 1)
-                )
-                sequence = torch.cat(
-                    [mapped.reshape(batch, text_tokens, -1).to(rest.dtype), rest], 1
-                )
-                total = sequence.shape[1]
-                wanted = torch.arange(total - keep, total)
-                logits = llm(inputs_embeds=sequence, use_cache=False, logits_to_keep=wanted).logits[
-                    :, -keep:
-                ]
-            logits.float().sum().backward()
+        encoder = _sketch_encoder(model, dtype, placement["attention"])
+        llm = _sketch_llm(model, dtype, placement["attention"])
+        if runtime.gradient_checkpointing:
+            enable_checkpointing(llm)
+        encoding = _run_encoder(encoder, lengths)
+        bridge = _sketch_bridge(model, encoding.states, llm)
+        reading = _run_bridge_and_llm(bridge, llm, encoding.states, lengths)
     trained = sum(parameter.numel() for parameter in bridge.parameters())
-    storages = {
-        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
-        for tensor in saved.values()
-    }
+    if rate is None:
+        seconds = statistics.median(matmul_seconds(str(placement["device"]), dtype))
+        rate = MATRIX_PRODUCT_OPERATIONS / seconds
     return Plan(
-        trained,
-        {
+        trained_parameters=trained,
+        memory={
             "encoder": _bytes(encoder.parameters()),
             "LLM": _bytes(llm.parameters()),
             "bridge": 4 * trained * 4,  # fp32: weights, gradients, AdamW's two moments
-            "encoder states": _bytes(states),
-            "activations": sum(storages.values()),
-            "logits": logits.numel()
-            * (dtype.itemsize + 3 * 4),  # fp32 copy, its log-softmax, the gradient
+            "encoder states": _bytes(encoding.states),
+            "activations": reading.activation_bytes,
+            # In their dtype, and in fp32 a copy, its log-softmax and the gradient.
+            "logits": reading.logits.numel() * (dtype.itemsize + 3 * 4),
         },
-        {"encoder": encoding.get_total_flops(), "LLM and bridge": reading.get_total_flops()},
-        batch * (text_tokens + total),
-        math.ceil(math.ceil(rows / batch) * settings.epochs),
-        rate or 2 * 2048**3 / statistics.median(matmul_seconds(device, dtype)),
+        operations={"encoder": encoding.operations, "LLM and bridge": reading.operations},
+        tokens=lengths.batch * (lengths.text + reading.sequence_tokens),
+        steps=math.ceil(math.ceil(rows / lengths.batch) * optim.epochs),
+        rate=rate,
     )
 
 
-def _bases(settings: TrainConfig, dtype: torch.dtype, attention: str | None) -> tuple[Any, Any]:
-    """Both base models without weights."""
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
-    with readable_errors(settings.encoder, "encoder", "cannot be planned with"):
-        kind: Any
-        kind, config, _ = encoder_part(
-            load_config(settings.encoder, "encoder", settings.encoder_revision)[1]
-        )
-        pooler = (
-            {"add_pooling_layer": False}
-            if "add_pooling_layer" in signature(kind.__init__).parameters
-            else {}
-        )
-        encoder = freeze(kind._from_config(config, **options, **pooler))
-    with readable_errors(settings.llm, "LLM", "cannot be planned with"):
-        causal: Any = AutoModelForCausalLM
-        _, config = load_config(settings.llm, "LLM", settings.llm_revision)
-        llm = freeze(causal.from_config(config, trust_remote_code=False, **options))
-    if settings.gradient_checkpointing:
-        enable_checkpointing(llm)
-    return encoder, llm
+def _sketch_encoder(model: ModelConfig, dtype: torch.dtype, attention: str | None) -> Any:
+    """The encoder without weights."""
+    with readable_errors(model.encoder, "encoder", FAULT):
+        located = load_config(model.encoder, "encoder", model.encoder_revision)
+        part = encoder_part(located.config)
+        encoder_class: Any = part.model_class
+        options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+        if "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters:
+            options["add_pooling_layer"] = False
+        return freeze(encoder_class._from_config(part.config, **options))
 
 
-def _bridge(settings: TrainConfig, width: int, layers: int, llm_width: int) -> PalamBridge:
-    options: dict[str, Any] = {"normalize": settings.normalize} | (
-        {"rank": settings.rank} if settings.rank else {}
-    )
+def _sketch_llm(model: ModelConfig, dtype: torch.dtype, attention: str | None) -> Any:
+    """The LLM without weights."""
+    causal_lm: Any = AutoModelForCausalLM
+    with readable_errors(model.llm, "LLM", FAULT):
+        located = load_config(model.llm, "LLM", model.llm_revision)
+        llm = causal_lm.from_config(
+            located.config, trust_remote_code=False, dtype=dtype, attn_implementation=attention
+        )
+        return freeze(llm)
+
+
+def _sketch_bridge(model: ModelConfig, states: Sequence[Tensor], llm: Any) -> PalamBridge:
+    """The bridge without weights, between states [..., d_enc] and the LLM."""
     config = PalamConfig(
-        encoder_hidden_size=width, encoder_num_layers=layers, llm_hidden_size=llm_width
-    )
-    config.fusion, config.mapper = settings.fusion, settings.mapper
-    config.fusion_options, config.mapper_options = split_options(
-        settings.fusion, settings.mapper, options
+        encoder_hidden_size=states[0].shape[-1],
+        encoder_num_layers=len(states),
+        llm_hidden_size=llm.get_input_embeddings().weight.shape[-1],
+        fusion=model.fusion,
+        fusion_options=model.all_fusion_options,
+        mapper=model.mapper,
+        mapper_options=model.mapper_options,
     )
     return PalamBridge(config)
 
 
-def _clock(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(seconds, 60) / 60:.0f} min"
+def _run_encoder(encoder: nn.Module, lengths: _Lengths) -> _Encoding:
+    """A forward pass of the encoder."""
+    ids = torch.ones(lengths.batch, lengths.text, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        output = encoder(
+            input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
+        )
+    return _Encoding(output.hidden_states[1:], counter.get_total_flops())
 
 
-def _bytes(tensors: Any) -> int:
+def _run_bridge_and_llm(
+    bridge: PalamBridge, llm: Any, states: Sequence[Tensor], lengths: _Lengths
+) -> _Reading:
+    """A forward and a backward pass of the bridge and the LLM."""
+    saved = _SavedTensors([bridge, llm])
+    wanted = lengths.answer + 1
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(saved.keep, _unchanged):
+            mapped, _ = bridge([state.reshape(-1, state.shape[-1]) for state in states])
+            # Prompt, answer and boundary.
+            others = lengths.prompt + lengths.answer + 1
+            ids = torch.ones(lengths.batch, others, dtype=torch.long)
+            embedded = llm.get_input_embeddings()(ids)
+            text = mapped.reshape(lengths.batch, lengths.text, -1).to(embedded.dtype)
+            sequence = torch.cat([text, embedded], 1)
+            total = sequence.shape[1]
+            positions = torch.arange(total - wanted, total)
+            output = llm(inputs_embeds=sequence, use_cache=False, logits_to_keep=positions)
+            logits = output.logits[:, -wanted:]
+        logits.float().sum().backward()
+    return _Reading(logits, total, saved.bytes(), counter.get_total_flops())
+
+
+class _SavedTensors:
+    """What a forward pass keeps for the backward pass, without the weights of the modules."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._weights = {id(weight) for module in modules for weight in module.parameters()}
+        self._tensors: dict[int, Tensor] = {}
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Called by autograd with each tensor that it saves."""
+        if id(tensor) not in self._weights and id(tensor._base) not in self._weights:
+            self._tensors[id(tensor)] = tensor
+        return tensor
+
+    def bytes(self) -> int:
+        """Of their storages, each counted once."""
+        storages = {}
+        for tensor in self._tensors.values():
+            storage = tensor.untyped_storage()
+            storages[storage._cdata] = storage.nbytes()
+        return sum(storages.values())
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{max(seconds, 60) / 60:.0f} min"
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,26 +1,156 @@
-"""What a benchmark found, for its report: means over seeds, paired tests, groups of languages, learning curves."""
+"""The results of a benchmark, for its report: means, paired tests, groups of languages, curves."""
 
-import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Literal, NamedTuple
 
-import yaml
-
+from palam.bench.language_groups import Group, language_groups
 from palam.bench.recipe import Recipe
-from palam.bench.runner import CELLS, CURVE, RECIPE, RUN, lines
-from palam.bench.statistics import Answers, compare
+from palam.bench.results import Cell, ResultsFolder, RunInfo
+from palam.bench.statistics import Answers, Difference, compare
 from palam.errors import PalamError
-from palam.inference.layer_weights import percent
+from palam.inference.layer_page import Panel, percent
 from palam.tasks.registry import get_task
-from palam.utils import languages
-from palam.utils.languages import resolve_language
+from palam.utils.languages import language_name, resolve_language
+from palam.utils.templating import render
+
+LEAST_SPAN = 0.05
+"""The charts of differences reach at least so far from zero."""
+FEW_ITEMS = 200
+"""Of a language; with fewer, the report warns that small differences mean nothing."""
+
+AnswersByLanguage = dict[str, Answers]
 
 
-def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
-    """Everything a template shows, from the finished cells; shares from 0 to 1.
+class ReadLanguage(NamedTuple):
+    """A language that was read."""
+
+    code: str
+    name: str
+    n: int
+    """How many items."""
+
+
+class CurveAt(NamedTuple):
+    """A point of a learning curve."""
+
+    step: int
+    accuracy: float
+    """The mean over seeds and languages."""
+
+
+class PublishedFigure(NamedTuple):
+    """An accuracy of a paper, and what was measured here."""
+
+    method: str
+    where: str
+    """A language, or `mean`."""
+    value: float
+    measured: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSummary:
+    """What one method reached; accuracies are shares from 0 to 1."""
+
+    name: str
+    accuracy: dict[str, float]
+    """By language, the mean of the seeds."""
+    seeds: list[float]
+    """Of each seed, the mean over the languages without English."""
+    groups: list[float]
+    """The mean of each of the summary's groups."""
+    differences: dict[str, Difference]
+    """By language, to the method that the others are tested against; none of that method."""
+    difference: Difference | None
+    """Of the means without English."""
+    cells: list[Cell]
+    """Of each seed, in the order in which they were finished; of a choice, the chosen methods'."""
+
+    @property
+    def cell(self) -> Cell:
+        """The first: learning rate, steps, parameters, layers."""
+        return self.cells[0]
+
+    @property
+    def seconds(self) -> float:
+        """Of all seeds."""
+        return sum(cell.seconds for cell in self.cells)
+
+    @property
+    def wins(self) -> int:
+        """In how many languages it is significantly better."""
+        return sum(difference.win for difference in self.differences.values())
+
+    def wins_in(self, code: str) -> bool:
+        """Whether it is significantly better in a language."""
+        return code in self.differences and self.differences[code].win
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """All that a report shows."""
+
+    title: str
+    read: str
+    """What was read, in words."""
+    trained: str
+    """What was trained on, in words."""
+    parallel: bool
+    """Whether row i has the same meaning in every language."""
+    against: str
+    """The method that the others are tested against."""
+    methods: list[MethodSummary]
+    choices: dict[str, list[str]]
+    """By method that is a choice, the method that was chosen for each seed."""
+    languages: list[ReadLanguage]
+    groups: list[Group]
+    """The first is all but English."""
+    published: list[PublishedFigure]
+    note: str | None
+    """On the published figures."""
+    layers: list[Panel]
+    """For each method with several layers, what they contribute by language."""
+    curves: dict[str, list[CurveAt]]
+    """By method."""
+    run: RunInfo
+
+    @property
+    def fewest(self) -> int:
+        """Items of the language with the fewest."""
+        return min(language.n for language in self.languages)
+
+    @property
+    def has_few_items(self) -> bool:
+        """Whether a language has so few items that small differences mean nothing."""
+        return self.fewest < FEW_ITEMS
+
+    @property
+    def span(self) -> float:
+        """How far the charts of differences reach from zero."""
+        ends = [
+            abs(end)
+            for method in self.methods
+            for difference in method.differences.values()
+            for end in difference.ci95
+        ]
+        return max([LEAST_SPAN, *ends])
+
+    @property
+    def last_step(self) -> int:
+        """At which the longest learning curve ends."""
+        return max(points[-1].step for points in self.curves.values())
+
+    def best(self, code: str) -> float:
+        """The highest accuracy in a language."""
+        return max(method.accuracy.get(code, -1.0) for method in self.methods)
+
+
+def summary(folder: Path, against: str | None = None) -> Summary:
+    """What a benchmark found, from its finished cells.
 
     Args:
         folder: that `palam bench` wrote.
@@ -29,174 +159,247 @@ def summary(folder: Path, against: str | None = None) -> dict[str, Any]:
     Raises:
         PalamError: no results, or none of the method that others are tested against.
     """
-    if not (folder / RECIPE).is_file() or not (folder / CELLS).is_file():
+    results = ResultsFolder(folder)
+    if not results.has_cells:
         raise PalamError(f"{folder} holds no results of palam bench")
-    saved = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
-    recipe = Recipe(**saved | ({"against": against} if against else {}))
-    if files := recipe.read["files"]:
-        trained, parallel = Path(str(recipe.train["file"])).name, bool(recipe.read["parallel"])
-        rows = ", ".join(Path(one).name for one in files.values())
-    else:
-        task = get_task(recipe.read["task"])
-        trained, parallel, rows = (
-            recipe.train["task"],
-            task.parallel,
-            f"{task.name}, split {recipe.read['split']}",
-        )
-    cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for one in lines(folder / CELLS):
-        cells[one["method"]].append(one)
-    choices = {name: own["best_of"] for name, own in recipe.methods.items() if "best_of" in own}
-    cells |= {name: _best([cells[one] for one in names]) for name, names in choices.items()}
-    answers = {name: _answers(folder, cells[name]) for name in recipe.methods if cells[name]}
+    recipe = results.recipe()
+    if against is not None:
+        recipe = replace(recipe, against=against)
+    cells = _cells_by_method(recipe, results)
+    answers = {name: _read_answers(results, cells[name]) for name in cells}
     if recipe.against not in answers:
         raise PalamError(
             f"{recipe.against}, which the others are tested against, has no finished cell yet"
         )
-    other = answers[recipe.against]
-    codes = list(other)
-    groups = _groups(codes)
-    methods = []
-    for name, read in answers.items():
-        unseen = groups[0][1]  # the mean that counts is of the languages that were not trained on
-        tested = {code: one for code, one in read.items() if code in unseen}
-        own = name == recipe.against
-        each, overall = ({}, None) if own else compare(read, other, parallel=parallel, over=unseen)
-        values = {code: mean(one.accuracies) for code, one in read.items()}
-        seeds = (
-            [mean(one.accuracies[i] for one in tested.values()) for i in range(len(cells[name]))]
-            if tested
-            else []
+    reference = answers[recipe.against]
+    codes = list(reference)
+    groups = language_groups(codes)
+    source = _describe_source(recipe)
+    methods = [
+        _summarize_method(
+            name,
+            cells[name],
+            read,
+            groups,
+            reference=None if name == recipe.against else reference,
+            parallel=source.parallel,
         )
-        methods.append({
-            "name": name, "accuracy": values, "differences": each, "difference": overall, "seeds": seeds,
-            "groups": [mean(values[code] for code in some) for _, some in groups],
-            "facts": cells[name][0], "seconds": sum(one["seconds"] for one in cells[name]),
-        })  # fmt: skip
-    published = dict(recipe.published)
-    note = published.pop("note", None)
-    gains = [one for m in methods for one in m["differences"].values()]
-    return {
-        "title": recipe.title or rows,
-        "read": rows,
-        "trained": f"{languages.name(recipe.train.get('language') or 'en')} {trained}",
-        "parallel": parallel,
-        "recipe": recipe,
-        "methods": methods,
-        "choices": {
-            name: [one["method"] for one in cells[name]] for name in choices if name in answers
+        for name, read in answers.items()
+    ]
+    return Summary(
+        title=recipe.title or source.read,
+        read=source.read,
+        trained=source.trained,
+        parallel=source.parallel,
+        against=recipe.against,
+        methods=methods,
+        choices={
+            name: [cell.method for cell in cells[name]] for name in recipe.choices if name in cells
         },
-        "languages": [
-            {"code": code, "name": languages.name(code), "n": len(other[code].rows)}
-            for code in codes
+        languages=[
+            ReadLanguage(code, language_name(code), len(reference[code].rows)) for code in codes
         ],
-        "groups": groups,
-        "published": [
-            {
-                "method": name,
-                "where": place,
-                "value": value / 100,
-                "ours": _ours(answers.get(name, {}), place, codes),
-            }
-            for name, some in published.items()
-            for place, value in some.items()
-        ],
-        "note": note,
-        "layers": [
-            _heat(m["name"], m["facts"]["layers"]) for m in methods if m["facts"].get("layers")
-        ],
-        "percent": percent,
-        "curves": _curves(folder, recipe, groups[0][1]),
-        "span": max([0.05, *(abs(end) for one in gains for end in one.ci95)]),
-        "run": json.loads((folder / RUN).read_text(encoding="utf-8")),
-        "name": languages.name,
-    }
-
-
-def _ours(read: dict[str, Answers], place: str, codes: list[str]) -> float | None:
-    """Our figure where the paper gives one: of a language, or the `mean` of all."""
-    found = {code: mean(one.accuracies) for code, one in read.items()}
-    return (
-        (mean(found.values()) if found else None)
-        if place == "mean"
-        else found.get(resolve_language(place, codes) or "")
+        groups=groups,
+        published=_published_figures(recipe, answers, codes),
+        note=recipe.published.note,
+        layers=[_layer_panel(method) for method in methods if method.cell.layers],
+        curves=_learning_curves(results, groups[0].codes),
+        run=results.run_info(),
     )
 
 
-def _heat(method: str, layers: dict[str, list[float]]) -> dict[str, Any]:
-    """What the heat map's template takes: languages down, layers across."""
-    rows = [(languages.name(code), shares) for code, shares in layers.items()]
-    foot = [mean(column) for column in zip(*layers.values(), strict=True)]
-    return {
-        "title": method,
-        "tag": None,
-        "rows": rows,
-        "foot": foot,
-        "top": max(map(max, layers.values())) or 1.0,
-    }
+def render_summary(results: Summary, form: Literal["md", "tex", "html"] = "md") -> str:
+    """The report as text.
 
-
-def _groups(codes: list[str]) -> list[tuple[str, list[str]]]:
-    """Names and languages: all but English first, then by script, by resources, by what XLM-R was trained on."""
-    english = languages.lookup("en")
-    unseen = [code for code in codes if languages.lookup(code) != english] or codes
-    known = {code: one for code in unseen if (one := languages.lookup(code))}
-    halves: tuple[tuple[str, str, Callable[[languages.Language], bool]], ...] = (
-        ("Latin script", "other scripts", lambda one: one.script == "Latin"),
-        ("high-resource", "low-resource", lambda one: one.high_resource),
-        ("in XLM-R's training data", "not in XLM-R's training data", lambda one: one.in_xlmr),
+    Args:
+        results: of [`summary`].
+        form: `md` is Markdown, `tex` the main table in LaTeX, `html` a page that needs no other
+            file.
+    """
+    return render(
+        "palam.bench",
+        f"bench.{form}.j2",
+        summary=results,
+        percent=percent,
+        language_name=language_name,
     )
-    found = [("mean without English", unseen)]
-    for yes, no, of in halves:
-        parts = [
-            (f"mean, {name}", [c for c in known if of(known[c]) == on])
-            for name, on in ((yes, True), (no, False))
-        ]
-        found += parts if all(some for _, some in parts) else []
-    return found
 
 
-def _best(tried: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Of several methods' cells, for each seed that all have, which has the lowest English validation loss."""
-    by_seed = [{one["seed"]: one for one in some} for some in tried]
-    found = []
+class _Source(NamedTuple):
+    """Where a benchmark's texts are from."""
+
+    read: str
+    trained: str
+    parallel: bool
+
+
+def _describe_source(recipe: Recipe) -> _Source:
+    language = language_name(recipe.train.get("language") or "en")
+    read = recipe.read
+    if read.files:
+        names = [Path(path).name for path in read.files.values()]
+        trained = Path(str(recipe.train["file"])).name
+        return _Source(", ".join(names), f"{language} {trained}", bool(read.parallel))
+    task = get_task(str(read.task))
+    trained = recipe.train["task"]
+    return _Source(f"{task.name}, split {read.split}", f"{language} {trained}", task.parallel)
+
+
+def _cells_by_method(recipe: Recipe, results: ResultsFolder) -> dict[str, list[Cell]]:
+    """The finished cells of each method that has some, in the recipe's order."""
+    finished: dict[str, list[Cell]] = defaultdict(list)
+    for cell in results.cells():
+        finished[cell.method].append(cell)
+    by_method = {}
+    for name in recipe.methods:
+        choice = recipe.choices.get(name)
+        if choice is None:
+            cells = finished[name]
+        else:
+            cells = _choose_cells([finished[candidate] for candidate in choice.best_of])
+        if cells:
+            by_method[name] = cells
+    return by_method
+
+
+def _choose_cells(candidates: Sequence[Sequence[Cell]]) -> list[Cell]:
+    """For each seed that all have, which method has the lowest English validation loss.
+
+    Args:
+        candidates: the cells of each method that is to be chosen from.
+
+    Returns:
+        By seed, the chosen method, with the seconds of all.
+    """
+    by_seed = [{cell.seed: cell for cell in cells} for cells in candidates]
+    chosen = []
     for seed in sorted(set.intersection(*map(set, by_seed))):
-        some = [one[seed] for one in by_seed]
-        best = min(some, key=lambda one: one["validation_loss"])["method"]
-        found.append({"method": best, "seed": seed, "seconds": sum(one["seconds"] for one in some)})
-    return found
+        cells = [method[seed] for method in by_seed]
+        best = min(cells, key=_validation_loss)
+        seconds = sum(cell.seconds for cell in cells)
+        chosen.append(Cell(method=best.method, seed=seed, seconds=seconds, results={}))
+    return chosen
 
 
-def _answers(folder: Path, cells: list[dict[str, Any]]) -> dict[str, Answers]:
-    found: dict[str, Answers] = {}
-    for cell in sorted(cells, key=lambda one: one["seed"]):
-        seeds: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in lines(folder / "predictions" / f"{cell['method']}.{cell['seed']}.jsonl"):
-            seeds[row["language"]].append(row)
-        for code, rows in seeds.items():
-            one = found.setdefault(
-                code, Answers([r["row"] for r in rows], [r["label"] for r in rows], [])
-            )
-            one.predictions.append([row["prediction"] for row in rows])
-    return found
+def _validation_loss(cell: Cell) -> float:
+    assert cell.validation_loss is not None  # a choice is among trained methods
+    return cell.validation_loss
 
 
-def _curves(folder: Path, recipe: Recipe, codes: list[str]) -> dict[str, list[tuple[int, float]]]:
-    """By method, (step, mean over seeds and languages), at the chosen rate; the last is the finished bridge."""
-    cells = [one for one in lines(folder / CELLS) if "steps" in one]
-    chosen = {(one["method"], one["seed"]): one["lr"] for one in cells}
-    points: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for one in lines(folder / CURVE):
-        if chosen.get((one["method"], one["seed"])) == one["lr"]:
-            points[one["method"]][one["at"]][one["seed"]] = mean(
-                one["results"][code] for code in codes
-            )
-    for method, some in points.items():
-        seeds = {seed for by in some.values() for seed in by}  # a curve may be of some seeds alone
-        ends = [one for one in cells if one["method"] == method and one["seed"] in seeds]
-        last = {one["seed"]: mean(one["results"][code] for code in codes) for one in ends}
-        some[max(one["steps"] for one in ends)] |= last
-    return {
-        name: [(at, mean(by.values())) for at, by in sorted(some.items())]
-        for name, some in points.items()
-    }
+def _read_answers(results: ResultsFolder, cells: Sequence[Cell]) -> AnswersByLanguage:
+    """The predictions of a method's cells, seed by seed."""
+    answers: AnswersByLanguage = {}
+    for cell in sorted(cells, key=lambda cell: cell.seed):
+        for code, language in results.predictions(cell.run).items():
+            if code not in answers:
+                answers[code] = Answers(language.rows, language.labels, [])
+            answers[code].predictions.append(language.predictions)
+    return answers
+
+
+def _summarize_method(
+    name: str,
+    cells: Sequence[Cell],
+    answers: AnswersByLanguage,
+    groups: Sequence[Group],
+    *,
+    reference: AnswersByLanguage | None,
+    parallel: bool,
+) -> MethodSummary:
+    """One method's means and tests.
+
+    Args:
+        name: of the method.
+        cells: of its seeds.
+        answers: its predictions.
+        groups: of languages; the first is all but English.
+        reference: the predictions of the method to test against; None if it is this one.
+        parallel: see [`compare`].
+    """
+    unseen = groups[0].codes  # the mean that counts is of the languages that were not trained on
+    differences: dict[str, Difference] = {}
+    difference = None
+    if reference is not None:
+        differences, difference = compare(answers, reference, parallel=parallel, over=unseen)
+    accuracy = {code: mean(language.accuracies) for code, language in answers.items()}
+    tested = [language for code, language in answers.items() if code in unseen]
+    seeds = []
+    if tested:
+        for seed in range(len(cells)):
+            seeds.append(mean(language.accuracies[seed] for language in tested))
+    return MethodSummary(
+        name=name,
+        accuracy=accuracy,
+        seeds=seeds,
+        groups=[mean(accuracy[code] for code in group.codes) for group in groups],
+        differences=differences,
+        difference=difference,
+        cells=list(cells),
+    )
+
+
+def _published_figures(
+    recipe: Recipe, answers: Mapping[str, AnswersByLanguage], codes: Sequence[str]
+) -> list[PublishedFigure]:
+    """The figures of a paper, each with the measured one.
+
+    Args:
+        recipe: holds them.
+        answers: by method.
+        codes: of the languages that were read.
+    """
+    figures = []
+    for name, published in recipe.published.accuracies.items():
+        for where, value in published.items():
+            measured = _measured(answers.get(name, {}), where, codes)
+            figures.append(PublishedFigure(name, where, value / 100, measured))
+    return figures
+
+
+def _measured(answers: AnswersByLanguage, where: str, codes: Sequence[str]) -> float | None:
+    """A method's accuracy in a language, or the `mean` of all."""
+    accuracy = {code: mean(language.accuracies) for code, language in answers.items()}
+    if where == "mean":
+        return mean(accuracy.values()) if accuracy else None
+    return accuracy.get(resolve_language(where, codes) or "")
+
+
+def _layer_panel(method: MethodSummary) -> Panel:
+    """What a method's layers contribute: languages down, layers across."""
+    layers = method.cell.layers
+    return Panel(
+        title=method.name,
+        tag=None,
+        rows=[(language_name(code), shares) for code, shares in layers.items()],
+        foot=[mean(column) for column in zip(*layers.values(), strict=True)],
+        top=max(map(max, layers.values())) or 1.0,
+    )
+
+
+def _learning_curves(results: ResultsFolder, codes: Sequence[str]) -> dict[str, list[CurveAt]]:
+    """By method, the means over seeds and languages at the chosen rate, up to the finished bridge.
+
+    Args:
+        results: of the benchmark.
+        codes: the languages that are averaged.
+    """
+
+    def mean_over_languages(accuracies: Mapping[str, float]) -> float:
+        return mean(accuracies[code] for code in codes)
+
+    cells = {cell.run: cell for cell in results.cells() if cell.steps is not None}
+    by_step: dict[str, dict[int, dict[int, float]]] = {}
+    for point in results.curve_points():
+        cell = cells.get((point.method, point.seed))
+        if cell is not None and cell.lr == point.lr:
+            steps = by_step.setdefault(point.method, {})
+            steps.setdefault(point.at, {})[point.seed] = mean_over_languages(point.results)
+    curves = {}
+    for method, steps in by_step.items():
+        seeds = {seed for of_seeds in steps.values() for seed in of_seeds}  # perhaps some alone
+        ends = [cell for cell in cells.values() if cell.method == method and cell.seed in seeds]
+        last_step = max(cell.steps or 0 for cell in ends)
+        for cell in ends:
+            steps.setdefault(last_step, {})[cell.seed] = mean_over_languages(cell.results)
+        curves[method] = [CurveAt(step, mean(steps[step].values())) for step in sorted(steps)]
+    return curves

@@ -1,88 +1,54 @@
-"""Run a recipe, cell by cell, into one results folder; what is finished is never done again.
-
-`recipe.yaml`, `run.json` (versions, hashes of the data), `cells.jsonl` (one line a cell), `rates.jsonl` (one line a
-training run), `curve.jsonl`, and `predictions/<method>.<seed>.jsonl`. Bridges are in `bridges/`.
-"""
+"""Run a recipe, cell by cell, into one results folder; a finished cell is not repeated."""
 
 import contextlib
 import hashlib
 import json
-import math
 import platform
 import shutil
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-import yaml
 from rich.console import Console
-from transformers import TrainerCallback
 
-from palam.bench import baselines
-from palam.bench.plan import USUAL_SHARE, plan
+from palam.bench.baselines import Outcome, Rows, llm_only, majority
+from palam.bench.head import head
+from palam.bench.method_trainer import MethodTrainer, bridge_at_step
+from palam.bench.methods import BaselineMethod
+from palam.bench.predictions import Run
 from palam.bench.recipe import Recipe
+from palam.bench.results import (
+    BRIDGES_FOLDER,
+    CELLS_FILE,
+    RATES_FILE,
+    RECIPE_FILE,
+    RUN_FILE,
+    Cell,
+    CurvePoint,
+    ResultsFolder,
+    RunInfo,
+)
+from palam.bench.translation import translate_rows
 from palam.errors import PalamError
-from palam.inference import evaluation as evaluate
-from palam.inference.evaluation import Evaluation, load_languages
+from palam.inference.evaluation import Evaluation, Prediction, evaluate, load_languages
 from palam.inference.layer_weights import LayerView
-from palam.models.backbones.encoder import load_encoder
-from palam.models.backbones.llm import load_llm
 from palam.models.modeling import PalamModel
-from palam.tasks.loading import is_local, task_from_file
+from palam.tasks.loading import task_from_file
 from palam.tasks.registry import get_task
 from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task
-from palam.training.build import Bases
-from palam.training.config import TrainConfig
+from palam.training.config import DataConfig, TrainConfig
 from palam.training.data import TrainingData, read_training_data
-from palam.training.run import train
-from palam.training.trainer import NonFiniteLoss, newest_checkpoint
-from palam.utils.device import resolve_placement
-from palam.utils.files import atomic_file, check_replaceable
+from palam.utils.files import check_replaceable
 
-RECIPE, RUN, CELLS, RATES, CURVE = (
-    "recipe.yaml",
-    "run.json",
-    "cells.jsonl",
-    "rates.jsonl",
-    "curve.jsonl",
-)
 LAYER_TEXTS = 8
-# may differ when results are gone on with
-PLACES = ("data", "file", "files", "cache_dir", "cache_states", "device", "parallel")
-
-
-class Curve(TrainerCallback):
-    """Keeps the bridge as it is at some steps of a run; it is read if the run's rate is chosen."""
-
-    def __init__(self, bridge: Path, steps: list[int]) -> None:
-        self.bridge, self.steps = bridge, steps
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Step 0."""
-        self.on_step_end(args, state, control, **kwargs)
-
-    def on_step_end(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        model: Any = None,
-        optimizer: Any = None,
-        **_: Any,
-    ) -> None:
-        """Keep it, if this step is asked for."""
-        if state.global_step in self.steps:
-            optimizer.eval()  # one that averages; the next step takes it back
-            model.save_pretrained(at_step(self.bridge, state.global_step))
-
-
-def at_step(bridge: Path, step: int) -> Path:
-    """Where a run's bridge after a step is kept."""
-    return bridge.with_name(f"{bridge.name}.at-{step}")
+"""Texts of each language on which the layers' contributions are averaged."""
+PLACES = frozenset({"data", "file", "files", "cache_dir", "cache_states", "device", "parallel"})
+"""Settings that may change when results are resumed: where things are, not what they are."""
 
 
 class Bench:
@@ -98,320 +64,281 @@ class Bench:
     """
 
     def __init__(self, recipe: Recipe, out: Path, console: Console) -> None:
-        self.recipe, self.out, self.console = recipe, out, console
-        check_replaceable(out, RECIPE)
-        content = recipe.to_dict()
-        was = (
-            yaml.safe_load((out / RECIPE).read_text(encoding="utf-8"))
-            if (out / RECIPE).is_file()
-            else None
-        )
-        self.seed: int = (was or content)["seeds"][0]
-        first = recipe.settings(seed=self.seed)
-        self.data: TrainingData = read_training_data(first)
-        self.task, self.rows = _to_read(recipe, first, self.data)
-        hashes = {"train": _hash(self.data.train), "dev": _hash(self.data.dev)}
-        hashes |= {code: _hash(some) for code, some in self.rows.items()}
-        if was:
-            changed = [f"{part}.{key}" for part in ("train", "read") for key in was[part] | content[part]
-                       if key not in PLACES and was[part].get(key) != content[part].get(key)]  # fmt: skip
-            changed += [
-                name for name, own in recipe.methods.items() if was["methods"].get(name, own) != own
-            ]
-            if changed:
-                raise PalamError(
-                    f"{out} holds results with other settings ({', '.join(changed)}); give another --out"
-                )
-            if json.loads((out / RUN).read_text(encoding="utf-8"))["data"] != hashes:
-                raise PalamError(f"{out} holds results on other data; give another --out")
-            content["methods"] = was["methods"] | content["methods"]
-            content["seeds"] = [
-                *was["seeds"],
-                *(seed for seed in recipe.seeds if seed not in was["seeds"]),
-            ]
-            if (
-                was["against"] not in recipe.methods
-            ):  # only some of the methods were named this time
-                content["against"] = was["against"]
-        versions = {"python": platform.python_version()} | {
-            p: version(p) for p in ("palam", "torch", "transformers")
-        }
-        with atomic_file(out / RUN) as file:
-            file.write(
-                json.dumps(
-                    {"versions": versions, "data": hashes, "validation": self.data.note}
-                ).encode()
-            )
-        with atomic_file(out / RECIPE) as file:
-            file.write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
-        self._bases: Bases | None = None
+        self.recipe = recipe
+        self.console = console
+        check_replaceable(out, RECIPE_FILE)
+        self.results = ResultsFolder(out)
+        self.trainer = MethodTrainer(recipe, self.results, console)
+        previous = self.results.recipe() if self.results.is_started else None
+        self.first_seed = (previous or recipe).seeds[0]
 
-    def read(self, model: PalamModel) -> Evaluation:
-        """The recipe's languages."""
-        return evaluate(
-            model,
-            self.task,
-            self.recipe.read["split"],
-            self.rows,
-            batch_size=self.recipe.read["batch_size"],
+        config = recipe.config(seed=self.first_seed)
+        self.data = read_training_data(
+            config.data, seed=self.first_seed, prompt=config.model.prompt
         )
+        self.task, self.rows = find_rows(recipe, config.data, self.data)
+        info = RunInfo(
+            versions=_versions(),
+            data=_data_hashes(self.data, self.rows),
+            validation=self.data.note,
+        )
+        if previous is not None:
+            _check_same_settings(previous, recipe, out)
+            if self.results.run_info().data != info.data:
+                raise PalamError(f"{out} holds results on other data; give another --out")
+        self.results.write_run_info(info)
+        combined = recipe if previous is None else combine(previous, recipe)
+        self.results.write_recipe(combined)
 
     def run(self) -> None:
-        """Every cell that is not there yet."""
-        cells = [(method, seed) for method, seeds in self.recipe.cells(self.seed) for seed in seeds]
-        done = {(one["method"], one["seed"]) for one in lines(self.out / CELLS)}
-        left = [cell for cell in cells if cell not in done]
-        began = time.time()
-        for number, (method, seed) in enumerate(left):
-            rest = (
-                f", {(time.time() - began) / number * (len(left) - number) / 60:.0f} min left"
-                if number
-                else ""
-            )
-            self.console.print(
-                f"[{len(cells) - len(left) + number + 1}/{len(cells)}] {method}, seed {seed}{rest}",
-                markup=False,
-            )
-            start = time.time()
+        """Every cell that is not finished yet."""
+        cells = [
+            Run(method, seed)
+            for method, seeds in self.recipe.runs(self.first_seed)
+            for seed in seeds
+        ]
+        finished = {cell.run for cell in self.results.cells()}
+        remaining = [cell for cell in cells if cell not in finished]
+        start = time.time()
+        for done, cell in enumerate(remaining):
+            position = len(cells) - len(remaining) + done + 1
+            line = f"[{position}/{len(cells)}] {cell.method}, seed {cell.seed}"
+            if done:
+                seconds_left = (time.time() - start) / done * (len(remaining) - done)
+                line += f", {seconds_left / 60:.0f} min left"
+            self.console.print(line, markup=False)
             try:
-                found, facts = self._cell(method, seed)
+                self._run_cell(cell)
             except BaseException:
-                self._tidy()
+                self._remove_if_empty()
                 raise
-            with atomic_file(self.out / "predictions" / f"{method}.{seed}.jsonl") as file:
-                file.writelines(
-                    json.dumps(one, ensure_ascii=True).encode() + b"\n" for one in found
-                )
-            right: dict[str, list[bool]] = {}
-            for one in found:
-                right.setdefault(one["language"], []).append(one["prediction"] == one["label"])
-            results = {code: sum(some) / len(some) for code, some in right.items()}
-            cell = {
-                "method": method,
-                "seed": seed,
-                **facts,
-                "seconds": round(time.time() - start, 1),
-            }
-            append(self.out / CELLS, cell | {"results": results})
 
-    def _tidy(self) -> None:
-        """If nothing was done yet, leave nothing behind."""
-        if not any((self.out / name).exists() for name in (CELLS, RATES, "bridges")):
-            for name in (RECIPE, RUN):
-                (self.out / name).unlink()
-            with contextlib.suppress(OSError):  # it holds something else
-                self.out.rmdir()
+    def evaluate(self, model: PalamModel) -> Evaluation:
+        """A model on all that the recipe reads."""
+        read = self.recipe.read
+        return evaluate(model, self.task, read.split, self.rows, batch_size=read.batch_size)
 
-    def _cell(self, method: str, seed: int) -> baselines.Found:
-        own, rows = self.recipe.methods[method], self.rows
-        if own.get("baseline") == "majority":
-            return baselines.majority(self.data, rows)
-        settings = self.recipe.settings(method, seed=seed)
-        if own.get("baseline") == "head":
-            return baselines.head(settings, self.bases(), self.data, self.task, rows, own["layers"])
-        if own.get("baseline"):
-            batch = self.recipe.read["batch_size"]
-            if own["baseline"] == "translate":
-                rows = baselines.translated(
-                    settings, rows, self.data.language, own["translator"], batch
-                )
-            return baselines.llm_only(settings, self.bases(), self.data, self.task, rows, batch)
-        rates = self.recipe.rates(method)
-        tried = (
-            {rate: self._train(method, rate, self.seed) for rate in rates} if len(rates) > 1 else {}
+    def _run_cell(self, run: Run) -> None:
+        """One method with one seed, into the results folder."""
+        start = time.time()
+        method = self.recipe.methods[run.method]
+        if isinstance(method, BaselineMethod):
+            config = self.recipe.config(run.method, seed=run.seed)
+            outcome = self._run_baseline(method, config)
+        else:
+            outcome = self._run_trained(run)
+        self.results.write_predictions(run, outcome.predictions)
+        cell = {
+            **run._asdict(),
+            **outcome.figures,
+            "seconds": round(time.time() - start, 1),
+            "results": accuracy_by_language(outcome.predictions),
+        }
+        self.results.add_cell(Cell.from_row(cell))
+
+    def _run_baseline(self, method: BaselineMethod, config: TrainConfig) -> Outcome:
+        if method.baseline == "majority":
+            return majority(self.data, self.rows)
+        if method.baseline == "head":
+            return head(
+                config.model,
+                self.trainer.bases.encoder,
+                self.data,
+                self.task,
+                self.rows,
+                layers=method.settings["layers"],
+            )
+        rows = self.rows
+        batch_size = self.recipe.read.batch_size
+        if method.baseline == "translate":
+            rows = translate_rows(
+                rows,
+                into=self.data.language,
+                translator=method.settings["translator"],
+                runtime=config.runtime,
+                max_length=config.model.max_length,
+                batch_size=batch_size,
+            )
+        return llm_only(
+            config.model,
+            config.runtime,
+            self.trainer.bases,
+            self.data,
+            self.task,
+            rows,
+            batch_size=batch_size,
         )
-        lr = min(tried, key=lambda rate: tried[rate]["validation_loss"]) if tried else rates[0]
-        facts = self._train(method, lr, seed, keep=True)
-        self._read_curve(method, lr, seed)
-        model = self._load(method, self._bridge(method, lr, seed))
-        found = self.read(model).predictions
-        for rate in set(rates) - {lr}:
-            beaten = self._bridge(method, rate, self.seed)
-            for folder in (beaten, *(at_step(beaten, step) for step in self.recipe.curve)):
-                shutil.rmtree(folder, ignore_errors=True)
-        facts["layers"] = self._layers(model)
-        keep = (
-            "layers",
-            "lr",
-            "steps",
-            "validation_loss",
-            "validation_accuracy",
-            "training_seconds",
-            "trained_parameters",
-        )
-        return found, {name: facts.get(name) for name in keep}
 
-    def _layers(self, model: PalamModel) -> dict[str, list[float]]:
-        """How much each layer contributes (weight × norm), by language, on its first texts; not of a single layer."""
-        if model.config.fusion == "last" or model.config.llm_only:
-            return {}
-        mode, found = model.processor.template.mode, {}
-        for code, rows in self.rows.items():
-            views = [
-                LayerView.of(model, self.task.render(row, mode), code) for row in rows[:LAYER_TEXTS]
-            ]
-            found[code] = torch.cat([view.shares for view in views]).mean(0).tolist()
-        return found
+    def _run_trained(self, run: Run) -> Outcome:
+        """A method that is trained: the rate chosen, the curve and the bridge evaluated."""
+        trainer = self.trainer
+        lr = trainer.choose_rate(run.method, self.first_seed)
+        trained = trainer.train(run.method, lr, run.seed, bridge_needed=True)
+        self._evaluate_curve(run, lr)
+        model = trainer.load(run.method, self.results.bridge(run.method, lr, run.seed))
+        predictions = self.evaluate(model).predictions
+        trainer.remove_rejected(run.method, lr, self.first_seed)
+        figures = {
+            "layers": self._layer_shares(model),
+            "lr": lr,
+            "steps": trained.steps,
+            "validation_loss": trained.validation_loss,
+            "validation_accuracy": trained.validation_accuracy,
+            "training_seconds": trained.training_seconds,
+            "trained_parameters": trained.trained_parameters,
+        }
+        return Outcome(predictions, figures)
 
-    def _train(self, method: str, lr: float, seed: int, keep: bool = False) -> dict[str, Any]:
-        """What the run gave; it is trained if it was not yet, or if its bridge is needed and gone."""
-        bridge = self._bridge(method, lr, seed)
-        for known in lines(self.out / RATES):
-            if (known["method"], known["lr"], known["seed"]) == (method, lr, seed) and (
-                bridge.is_dir() or not keep
-            ):
-                return known
-        settings, cell = (
-            self.recipe.settings(method, lr, seed),
-            {"method": method, "lr": lr, "seed": seed},
-        )
-        if not bridge.is_dir():
-            resume = newest_checkpoint(bridge.with_name(f"{bridge.name}.partial")) is not None
-            curve = [Curve(bridge, self.recipe.curve)]
-            bases = None if self._alters(method) else self.bases()
-            try:
-                train(
-                    settings,
-                    bridge,
-                    resume=resume,
-                    console=self.console,
-                    bases=bases,
-                    callbacks=curve,
-                )
-            except NonFiniteLoss:  # a rate that is too high is not the best one
-                if keep:
-                    raise
-                shutil.rmtree(bridge.with_name(f"{bridge.name}.partial"), ignore_errors=True)
-                append(self.out / RATES, cell | {"validation_loss": math.inf})
-                return cell | {"validation_loss": math.inf}
-        facts: dict[str, Any] = json.loads((bridge / "results.json").read_text(encoding="utf-8"))
-        append(
-            self.out / RATES,
-            cell | {name: value for name, value in facts.items() if name != "texts"},
-        )
-        return cell | facts
-
-    def _read_curve(self, method: str, lr: float, seed: int) -> None:
-        """Read the bridges that were kept on the way to the one that was chosen, and keep their results alone."""
+    def _evaluate_curve(self, run: Run, lr: float) -> None:
+        """Evaluate the bridges that were kept on the way to this run's, and remove them."""
         for step in self.recipe.curve:
-            bridge = at_step(self._bridge(method, lr, seed), step)
-            point = {"method": method, "lr": lr, "seed": seed, "at": step}
-            if bridge.is_dir() and not any(
-                point.items() <= one.items() for one in lines(self.out / CURVE)
-            ):
-                found = self.read(self._load(method, bridge))
-                append(
-                    self.out / CURVE,
-                    point | {"results": {code: found.accuracy(code) for code in found.correct}},
+            bridge = bridge_at_step(self.results.bridge(run.method, lr, run.seed), step)
+            known = [
+                (point.method, point.lr, point.seed, point.at)
+                for point in self.results.curve_points()
+            ]
+            if bridge.is_dir() and (run.method, lr, run.seed, step) not in known:
+                evaluation = self.evaluate(self.trainer.load(run.method, bridge))
+                point = CurvePoint(
+                    method=run.method,
+                    lr=lr,
+                    seed=run.seed,
+                    at=step,
+                    results=accuracy_by_language(evaluation.predictions),
                 )
+                self.results.add_curve_point(point)
             shutil.rmtree(bridge, ignore_errors=True)
 
-    def _load(self, method: str, bridge: Path) -> PalamModel:
-        settings = self.recipe.settings(method)
-        bases = (None, None) if self._alters(method) else self.bases()
-        return PalamModel.from_pretrained(
-            bridge, *bases, **resolve_placement(settings.device, settings.dtype)
-        )
+    def _layer_shares(self, model: PalamModel) -> dict[str, list[float]]:
+        """By language, what each layer contributes (weight × norm) on its first texts.
 
-    def _alters(self, method: str) -> bool:
-        """Whether it cannot use the base models of the others."""
-        return bool(
-            {"encoder", "llm", "lora_rank", "dtype", "device", "load_in"}
-            & set(self.recipe.methods[method])
-        )
+        There is none of a single layer, and of an LLM that reads the text itself.
+        """
+        if model.config.fusion == "last" or model.config.llm_only:
+            return {}
+        mode = model.processor.template.mode
+        shares = {}
+        for code, examples in self.rows.items():
+            texts = [self.task.render(example, mode) for example in examples[:LAYER_TEXTS]]
+            views = [LayerView.of(model, text, code) for text in texts]
+            shares[code] = torch.cat([view.shares for view in views]).mean(0).tolist()
+        return shares
 
-    def _bridge(self, method: str, lr: float, seed: int) -> Path:
-        return self.out / "bridges" / f"{method}-{lr:g}-{seed}"
-
-    def bases(self) -> Bases:
-        """Encoder and LLM, loaded once."""
-        if self._bases is None:
-            shared = self.recipe.settings()
-            options: dict[str, Any] = {
-                **resolve_placement(shared.device, shared.dtype),
-                "load_in": shared.load_in,
-            }
-            encoder = load_encoder(shared.encoder, revision=shared.encoder_revision, **options)
-            self._bases = encoder, load_llm(shared.llm, revision=shared.llm_revision, **options)
-        return self._bases
+    def _remove_if_empty(self) -> None:
+        """If no cell and no training run is finished, leave nothing behind."""
+        folder = self.results.path
+        if any((folder / name).exists() for name in (CELLS_FILE, RATES_FILE, BRIDGES_FOLDER)):
+            return
+        for name in (RECIPE_FILE, RUN_FILE):
+            (folder / name).unlink()
+        with contextlib.suppress(OSError):  # it holds something else
+            folder.rmdir()
 
 
-def estimate(recipe: Recipe, rate: float | None = None) -> list[dict[str, Any]]:
-    """What each method will need, without weights: `{"method", "runs", "tokens", "hours", "GiB"}`.
+class TaskRows(NamedTuple):
+    """What is read."""
 
-    The rows are those of the data in a folder or this package, else the settings' `limit` or 10,000; a text has 64 of
-    the encoder's tokens. `tokens` are of all runs. Where a base model's configuration cannot be had, `note` says so in
-    place of figures.
+    task: Task
+    rows: Rows
+    """By language."""
+
+
+def find_rows(recipe: Recipe, config: DataConfig, data: TrainingData) -> TaskRows:
+    """Load what a recipe reads.
+
+    Args:
+        recipe: names it.
+        config: of the training data: the data folder, and a file's columns.
+        data: the training data, whose task has the labels.
+
+    Raises:
+        PalamError: a mistake in the data, or a task of another family than is trained on.
     """
-    found, shared = [], recipe.settings()
-    local = shared.task is None or is_local(get_task(shared.task), data_dir=shared.data)
-    rows = len(read_training_data(shared).train) if local else shared.limit or 10_000
-    for method, seeds in recipe.cells(recipe.seeds[0]):
-        if "baseline" in recipe.methods[method]:
-            found.append(
-                {"method": method, "runs": len(seeds), "note": "nothing is trained with the LLM"}
+    read = recipe.read
+    assert data.task is not None  # a recipe trains on labelled data
+    if read.files:
+        rows: Rows = {}
+        for code, path in read.files.items():
+            _, examples = task_from_file(
+                path,
+                labels=data.task.labels,
+                text_column=config.text_column,
+                label_column=config.label_column,
             )
-            continue
-        settings = recipe.settings(method)
-        runs = len(recipe.rates(method)) + len(seeds) - 1
-        try:
-            one = plan(settings, rows=min(rows, settings.limit or rows), rate=rate)
-        except PalamError as error:
-            found.append({"method": method, "runs": runs, "note": str(error)})
-            continue
-        steps = min(one.steps, settings.max_steps) if settings.max_steps > 0 else one.steps
-        row = {"method": method, "runs": runs, "tokens": runs * steps * one.tokens}
-        hours = runs * steps * one.step_seconds / USUAL_SHARE / 3600
-        found.append(
-            row | {"hours": round(hours, 2), "GiB": round(sum(one.memory.values()) / 2**30, 2)}
-        )
-    return found
-
-
-def _to_read(
-    recipe: Recipe, settings: TrainConfig, data: TrainingData
-) -> tuple[Task, baselines.Rows]:
-    """The task to read, and its rows by language."""
-    read, task = recipe.read, data.task
-    if task is not None and read["files"]:
-        how: dict[str, Any] = {
-            "text_column": settings.text_column,
-            "label_column": settings.label_column,
-        }
-        files = {
-            code: task_from_file(path, labels=task.labels, **how)[1]
-            for code, path in read["files"].items()
-        }
-        return task, {code: sample(rows, read["limit"]) for code, rows in files.items()}
-    wanted = get_task(read["task"])
-    if task is None or task.family != wanted.family:
+            rows[code] = sample(examples, read.limit)
+        return TaskRows(data.task, rows)
+    task = get_task(str(read.task))
+    if data.task.family != task.family:
         raise PalamError(
-            f"a recipe trains on a task of the family {wanted.family}, which {wanted.name} is of"
+            f"a recipe trains on a task of the family {task.family}, which {task.name} is of"
         )
-    languages = read["languages"]
-    return wanted, load_languages(
-        wanted, read["split"], languages, data_dir=settings.data, limit=read["limit"]
+    rows = load_languages(task, read.split, read.languages, data_dir=config.data, limit=read.limit)
+    return TaskRows(task, rows)
+
+
+def combine(previous: Recipe, recipe: Recipe) -> Recipe:
+    """The recipe of a results folder that is resumed: methods and seeds of both.
+
+    Args:
+        previous: of the results that are there.
+        recipe: which may name only some of the methods.
+    """
+    new_seeds = [seed for seed in recipe.seeds if seed not in previous.seeds]
+    against = recipe.against if previous.against in recipe.methods else previous.against
+    return replace(
+        recipe,
+        methods={**previous.methods, **recipe.methods},
+        seeds=(*previous.seeds, *new_seeds),
+        against=against,
     )
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a line; what a killed run left of one stays a line of its own."""
-    with path.open("a+b") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 1))
-        file.write(b"\n" * (file.read(1) not in (b"", b"\n")) + json.dumps(row).encode() + b"\n")
+def accuracy_by_language(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """The share of right predictions in each language."""
+    correct: dict[str, list[bool]] = {}
+    for prediction in predictions:
+        is_right = prediction["prediction"] == prediction["label"]
+        correct.setdefault(prediction["language"], []).append(is_right)
+    return {code: sum(language) / len(language) for code, language in correct.items()}
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The file's rows; a line that was cut off is none."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+def _check_same_settings(previous: Recipe, recipe: Recipe, out: Path) -> None:
+    """Refuse results of other settings.
+
+    Raises:
+        PalamError: names the settings and methods that differ.
+    """
+    differences = []
+    before, after = previous.to_dict(), recipe.to_dict()
+    for part in ("train", "read"):
+        for name in {**before[part], **after[part]}:
+            if name not in PLACES and before[part].get(name) != after[part].get(name):
+                differences.append(f"{part}.{name}")
+    for name, method in recipe.methods.items():
+        if previous.methods.get(name, method) != method:
+            differences.append(name)
+    if differences:
+        raise PalamError(
+            f"{out} holds results with other settings ({', '.join(differences)}); "
+            "give another --out"
+        )
 
 
-def _hash(examples: list[Example]) -> str:
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("palam", "torch", "transformers"):
+        versions[package] = version(package)
+    return versions
+
+
+def _data_hashes(data: TrainingData, rows: Rows) -> dict[str, str]:
+    hashes = {"train": _hash(data.train), "dev": _hash(data.dev)}
+    for code, examples in rows.items():
+        hashes[code] = _hash(examples)
+    return hashes
+
+
+def _hash(examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps(asdict(example), sort_keys=True).encode())

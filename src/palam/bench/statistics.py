@@ -1,4 +1,4 @@
-"""Is one method better than another? Paired tests over the same items; scipy and statsmodels do the arithmetic.
+"""Is one method better than another? Paired tests over the same items, by scipy and statsmodels.
 
 Seeds are averaged (three of them cannot be resampled), items are resampled.
 """
@@ -6,8 +6,7 @@ Seeds are averaged (three of them cannot be resampled), items are resampled.
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from operator import eq
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,68 +14,130 @@ from numpy.typing import NDArray
 from palam.errors import PalamError
 
 LEVEL = 0.05
+"""Of significance, after Holm's adjustment."""
 
 
 @dataclass
 class Answers:
-    """What one method said of one language's items: `predictions` [seeds][items], `labels` [items], `rows` [items]."""
+    """One method's predictions for one language's items, of several seeds."""
 
     rows: list[int]
+    """[items], their rows in the file."""
     labels: list[str]
+    """[items], the right labels."""
     predictions: list[list[str | None]]
+    """[seeds][items]"""
 
     @property
     def correct(self) -> NDArray[np.float64]:
-        """Share of the seeds that are right, [items]."""
-        right = [
-            [said == label for said, label in zip(one, self.labels, strict=True)]
-            for one in self.predictions
-        ]
+        """Share of the seeds whose prediction is right, [items]."""
+        right = [self._is_right(predictions) for predictions in self.predictions]
         return np.array(np.mean(right, 0, dtype=np.float64))
 
     @property
     def vote(self) -> NDArray[np.bool_]:
-        """Whether most seeds' prediction is right, [items]; between equals, the earlier seed's counts."""
-        voted = [Counter(said).most_common(1)[0][0] for said in zip(*self.predictions, strict=True)]
-        return np.array([said == label for said, label in zip(voted, self.labels, strict=True)])
+        """Whether most seeds' prediction is right, [items]; of equals, the earlier seed's."""
+        votes = []
+        for item in zip(*self.predictions, strict=True):
+            [(prediction, _)] = Counter(item).most_common(1)
+            votes.append(prediction)
+        return np.array(self._is_right(votes))
 
     @property
     def accuracies(self) -> list[float]:
-        """Of each seed."""
-        return [float(np.mean([*map(eq, one, self.labels)])) for one in self.predictions]
+        """The accuracy of each seed."""
+        return [float(np.mean(self._is_right(predictions))) for predictions in self.predictions]
+
+    def _is_right(self, predictions: Sequence[str | None]) -> list[bool]:
+        pairs = zip(predictions, self.labels, strict=True)
+        return [prediction == label for prediction, label in pairs]
+
+
+class Interval(NamedTuple):
+    """From the lower to the upper end."""
+
+    low: float
+    high: float
 
 
 @dataclass
 class Difference:
-    """A method less another in accuracy, from -1 to 1."""
+    """A method's accuracy less another's, from -1 to 1."""
 
     mean: float
     ci95: tuple[float, float]
     """Percentile bootstrap over items, of the mean over seeds."""
     p: float | None = None
-    """McNemar's exact test on the seeds' majority votes, adjusted by Holm over the languages; None for a mean."""
+    """McNemar's exact test on the seeds' majority votes, adjusted by Holm over the languages; None
+    for a mean of languages."""
 
     @property
     def win(self) -> bool:
-        """Better beyond doubt: adjusted p < 0.05, and the interval is above zero."""
+        """Significantly better: adjusted p < 0.05, and the interval is above zero."""
         return self.p is not None and self.p < LEVEL and self.ci95[0] > 0
 
 
+class Comparison(NamedTuple):
+    """How a method differs from another."""
+
+    by_language: dict[str, Difference]
+    """In every language that both have read."""
+    mean: Difference
+    """Of the means over languages."""
+
+
 def compare(
-    method: Mapping[str, Answers], other: Mapping[str, Answers], *, parallel: bool, over: Collection[str] | None = None,
+    method: Mapping[str, Answers],
+    other: Mapping[str, Answers],
+    *,
+    parallel: bool,
+    over: Collection[str] | None = None,
     resamples: int = 10_000,
-) -> tuple[dict[str, Difference], Difference]:  # fmt: skip
+) -> Comparison:
     """The difference in every language that both have read, and that of the means over these.
 
     Args:
         method, other: by language; of the same items.
-        parallel: row i says the same in every language. The languages are then not independent: the interval of the
-            mean resamples rows, those that all languages have, jointly. Else each language's items on their own.
-        over: the languages whose means are compared, where both have read one of them; else, and if None, all.
+        parallel: row i has the same meaning in every language. The languages are then not
+            independent: the interval of the mean resamples rows, those that all languages have,
+            jointly. Else each language's items are resampled on their own.
+        over: the languages whose means are compared, where both have read one of them; else, and
+            if None, all.
         resamples: of the bootstrap; its seed is fixed.
 
     Raises:
         PalamError: no language in common, other items, or scipy or statsmodels is missing.
+    """
+    codes = [code for code in method if code in other]
+    if not codes:
+        raise PalamError("the two methods have no language in common")
+    for code in codes:
+        if (method[code].rows, method[code].labels) != (other[code].rows, other[code].labels):
+            raise PalamError(f"{code}: the two methods read different items")
+    gains = {code: method[code].correct - other[code].correct for code in codes}
+    p_values = _adjusted_p_values([(method[code].vote, other[code].vote) for code in codes])
+
+    by_language = {}
+    for code, p_value in zip(codes, p_values, strict=True):
+        gain = gains[code]
+        interval = _bootstrap_interval([gain], resamples)
+        by_language[code] = Difference(float(gain.mean()), interval, p_value)
+
+    averaged = [code for code in codes if over is None or code in over] or codes
+    mean = float(np.mean([gains[code].mean() for code in averaged]))
+    if parallel:
+        rows = {code: method[code].rows for code in averaged}
+        samples = [_mean_by_row(rows, gains)]
+    else:
+        samples = [gains[code] for code in averaged]
+    return Comparison(by_language, Difference(mean, _bootstrap_interval(samples, resamples)))
+
+
+def _adjusted_p_values(votes: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> list[float]:
+    """McNemar's exact test in each language, adjusted by Holm.
+
+    Args:
+        votes: of each language, whether the two methods are right, both [items].
     """
     try:
         from statsmodels.stats.contingency_tables import mcnemar
@@ -85,54 +146,57 @@ def compare(
         raise PalamError(
             'paired tests need scipy and statsmodels: pip install "palam[bench]"'
         ) from None
-    codes = [code for code in method if code in other]
-    if not codes:
-        raise PalamError("the two methods have no language in common")
-    for code in codes:
-        if (method[code].rows, method[code].labels) != (other[code].rows, other[code].labels):
-            raise PalamError(f"{code}: the two methods read different items")
-    gains = {code: method[code].correct - other[code].correct for code in codes}
-    p = []
-    for code in codes:
-        one, two = method[code].vote, other[code].vote
-        table = [[int((x & y).sum()) for y in (two, ~two)] for x in (one, ~one)]
-        p.append(float(mcnemar(table, exact=True).pvalue))
-    adjusted = multipletests(p, alpha=LEVEL, method="holm")[1]
-    each = {
-        code: Difference(
-            float(gains[code].mean()), _interval([gains[code]], resamples), float(value)
-        )
-        for code, value in zip(codes, adjusted, strict=True)
-    }
-    meant = [code for code in codes if over is None or code in over] or codes
-    mean = float(np.mean([gains[code].mean() for code in meant]))
-    if parallel:
-        by_row = [dict(zip(method[code].rows, gains[code], strict=True)) for code in meant]
-        shared = sorted(set.intersection(*map(set, by_row)))
-        if not shared:
-            raise PalamError("the languages are parallel but have no row in common")
-        samples = [np.mean([[rows[row] for row in shared] for rows in by_row], 0)]
-    else:
-        samples = [gains[code] for code in meant]
-    return each, Difference(mean, _interval(samples, resamples))
+    p_values = []
+    for first, second in votes:
+        table = [
+            [int((first & second).sum()), int((first & ~second).sum())],
+            [int((~first & second).sum()), int((~first & ~second).sum())],
+        ]
+        p_values.append(float(mcnemar(table, exact=True).pvalue))
+    _, adjusted, _, _ = multipletests(p_values, alpha=LEVEL, method="holm")
+    return [float(p_value) for p_value in adjusted]
 
 
-def _interval(samples: Sequence[NDArray[np.float64]], resamples: int) -> tuple[float, float]:
-    """95 % interval of the mean of the samples' means; each sample is resampled on its own."""
+def _mean_by_row(
+    rows: Mapping[str, list[int]], gains: Mapping[str, NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """The mean gain over languages for each row that all of them have, [shared rows].
+
+    Args:
+        rows: the items' rows by language.
+        gains: [items] by language.
+    """
+    by_row = [dict(zip(rows[code], gains[code], strict=True)) for code in rows]
+    shared = sorted(set.intersection(*map(set, by_row)))
+    if not shared:
+        raise PalamError("the languages are parallel but have no row in common")
+    table = [[language[row] for row in shared] for language in by_row]
+    return np.array(np.mean(table, 0))
+
+
+def _bootstrap_interval(samples: Sequence[NDArray[np.float64]], resamples: int) -> Interval:
+    """95 % interval of the mean of the samples' means; each sample is resampled on its own.
+
+    Args:
+        samples: each [items].
+        resamples: how many are drawn.
+    """
     from scipy.stats import bootstrap
 
     if all(len(sample) < 2 for sample in samples):
-        return -1.0, 1.0
+        return Interval(-1.0, 1.0)
 
-    def statistic(*drawn: Any, axis: int = -1) -> Any:
-        return sum(one.mean(axis) for one in drawn) / len(drawn)
+    def mean_of_means(*drawn: Any, axis: int = -1) -> Any:
+        return sum(sample.mean(axis) for sample in drawn) / len(drawn)
 
-    options: dict[str, Any] = {
-        "n_resamples": resamples,
-        "method": "percentile",
-        "rng": np.random.default_rng(0),
-    }
-    low, high = bootstrap(
-        samples, statistic, vectorized=True, batch=500, **options
-    ).confidence_interval
-    return float(low), float(high)
+    result = bootstrap(
+        samples,
+        mean_of_means,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(0),
+        vectorized=True,
+        batch=500,
+    )
+    low, high = result.confidence_interval
+    return Interval(float(low), float(high))

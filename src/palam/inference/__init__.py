@@ -1,1 +1,1 @@
-"""What a bridge reads: label scores, answers, accuracy, layer weights."""
+"""Reading with a bridge: label scores, answers, accuracy, calibration, layer weights."""

@@ -1,72 +1,125 @@
-"""Making up for what the LLM prefers whatever it reads: label priors, and the size of a solved map."""
+"""Calibrating a bridge that was solved and not trained: two things that English text can tell.
+
+The first is the size of its output. The LLM normalises what its layers read, so larger vectors keep
+more of themselves from layer to layer. The second is how much the LLM prefers each label whatever
+it reads.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from palam.inference.scoring import score_labels
+from palam.inference.scoring import LabelScorer, Progress
 from palam.models.modeling import PalamModel
 from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task
 
+FACTORS = (1.0, 1.5, 2.0, 3.0)
+PRIOR_TEXTS = 128
+"""How many texts the priors are measured on."""
+VALIDATION_TEXTS = 256
+"""How many texts the factor is chosen by, at most."""
+
 
 def measure_priors(
-    model: PalamModel, texts: Sequence[str], labels: Sequence[str], languages: Sequence[str | None] | None = None,
-    **options: Any,
-) -> None:  # fmt: skip
-    """Learn how much the LLM is inclined to each label whatever it reads, and let [`label_scores`] make up for it.
+    model: PalamModel,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    languages: Sequence[str | None] | None = None,
+    *,
+    llm_only: bool = False,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> None:
+    """Measure how much the LLM prefers each label whatever it reads, for scores to be less by it.
 
-    A bridge that was solved and not trained leaves the LLM with its own liking for some words. The mean score over
-    unlabelled English texts measures it (batch calibration, arXiv 2309.17249, on texts that are not those to classify).
+    A bridge that was solved and not trained leaves the LLM with its own preference for some words.
+    The mean score over unlabelled English texts measures it (batch calibration, arXiv 2309.17249,
+    on texts that are not those to classify).
 
     Args:
         model: its configuration takes the priors up, and they are saved with the bridge.
-        texts, labels, languages, **options: see [`label_scores`]. The texts should be about all labels alike.
+        texts: they should be about all labels alike.
+        labels, languages, llm_only, batch_size, progress: see [`score_labels`].
     """
-    scores = score_labels(model, texts, labels, languages, calibrated=False, **options)
-    model.config.label_priors = dict(zip(labels, scores.mean(0).tolist(), strict=True))
+    scorer = LabelScorer(model, labels, llm_only=llm_only, calibrated=False)
+    scores = scorer.score(texts, languages, batch_size=batch_size, progress=progress)
+    model.config.label_priors = _mean_scores(scores, labels)
 
 
-FACTORS = (1.0, 1.5, 2.0, 3.0)
-TEXTS = 128  # to measure priors on, and at most twice as many to choose by
+class TaskCalibration(TypedDict):
+    """What [`calibrate_to_task`] chose."""
+
+    factor: float
+    """Of the mapper's output, relative to the size that it had."""
+    losses: dict[str, float]
+    """Cross-entropy of the validation labels in nats, by factor."""
+
+
+class _Candidate(NamedTuple):
+    """A factor that was tried."""
+
+    factor: float
+    loss: float
+    priors: dict[str, float]
 
 
 def calibrate_to_task(
-    model: PalamModel, task: Task, train: Sequence[Example], dev: Sequence[Example], language: str, *,
-    factors: Sequence[float] = FACTORS, seed: int = 0,
-) -> dict[str, Any]:  # fmt: skip
+    model: PalamModel,
+    task: Task,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    language: str,
+    *,
+    factors: Sequence[float] = FACTORS,
+    seed: int = 0,
+) -> TaskCalibration:
     """Choose the factor of the mapper's output, and measure the labels' priors, in place.
 
     Args:
-        model: with a solved bridge; `task` gives the texts' form in its mode.
-        train: English examples; the priors are the mean scores over some of them, whose labels are not looked at.
-        dev: English validation examples: the factor with the lowest cross-entropy of their labels, priors subtracted,
-            is taken.
+        model: with a solved bridge.
+        task: gives the texts' form in the model's mode.
+        train: English examples; the priors are the mean scores over a sample of them, whose labels
+            are not looked at.
+        dev: English validation examples; the factor with the lowest cross-entropy of their labels,
+            priors subtracted, is taken.
         language: of both.
-        factors: to try, relative to the size that the bridge has.
+        factors: to try, relative to the size that the bridge's output has.
         seed: of the samples.
-
-    Returns:
-        `factor`, and `losses`, the cross-entropy in nats for each factor.
     """
-    held = sample(dev, 2 * TEXTS, seed)
-    (texts, codes), (own, own_codes) = (
-        ([task.render(one, model.processor.template.mode) for one in rows], [language] * len(rows))
-        for rows in (sample(train, TEXTS, seed), held)
-    )
-    words = list(task.labels.values())
-    wanted = torch.tensor([list(task.labels).index(one.label) for one in held])
-    found: dict[float, tuple[float, dict[str, float]]] = {}
-    now = 1.0
+    mode = model.processor.template.mode
+    dev = sample(dev, VALIDATION_TEXTS, seed)
+    dev_texts = [task.render(example, mode) for example in dev]
+    train = sample(train, PRIOR_TEXTS, seed)
+    train_texts = [task.render(example, mode) for example in train]
+    names = list(task.labels)
+    labels = list(task.labels.values())
+    targets = torch.tensor([names.index(example.label) for example in dev])
+    scorer = LabelScorer(model, labels, calibrated=False)
+    mapper = model.bridge.mapper
+
+    candidates: list[_Candidate] = []
+    current = 1.0
     for factor in factors:
-        model.bridge.mapper.rescale(factor / now)
-        now = factor
-        measure_priors(model, texts, words, codes)
-        loss = F.cross_entropy(score_labels(model, own, words, own_codes), wanted).item()
-        found[factor] = loss, model.config.label_priors
-    best = min(found, key=lambda factor: found[factor][0])
-    model.bridge.mapper.rescale(best / now)
-    model.config.label_priors = found[best][1]
-    return {"factor": best, "losses": {str(factor): loss for factor, (loss, _) in found.items()}}
+        mapper.rescale(factor / current)
+        current = factor
+        train_scores = scorer.score(train_texts, [language] * len(train))
+        priors = _mean_scores(train_scores, labels)
+        prior_row = torch.tensor([priors[label] for label in labels])
+        dev_scores = scorer.score(dev_texts, [language] * len(dev))
+        loss = F.cross_entropy(dev_scores - prior_row, targets)
+        candidates.append(_Candidate(factor, loss.item(), priors))
+    best = min(candidates, key=lambda candidate: candidate.loss)
+    mapper.rescale(best.factor / current)
+    model.config.label_priors = best.priors
+    losses = {str(candidate.factor): candidate.loss for candidate in candidates}
+    return TaskCalibration(factor=best.factor, losses=losses)
+
+
+def _mean_scores(scores: Tensor, labels: Sequence[str]) -> dict[str, float]:
+    """By label, the mean of scores [texts, labels] over the texts."""
+    means = scores.mean(0).tolist()
+    return dict(zip(labels, means, strict=True))

@@ -1,22 +1,24 @@
 """Accuracy of a bridge on a task, language by language, with Wilson intervals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 from palam.errors import PalamError
 from palam.inference.generation import generate
-from palam.inference.scoring import Progress, score_labels
+from palam.inference.scoring import LabelScorer, Progress
 from palam.models.modeling import PalamModel
 from palam.tasks.loading import load_split, native_language
 from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task, last_number
 
-NUMBER_TOKENS = 256  # most of an answer that is worked out
+MAX_WORKING_TOKENS = 256
+"""Most tokens of an answer that is worked out in words and ends in a number."""
 METHODS = ("score", "generate")
 Z95 = 1.959963984540054
+"""The normal distribution's quantile for two-sided 95 %."""
 
 
 def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
@@ -28,9 +30,204 @@ def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
     if n == 0:
         return 0.0, 1.0
     share = correct / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    shrinkage = 1 + z * z / n
+    centre = (share + z * z / (2 * n)) / shrinkage
+    variance = share * (1 - share) / n + z * z / (4 * n * n)
+    half = z / shrinkage * math.sqrt(variance)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+class Prediction(TypedDict):
+    """What a model predicts for one example: a line of a predictions file."""
+
+    language: NotRequired[str]
+    """The task's own code; [`evaluate`] sets it."""
+    row: int
+    """The example's row in its file, from 0."""
+    label: str | None
+    """The right label; of a task without labels, the right number."""
+    prediction: str | None
+    """The predicted label or number; None for a generated answer that holds neither."""
+    scores: NotRequired[dict[str, float]]
+    """Each label's score, of the method `"score"`."""
+    answer: NotRequired[str]
+    """The generated text, of the method `"generate"`."""
+
+
+class PredictionOptions(TypedDict, total=False):
+    """How [`predict`] and [`evaluate`] read texts; every key may be left out."""
+
+    method: str
+    """`"score"` (default) takes the label with the highest score, see [`LabelScorer`];
+    `"generate"` decodes greedily and takes the label whose exact words the answer is. A task
+    without labels is always generated, and the last number of the answer counts."""
+    llm_only: bool
+    """The LLM reads the text itself instead of through the bridge; default no."""
+    batch_size: int
+    """Texts at a time; default 32."""
+    progress: Progress | None
+    """Called with the number of texts just read."""
+
+
+class Predictor:
+    """Predicts a task's labels, for any number of languages, with one [`LabelScorer`].
+
+    Args:
+        model: any checkpoint.
+        task: gives the text's form in the model's mode, and the labels' words.
+        method, llm_only, batch_size, progress: see [`PredictionOptions`].
+
+    Attributes:
+        scorer: of the labels; None where answers are generated.
+
+    Raises:
+        PalamError: an unknown method.
+    """
+
+    def __init__(
+        self,
+        model: PalamModel,
+        task: Task,
+        *,
+        method: str = "score",
+        llm_only: bool = False,
+        batch_size: int = 32,
+        progress: Progress | None = None,
+    ) -> None:
+        if method not in METHODS:
+            raise PalamError(f"method is {method!r}; it must be one of: {', '.join(METHODS)}")
+        self.model = model
+        self.task = task
+        self.llm_only = llm_only
+        self.batch_size = batch_size
+        self.progress = progress
+        self.scorer: LabelScorer | None = None
+        if method == "score" and not task.number:
+            labels = list(task.labels.values())
+            self.scorer = LabelScorer(model, labels, llm_only=llm_only)
+
+    def predict(self, examples: Sequence[Example], language: str | None) -> list[Prediction]:
+        """A prediction for each example.
+
+        Args:
+            examples: of one language.
+            language: its code, for encoders that must be told.
+        """
+        mode = self.model.processor.template.mode
+        texts = [self.task.render(example, mode) for example in examples]
+        languages = [language] * len(texts)
+        if self.task.number:
+            return self._predict_numbers(examples, texts, languages)
+        if self.scorer is None:
+            return self._predict_by_generation(examples, texts, languages)
+        return self._predict_by_score(self.scorer, examples, texts, languages)
+
+    def _predict_by_score(
+        self,
+        scorer: LabelScorer,
+        examples: Sequence[Example],
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+    ) -> list[Prediction]:
+        """The label with the highest score."""
+        names = list(self.task.labels)
+        scores = scorer.score(
+            texts,
+            languages,
+            batch_size=self.batch_size,
+            progress=self.progress,
+        )
+        best = scores.argmax(1).tolist()
+        rows = scores.tolist()
+        predictions = []
+        for example, index, row in zip(examples, best, rows, strict=True):
+            prediction = Prediction(
+                row=example.row,
+                label=example.label,
+                prediction=names[index],
+                scores=dict(zip(names, row, strict=True)),
+            )
+            predictions.append(prediction)
+        return predictions
+
+    def _predict_by_generation(
+        self,
+        examples: Sequence[Example],
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+    ) -> list[Prediction]:
+        """The label whose exact words are generated."""
+        labels = self.task.labels
+        answer_ids = self.model.processor.answer_ids
+        longest = max(len(answer_ids(words)) for words in labels.values())
+        answers = self._generate(texts, languages, longest)
+        label_of: dict[str, str] = {}
+        for label, words in labels.items():
+            label_of.setdefault(words, label)  # of two labels with the same words, the first
+        return [
+            Prediction(
+                row=example.row,
+                label=example.label,
+                prediction=label_of.get(answer),
+                answer=answer,
+            )
+            for example, answer in zip(examples, answers, strict=True)
+        ]
+
+    def _predict_numbers(
+        self,
+        examples: Sequence[Example],
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+    ) -> list[Prediction]:
+        """The number that the generated working ends in."""
+        answers = self._generate(texts, languages, MAX_WORKING_TOKENS)
+        return [
+            Prediction(
+                row=example.row,
+                label=last_number(example.label),
+                prediction=last_number(answer),
+                answer=answer,
+            )
+            for example, answer in zip(examples, answers, strict=True)
+        ]
+
+    def _generate(
+        self,
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+        max_new_tokens: int,
+    ) -> list[str]:
+        return generate(
+            self.model,
+            texts,
+            languages,
+            llm_only=self.llm_only,
+            batch_size=self.batch_size,
+            progress=self.progress,
+            max_new_tokens=max_new_tokens,
+        )
+
+
+def predict(
+    model: PalamModel,
+    task: Task,
+    examples: Sequence[Example],
+    language: str | None,
+    **options: Unpack[PredictionOptions],
+) -> list[Prediction]:
+    """A prediction for each example of one language.
+
+    Args:
+        model, task: see [`Predictor`].
+        examples: of one language.
+        language: its code, for encoders that must be told.
+        **options: see [`PredictionOptions`].
+
+    Raises:
+        PalamError: an unknown method.
+    """
+    return Predictor(model, task, **options).predict(examples, language)
 
 
 @dataclass
@@ -38,30 +235,47 @@ class Evaluation:
     """Results per language, as fractions from 0 to 1, and every prediction."""
 
     task: str
+    """The task's name."""
     split: str
+    """The split's name, or the file."""
     model: str
+    """The model's name."""
     correct: dict[str, list[bool]] = field(default_factory=dict)
-    predictions: list[dict[str, Any]] = field(default_factory=list)
+    """By language, whether each prediction is right."""
+    predictions: list[Prediction] = field(default_factory=list)
+    """Of all languages, one after the other."""
+
+    def add(self, language: str, predictions: Iterable[Prediction]) -> None:
+        """Add the predictions of one language."""
+        correct = []
+        for prediction in predictions:
+            correct.append(prediction["prediction"] == prediction["label"])
+            self.predictions.append({"language": language, **prediction})
+        self.correct[language] = correct
 
     def accuracy(self, language: str) -> float:
         """Share of right predictions in one language."""
-        return sum(self.correct[language]) / len(self.correct[language])
+        correct = self.correct[language]
+        return sum(correct) / len(correct)
 
     @property
     def macro(self) -> float:
-        """The plain mean over the languages."""
-        return sum(map(self.accuracy, self.correct)) / len(self.correct)
+        """The plain mean of the languages' accuracies."""
+        accuracies = [self.accuracy(language) for language in self.correct]
+        return sum(accuracies) / len(accuracies)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        results = {
-            code: {
-                "n": len(right),
-                "accuracy": self.accuracy(code),
-                "ci95": list(wilson(sum(right), len(right))),
+        """The JSON form: `task`, `split`, `model`, `results` and `macro`.
+
+        The results have, by language, `n` (examples), `accuracy` and `ci95` (its Wilson interval).
+        """
+        results = {}
+        for language, correct in self.correct.items():
+            results[language] = {
+                "n": len(correct),
+                "accuracy": self.accuracy(language),
+                "ci95": list(wilson(sum(correct), len(correct))),
             }
-            for code, right in self.correct.items()
-        }
         return {
             "task": self.task,
             "split": self.split,
@@ -71,71 +285,31 @@ class Evaluation:
         }
 
 
-def predict(
-    model: PalamModel, task: Task, examples: Sequence[Example], language: str | None, *, method: str = "score",
-    llm_only: bool = False, batch_size: int = 32, progress: Progress | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """A prediction per example: `{"row", "label", "prediction", "scores" or "answer"}`; of a number, that number.
-
-    Args:
-        model, direct, batch_size, progress: see [`label_scores`].
-        task: gives the text's form in the model's mode, and the labels' words.
-        examples: of one language.
-        language: its code, for encoders that must be told.
-        method: `"score"` takes the likeliest label; `"generate"` decodes greedily and wants the label's exact words.
-            A task without labels is always generated, and its last number counts.
-    """
-    if method not in METHODS:
-        raise PalamError(f"method is {method!r}; it must be one of: {', '.join(METHODS)}")
-    texts = [task.render(example, model.processor.template.mode) for example in examples]
-    names, words = list(task.labels), list(task.labels.values())
-    common: dict[str, Any] = {"direct": llm_only, "batch_size": batch_size, "progress": progress}
-    languages = [language] * len(texts)
-    if task.number:
-        said = generate(model, texts, languages, max_new_tokens=NUMBER_TOKENS, **common)
-        return [
-            {
-                "row": e.row,
-                "label": last_number(e.label),
-                "prediction": last_number(answer),
-                "answer": answer,
-            }
-            for e, answer in zip(examples, said, strict=True)
-        ]
-    if method == "generate":
-        most = max(len(model.processor.answer_ids(word)) for word in words)
-        said = generate(model, texts, languages, max_new_tokens=most, **common)
-        meant = dict(
-            zip(reversed(words), reversed(names), strict=True)
-        )  # of two labels with one word, the first
-        found: list[dict[str, Any]] = [
-            {"prediction": meant.get(answer), "answer": answer} for answer in said
-        ]
-    else:
-        scores = score_labels(model, texts, words, languages, **common)
-        found = [
-            {"prediction": names[best], "scores": dict(zip(names, row, strict=True))}
-            for best, row in zip(scores.argmax(1).tolist(), scores.tolist(), strict=True)
-        ]
-    return [{"row": e.row, "label": e.label, **one} for e, one in zip(examples, found, strict=True)]
-
-
 def load_languages(
-    task: Task, split: str, languages: Sequence[str], *,
-    data_dir: str | Path | None = None, limit: int | None = None, seed: int = 0,
-) -> dict[str, list[Example]]:  # fmt: skip
-    """The examples of each language under the task's own code, all read before any is used.
+    task: Task,
+    split: str,
+    languages: Sequence[str],
+    *,
+    data_dir: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> dict[str, list[Example]]:
+    """The examples of each language under the task's own code, all loaded before any is used.
 
     Args:
         task, split, data_dir: see [`load_split`].
-        languages: codes, the task's own or ISO 639.
-        limit, seed: a seeded, label-stratified sample of each language.
+        languages: codes, the task's own or ISO 639; of two that mean the same, the first counts.
+        limit, seed: a seeded, label-stratified sample of each language; None is all rows.
+
+    Raises:
+        PalamError: a language or a split that is not there.
     """
-    natives = dict.fromkeys(native_language(task, code, data_dir=data_dir) for code in languages)
-    return {
-        code: sample(load_split(task, split, code, data_dir=data_dir), limit, seed)
-        for code in natives
-    }
+    codes = [native_language(task, code, data_dir=data_dir) for code in languages]
+    examples = {}
+    for code in dict.fromkeys(codes):
+        rows = load_split(task, split, code, data_dir=data_dir)
+        examples[code] = sample(rows, limit, seed)
+    return examples
 
 
 def evaluate(
@@ -145,27 +319,26 @@ def evaluate(
     examples: dict[str, list[Example]],
     *,
     name: str = "",
-    **options: Any,
+    **options: Unpack[PredictionOptions],
 ) -> Evaluation:
     """Accuracy on each language's examples.
 
     Args:
         model, task: any checkpoint on any task of its family.
         split: recorded.
-        examples: per language, as [`load_languages`] gives them.
+        examples: by language, as [`load_languages`] gives them.
         name: of the model, recorded.
-        **options: of [`predict`].
+        **options: see [`PredictionOptions`].
 
     Raises:
-        PalamError: a task of another family than the bridge was trained for.
+        PalamError: a task of another family than the bridge was trained for, or an unknown method.
     """
     trained = model.config.task
     if trained and trained["family"] != task.family:
         known = f"{trained['family']} ({trained['name']})"
         raise PalamError(f"this bridge was trained for {known}; {task.name} is {task.family}")
     evaluation = Evaluation(task.name, split, name)
+    predictor = Predictor(model, task, **options)
     for language, rows in examples.items():
-        found = predict(model, task, rows, language, **options)
-        evaluation.correct[language] = [one["prediction"] == one["label"] for one in found]
-        evaluation.predictions += [{"language": language, **one} for one in found]
+        evaluation.add(language, predictor.predict(rows, language))
     return evaluation

@@ -1,20 +1,21 @@
-"""The model `palam` for lm-evaluation-harness, and Palam's tasks in its form. Importing it registers the model.
+"""The model `palam` for lm-evaluation-harness, and Palam's tasks in its form.
 
-The harness gives contexts and continuations as text. A context is what the encoder reads; the bridge's own template is
-put around it, and a continuation is scored as a label is: with its EOS, tokenised alone. So predictions equal those of
-`palam evaluate`.
+Importing this module registers the model. The harness gives contexts and continuations as text. A
+context is what the encoder reads; the bridge's own template is put around it, and a continuation is
+scored as a label is: with its EOS, tokenised alone. So predictions equal those of `palam evaluate`.
 """
 
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from tqdm import tqdm
 
 from palam.errors import PalamError
-from palam.inference import generation as generate
+from palam.inference.generation import generate
 from palam.inference.scoring import score_labels
 from palam.models.modeling import PalamModel
 from palam.tasks.loading import available, load_split, native_language
@@ -33,6 +34,35 @@ except ImportError:
     ) from None
 
 PREFIX = "palam_"
+"""What the harness's names of Palam's tasks begin with."""
+DEFAULT_BATCH_SIZE = 32
+DEFAULT_MAX_NEW_TOKENS = 256
+"""The harness's own default, where a task does not say."""
+
+HarnessTask = str | dict[str, Any]
+"""A task's name, or its settings, as the harness takes them."""
+
+
+class Context(NamedTuple):
+    """What the encoder reads, and its language where that is known."""
+
+    text: str
+    language: str | None
+
+
+class LoadingOptions(TypedDict, total=False):
+    """How a checkpoint's model is loaded; every key may be left out."""
+
+    encoder: str
+    """Where the encoder is, if not where the checkpoint says."""
+    llm: str
+    """Where the LLM is, if not where the checkpoint says."""
+    device: str | None
+    """Of the base models."""
+    dtype: str
+    """Of the base models."""
+    max_batch_size: Any
+    """The harness passes it; not used."""
 
 
 @register_model("palam")
@@ -41,151 +71,214 @@ class PalamLM(LM):  # type: ignore[misc]
 
     Args:
         pretrained: folder or hub id of the checkpoint, or a loaded model.
-        encoder, llm: where the base models are, if not where the checkpoint says.
-        language: of all contexts, for encoders that must be told; else that of Palam's tasks is known.
-        direct: the LLM reads the contexts itself.
-        batch_size: contexts at a time.
-        device, dtype: of the base models.
-        max_batch_size: not used.
+        language: of all contexts, for encoders that must be told; that of Palam's tasks is known.
+        llm_only: the LLM reads the contexts itself.
+        batch_size: contexts at a time; `auto` is 32.
+        **loading: see [`LoadingOptions`]; not used for a loaded model.
     """
 
     def __init__(
-        self, pretrained: str | PalamModel, *, encoder: str | None = None, llm: str | None = None,
-        language: str | None = None, llm_only: bool = False, batch_size: int | str = 32, device: str | None = None,
-        dtype: str = "auto", max_batch_size: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        pretrained: str | PalamModel,
+        *,
+        language: str | None = None,
+        llm_only: bool = False,
+        batch_size: int | str = DEFAULT_BATCH_SIZE,
+        **loading: Unpack[LoadingOptions],
+    ) -> None:
         super().__init__()
         if isinstance(pretrained, str):
-            pretrained = PalamModel.from_pretrained(
-                pretrained, encoder, llm, **resolve_placement(device, dtype)
-            )
-        self.model, self.language = pretrained, language
-        size = int(batch_size) if str(batch_size).isdigit() else 32  # the harness may say "auto"
-        self.options: dict[str, Any] = {"direct": llm_only, "batch_size": size}
-
-    def _told(self, request: Any) -> tuple[str, str | None]:
-        """The context, and its language."""
-        doc = request.doc if isinstance(request.doc, dict) else {}
-        return request.args[0], self.language or doc.get("palam_language")
+            pretrained = _load(pretrained, **loading)
+        self.model = pretrained
+        self.language = language
+        self.llm_only = llm_only
+        self.contexts_per_batch = DEFAULT_BATCH_SIZE
+        if str(batch_size).isdigit():
+            self.contexts_per_batch = int(batch_size)
 
     def loglikelihood(
         self, requests: Sequence[Any], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
-        """Each continuation's score, and whether it is the greedy answer (looked at only where it is the only one)."""
-        asked: dict[tuple[str, str | None], list[int]] = defaultdict(list)
+        """Score continuations of contexts.
+
+        Contexts that have the same continuations are scored together.
+
+        Args:
+            requests: each with a context and a continuation.
+            disable_tqdm: show no progress.
+
+        Returns:
+            Each continuation's score, and whether it is the greedy answer; that is looked at only
+            where a context has no other continuation.
+        """
+        by_context: dict[Context, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
-            asked[self._told(request)].append(index)
-        alike: dict[tuple[str, ...], list[tuple[str, str | None]]] = defaultdict(list)
-        for told, indices in asked.items():
-            alike[tuple(requests[index].args[1].strip() for index in indices)].append(told)
-        found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-        bar = tqdm(total=len(asked), desc="reading", disable=disable_tqdm)
-        for words, contexts in alike.items():
-            texts, languages = map(list, zip(*contexts, strict=True))
-            scores = score_labels(
-                self.model, texts, words, languages, progress=bar.update, **self.options
-            ).tolist()
-            longest = max(len(self.model.processor.answer_ids(word)) for word in words)
-            one = len(words) == 1
-            said = (
-                generate(self.model, texts, languages, max_new_tokens=longest, **self.options)
-                if one
-                else texts
-            )
-            for told, row, answer in zip(contexts, scores, said, strict=True):
-                for index, score in zip(asked[told], row, strict=True):
-                    found[index] = score, one and answer == words[0]
-        bar.close()
-        return found
+            by_context[self._context(request)].append(index)
+        by_labels: dict[tuple[str, ...], list[Context]] = defaultdict(list)
+        for context, indices in by_context.items():
+            labels = tuple(requests[index].args[1].strip() for index in indices)
+            by_labels[labels].append(context)
+        results = [(0.0, False)] * len(requests)
+        with tqdm(total=len(by_context), desc="scoring", disable=disable_tqdm) as bar:
+            for labels, contexts in by_labels.items():
+                scores = self._score(contexts, labels, bar)
+                greedy = self._is_greedy(contexts, labels)
+                for context, row, is_greedy in zip(contexts, scores, greedy, strict=True):
+                    for index, score in zip(by_context[context], row, strict=True):
+                        results[index] = (score, is_greedy)
+        return results
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers, cut at the first stop; greedy unless the task says otherwise."""
-        answers, alike = [""] * len(requests), defaultdict(list)
+        """Answers to contexts, cut at the first stop; greedy unless the task says otherwise.
+
+        Args:
+            requests: each with a context and the task's decoding settings.
+            disable_tqdm: not used.
+        """
+        by_settings: dict[str, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
-            alike[json.dumps(request.args[1], sort_keys=True)].append(index)
-        for asked, indices in alike.items():
-            options = json.loads(asked)
-            stops, most = options.pop("until", None) or [], options.pop("max_gen_toks", 256)
-            options = options if options.get("do_sample") else {}
-            texts, languages = map(
-                list, zip(*(self._told(requests[index]) for index in indices), strict=True)
-            )
-            said = generate(
-                self.model, texts, languages, max_new_tokens=most, **self.options, **options
-            )
-            for index, answer in zip(indices, said, strict=True):
-                for stop in filter(None, [stops] if isinstance(stops, str) else stops):
-                    answer = answer.split(stop)[0]
+            by_settings[json.dumps(request.args[1], sort_keys=True)].append(index)
+        answers = [""] * len(requests)
+        for settings, indices in by_settings.items():
+            contexts = [self._context(requests[index]) for index in indices]
+            generated = self._generate(contexts, json.loads(settings))
+            for index, answer in zip(indices, generated, strict=True):
                 answers[index] = answer
         return answers
 
     def loglikelihood_rolling(
         self, requests: Sequence[Any], disable_tqdm: bool = False
     ) -> list[float]:
-        """Not to be had.
+        """Not possible.
 
         Raises:
-            PalamError: always. A bridge reads a text and answers; of a text alone it has no likelihood.
+            PalamError: always. A bridge reads a text and answers; of a text alone it has no
+                likelihood.
         """
         raise PalamError(
             "a bridge has no likelihood of a text alone (loglikelihood_rolling); choose other tasks"
         )
 
+    def _context(self, request: Any) -> Context:
+        doc = request.doc if isinstance(request.doc, dict) else {}
+        return Context(request.args[0], self.language or doc.get("palam_language"))
+
+    def _score(
+        self, contexts: Sequence[Context], labels: Sequence[str], bar: Any
+    ) -> list[list[float]]:
+        """The score of each label, for each context."""
+        scores: list[list[float]] = score_labels(
+            self.model,
+            [context.text for context in contexts],
+            labels,
+            [context.language for context in contexts],
+            llm_only=self.llm_only,
+            batch_size=self.contexts_per_batch,
+            progress=bar.update,
+        ).tolist()
+        return scores
+
+    def _is_greedy(self, contexts: Sequence[Context], labels: Sequence[str]) -> list[bool]:
+        """Whether the only label is the greedy answer, for each context."""
+        if len(labels) > 1:
+            return [False] * len(contexts)
+        (label,) = labels
+        max_new_tokens = len(self.model.processor.answer_ids(label))
+        answers = self._answers(contexts, max_new_tokens=max_new_tokens)
+        return [answer == label for answer in answers]
+
+    def _generate(self, contexts: Sequence[Context], settings: dict[str, Any]) -> list[str]:
+        """Answers, each cut at the first of the stops that the settings name."""
+        stops = settings.pop("until", None) or []
+        if isinstance(stops, str):
+            stops = [stops]
+        max_new_tokens = settings.pop("max_gen_toks", DEFAULT_MAX_NEW_TOKENS)
+        sampling = settings if settings.get("do_sample") else {}
+        answers = self._answers(contexts, max_new_tokens=max_new_tokens, **sampling)
+        return [_cut(answer, stops) for answer in answers]
+
+    def _answers(self, contexts: Sequence[Context], **generate_kwargs: Any) -> list[str]:
+        return generate(
+            self.model,
+            [context.text for context in contexts],
+            [context.language for context in contexts],
+            llm_only=self.llm_only,
+            batch_size=self.contexts_per_batch,
+            **generate_kwargs,
+        )
+
+
+def _load(checkpoint: str, **loading: Unpack[LoadingOptions]) -> PalamModel:
+    placement = resolve_placement(loading.get("device"), loading.get("dtype", "auto"))
+    return PalamModel.from_pretrained(
+        checkpoint, loading.get("encoder"), loading.get("llm"), **placement
+    )
+
+
+def _cut(answer: str, stops: Iterable[str]) -> str:
+    for stop in stops:
+        if stop:
+            answer = answer.split(stop)[0]
+    return answer
+
 
 def harness_tasks(
-    names: Sequence[str], mode: str, *, split: str = "dev", data: Any = None
-) -> list[str | dict[str, Any]]:
-    """Names and settings of tasks, as the harness takes them.
+    names: Iterable[str], mode: str, *, split: str = "dev", data: Path | None = None
+) -> list[HarnessTask]:
+    """Tasks as the harness takes them.
 
     Args:
-        names: `palam_<task>` or `palam_<task>_<language>` of Palam's registry; others are the harness's own.
+        names: `palam_<task>` or `palam_<task>_<language>` of Palam's registry; others are the
+            harness's own.
         mode: the bridge's template mode, which decides what text the encoder reads.
-        split, data: see [`palam.tasks.load_split`].
+        split, data: see [`load_split`].
 
     Raises:
         PalamError: no such task, split or language.
     """
-    found: list[str | dict[str, Any]] = []
+    tasks: list[HarnessTask] = []
     for name in names:
         if not name.startswith(PREFIX):
-            found.append(name)
+            tasks.append(name)
             continue
-        own = name.removeprefix(PREFIX)
-        task = get_task(
-            max(
-                (one for one in TASKS if own == one or own.startswith(f"{one}_")),
-                key=len,
-                default=own,
-            )
-        )
-        code = own.removeprefix(task.name).removeprefix("_")
-        there = [code] if code else available(task, data_dir=data).get(split, [])
-        if not there:
+        task, code = _task_and_language(name.removeprefix(PREFIX))
+        codes = [code] if code else available(task, data_dir=data).get(split, [])
+        if not codes:
             raise PalamError(
                 f"{task.name} has no {split} split here; name a language, or give --split or --data"
             )
-        found += [
-            _harness_task(task, native_language(task, one, data_dir=data), mode, split, data)
-            for one in there
-        ]
-    return found
+        for code in codes:
+            language = native_language(task, code, data_dir=data)
+            tasks.append(_harness_task(task, language, mode, split, data))
+    return tasks
 
 
-def _harness_task(task: Task, language: str, mode: str, split: str, data: Any) -> dict[str, Any]:
+def _task_and_language(name: str) -> tuple[Task, str]:
+    """The task of the longest registered name that this one begins with, and what follows."""
+    matching = [task for task in TASKS if name == task or name.startswith(f"{task}_")]
+    task = get_task(max(matching, key=len, default=name))
+    return task, name.removeprefix(task.name).removeprefix("_")
+
+
+def _harness_task(
+    task: Task, language: str, mode: str, split: str, data: Path | None
+) -> dict[str, Any]:
+    """A task in one language, of multiple choice."""
     if task.number:
         raise PalamError(
-            f"{task.name} has no labels; of Palam's tasks, those with labels are offered to the harness"
+            f"{task.name} has no labels; of Palam's tasks, those with labels are offered to the "
+            "harness"
         )
     labels = list(task.labels)
-    rows = [
-        {
-            "text": task.render(one, mode),
-            "target": labels.index(one.label),
-            "row": one.row,
+    rows = []
+    for example in load_split(task, split, language, data_dir=data):
+        row = {
+            "text": task.render(example, mode),
+            "target": labels.index(example.label),
+            "row": example.row,
             "palam_language": language,
         }
-        for one in load_split(task, split, language, data_dir=data)
-    ]
+        rows.append(row)
     return {
         "task": f"{PREFIX}{task.name}_{language}",
         "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
@@ -201,29 +294,33 @@ def _harness_task(task: Task, language: str, mode: str, split: str, data: Any) -
 
 
 def run_harness(
-    lm: PalamLM, tasks: Sequence[str | dict[str, Any]], limit: int | None = None
+    lm: PalamLM, tasks: Sequence[HarnessTask], limit: int | None = None
 ) -> dict[str, Any]:
-    """What the harness finds: its `results`, `samples` and the rest.
+    """Run the harness.
 
     Args:
         lm: the model.
         tasks: of [`harness_tasks`].
         limit: only the first rows of each task.
 
+    Returns:
+        The harness's own `results`, `samples` and the rest.
+
     Raises:
         PalamError: a task that the harness does not have or cannot load.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     try:
-        found: dict[str, Any] = simple_evaluate(
+        results: dict[str, Any] = simple_evaluate(
             model=lm, tasks=list(tasks), limit=limit, bootstrap_iters=100
         )
     except (KeyError, ValueError, OSError) as error:
-        raise PalamError(
-            f"the harness cannot run {', '.join(map(_name, tasks))}: {error}"
-        ) from None
-    return found
+        names = ", ".join(_name(task) for task in tasks)
+        raise PalamError(f"the harness cannot run {names}: {error}") from None
+    return results
 
 
-def _name(task: str | dict[str, Any]) -> str:
-    return task if isinstance(task, str) else str(task["task"])
+def _name(task: HarnessTask) -> str:
+    if isinstance(task, Mapping):
+        return str(task["task"])
+    return task

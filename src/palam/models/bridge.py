@@ -13,23 +13,33 @@ from palam.models.registry import FUSIONS, MAPPERS
 class PalamBridge(PreTrainedModel):  # type: ignore[no-untyped-call]
     """Fusion + mapper + boundary: from the encoder's states to the LLM's embedding space.
 
+    Attributes:
+        fusion: a [`Fusion`].
+        mapper: a [`LinearMapper`], or one that extends it.
+        boundary: the learned vector [d_llm] that follows each text.
+
     Raises:
         PalamError: a configuration whose fusion or mapper is not known.
     """
 
+    config: PalamConfig
     config_class = PalamConfig
     base_model_prefix = "bridge"
     main_input_name = "states"
 
     def __init__(self, config: PalamConfig) -> None:
         super().__init__(config)
-        fusion = FUSIONS.lookup(config.fusion)
-        mapper = MAPPERS.lookup(config.mapper)
-        self.fusion = fusion(
-            config.encoder_hidden_size, config.encoder_num_layers, **config.fusion_options
+        fusion_class = FUSIONS.lookup(config.fusion)
+        mapper_class = MAPPERS.lookup(config.mapper)
+        self.fusion = fusion_class(
+            config.encoder_hidden_size,
+            config.encoder_num_layers,
+            **config.fusion_options,
         )
-        self.mapper = mapper(
-            self.fusion.output_size, config.llm_hidden_size, **config.mapper_options
+        self.mapper = mapper_class(
+            self.fusion.output_size,
+            config.llm_hidden_size,
+            **config.mapper_options,
         )
         self.boundary = nn.Parameter(torch.randn(config.llm_hidden_size) * config.embedding_rms)
         self.post_init()  # type: ignore[no-untyped-call]

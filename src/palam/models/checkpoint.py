@@ -6,6 +6,7 @@ where the LLM has a LoRA. Nothing of a base model is in it.
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ from palam.models.processing import PalamProcessor
 ADAPTER_FOLDER = "adapter"
 CHECKPOINT_MARKER = ("config.json", '"model_type": "palam"')
 """What a folder must hold to be replaced by a checkpoint: this file, with this text in it."""
+DESIGN = (
+    "fusion",
+    "fusion_options",
+    "mapper",
+    "mapper_options",
+    "encoder_hidden_size",
+    "encoder_num_layers",
+    "llm_hidden_size",
+)
+"""In what two bridges must agree for one to take the other's weights."""
 
 
 def write_checkpoint(
@@ -60,20 +71,22 @@ def untrained_card(bridge: PalamBridge, processor: PalamProcessor) -> str:
 
 def push_checkpoint(
     repo_id: str,
-    bridge: PalamBridge,
-    processor: PalamProcessor,
-    llm: Any,
-    card: str | None = None,
+    write: Callable[[Path], None],
     *,
     private: bool | None = None,
     token: str | None = None,
     **options: Any,
 ) -> str:
-    """Upload a checkpoint to the hub; see [`PalamModel.push_to_hub`]."""
+    """Upload a checkpoint to the hub and return its address.
+
+    Args:
+        repo_id, private, token, **options: see [`PalamModel.push_to_hub`].
+        write: writes the checkpoint's files into an existing folder.
+    """
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(Path(folder), bridge, processor, llm, card)
+        write(Path(folder))
         return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
 
 
@@ -90,9 +103,9 @@ def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> Pa
     name, config = load_config(str(path), "checkpoint", revision)
     if not isinstance(config, PalamConfig):
         raise PalamError(f"{name} holds a {config.model_type} model, not a Palam checkpoint")
-    load: Any = PalamBridge.from_pretrained
+    from_pretrained: Any = PalamBridge.from_pretrained
     with readable_errors(name, "checkpoint"):
-        bridge, loading_info = load(
+        bridge, info = from_pretrained(
             name,
             config=config,
             revision=revision or "main",
@@ -101,46 +114,42 @@ def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> Pa
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-        mismatched = [key for key, *_ in loading_info["mismatched_keys"]]
-        wrong = [*loading_info["missing_keys"], *loading_info["unexpected_keys"], *mismatched]
+        reshaped = [key for key, *_ in info["mismatched_keys"]]
+        wrong = [*info["missing_keys"], *info["unexpected_keys"], *reshaped]
         if wrong:
             raise PalamError(
                 f"the weight {min(wrong)} is missing or does not fit its configuration"
             )
-    for parameter in bridge.parameters():
+    loaded: PalamBridge = bridge
+    for parameter in loaded.parameters():
         # Off the mapped file, whose alignment changes the last bits of a matmul.
         parameter.data = parameter.data.clone()
-    return bridge  # type: ignore[no-any-return]
+    return loaded
 
 
 def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str]) -> None:
     """Take a checkpoint's weights into a bridge, to start training from them.
 
+    Args:
+        bridge: it is changed in place.
+        path: the checkpoint's folder or hub id.
+
     Raises:
         PalamError: no bridge there, or one of another kind or between other base models.
     """
-    other = load_bridge(path)
-    if other.config.adapter:
+    start = load_bridge(path)
+    if start.config.adapter:
         raise PalamError(f"{path} has a LoRA, without which its bridge is of no use")
-    for name in (
-        "fusion",
-        "fusion_options",
-        "mapper",
-        "mapper_options",
-        "encoder_hidden_size",
-        "encoder_num_layers",
-        "llm_hidden_size",
-    ):
-        theirs = getattr(other.config, name)
+    for name in DESIGN:
+        theirs = getattr(start.config, name)
         ours = getattr(bridge.config, name)
         if theirs != ours:
-            spoken = name.replace("_", " ")
+            in_words = name.replace("_", " ")
             raise PalamError(
-                f"{path} has {spoken} {theirs}, this run {ours}; they must be the same"
+                f"{path} has {in_words} {theirs}, this run {ours}; they must be the same"
             )
-    for role in ("encoder", "LLM"):
-        part = role.lower()
-        expected = other.config.fingerprints.get(part)
-        found = bridge.config.fingerprints.get(part)
-        check_fingerprint(role, expected, found, getattr(bridge.config, part))
-    bridge.load_state_dict(other.state_dict())
+    for role, part in (("encoder", "encoder"), ("LLM", "llm")):
+        expected = start.config.fingerprints.get(part)
+        actual = bridge.config.fingerprints.get(part)
+        check_fingerprint(role, expected, actual, getattr(bridge.config, part))
+    bridge.load_state_dict(start.state_dict())

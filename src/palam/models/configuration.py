@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from palam.models.model_config import ModelConfig
+
 RENAMED = {"direct": "llm_only"}
 RENAMED_FUSION_OPTIONS = {"faithful": "paper_temperature"}
 """Names in files of before 0.1.0, and what they are called now."""
@@ -19,7 +21,8 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         encoder_hidden_size: width d_enc of the encoder's states.
         encoder_num_layers: number L of states that are fused (the embedding layer is not one).
         llm_hidden_size: width d_llm of the LLM's input embeddings.
-        fusion, fusion_options: name of a registered fusion, and keyword arguments of it.
+        fusion, fusion_options: name of a registered fusion, and keyword arguments of it; among them
+            always `normalize`.
         mapper, mapper_options: name of a registered mapper, and keyword arguments of it.
         embedding_rms: root mean square of the LLM's input embeddings; the mapper's output starts
             there.
@@ -42,9 +45,9 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     encoder_hidden_size: int = 384
     encoder_num_layers: int = 12
     llm_hidden_size: int = 576
-    fusion: str = "last"
+    fusion: str = ModelConfig.fusion
     fusion_options: dict[str, Any] = field(default_factory=dict)
-    mapper: str = "linear"
+    mapper: str = ModelConfig.mapper
     mapper_options: dict[str, Any] = field(default_factory=dict)
     embedding_rms: float = 1.0
     fingerprints: dict[str, Any] = field(default_factory=dict)
@@ -54,9 +57,9 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     label_priors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # Bridges that were saved without it are of the time when it was the fusion's default.
+        # Bridges that were saved without it are of the time when this was the fusions' default.
         self.fusion_options = {"normalize": "none", **self.fusion_options}
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What turns the encoder's tokens into mapped text: the live encoder, or one whose states are kept."""
+"""What turns the encoder's tokens into mapped text: the encoder itself, or states kept of it."""
 
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ class TextEncoding(Protocol):
     """From the encoder's tokens to vectors in the LLM's embedding space."""
 
     def mapped(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The real tokens of all rows, mapped: [tokens, d_llm].
+        """The real tokens of all rows, mapped: [tokens, d_llm], row after row.
 
         Args:
             ids, mask: the encoder's tokens and attention mask [batch, text tokens].
@@ -21,17 +21,25 @@ class TextEncoding(Protocol):
 
 
 class LiveEncoding:
-    """Reads every text anew."""
+    """A [`TextEncoding`] that reads every text anew.
+
+    Args:
+        encoder: of [`load_encoder`].
+        bridge: it fuses and maps; on any device.
+    """
 
     def __init__(self, encoder: Any, bridge: PalamBridge) -> None:
         self.encoder = encoder
         self.bridge = bridge
 
     def layers(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
-        """The encoder's L layers at the real tokens: L tensors [tokens, d_enc], with the bridge.
+        """The encoder's layers at the real tokens of all rows, on the bridge's device.
 
         Args:
             ids, mask: the encoder's tokens and attention mask [batch, text tokens].
+
+        Returns:
+            L tensors [tokens, d_enc].
         """
         mask = mask.to(self.encoder.device)
         states = encode(self.encoder, ids.to(mask.device), mask)
@@ -40,5 +48,5 @@ class LiveEncoding:
 
     def mapped(self, ids: Tensor, mask: Tensor) -> Tensor:
         """See [`TextEncoding.mapped`]."""
-        mapped, _ = self.bridge(self.layers(ids, mask))
+        mapped: Tensor = self.bridge(self.layers(ids, mask))[0]
         return mapped

@@ -1,11 +1,21 @@
-"""Mappers: from the fused state's width to the LLM's. Each ends in a linear readout, which can be solved."""
+"""Mappers: from the fused state's width to the LLM's.
+
+Each ends in a linear readout, which can be solved in closed form.
+"""
 
 import torch
 from torch import Tensor, nn
 
 
 class LinearMapper(nn.Module):
-    """e = W z + b, the paper's mapper."""
+    """e = W z + b, the paper's mapper.
+
+    Other mappers extend it: their `features` are what the readout W reads. A mapper's own options
+    are the constructor's parameters after these two, each with a default.
+
+    Args:
+        input_size, output_size: widths of the fused state and of the LLM.
+    """
 
     def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
@@ -37,13 +47,10 @@ class MLPMapper(LinearMapper):
     """
 
     def __init__(self, input_size: int, output_size: int, hidden_size: int | None = None) -> None:
-        hidden = hidden_size or output_size
-        super().__init__(hidden, output_size)
-        self.hidden = nn.Linear(input_size, hidden)
+        hidden_size = hidden_size or output_size
+        super().__init__(hidden_size, output_size)
+        self.hidden = nn.Linear(input_size, hidden_size)
 
     def features(self, fused: Tensor) -> Tensor:
         """What the readout reads: the hidden layer's output [..., hidden_size]."""
         return nn.functional.gelu(self.hidden(fused))
-
-
-MAPPERS: dict[str, type[LinearMapper]] = {"linear": LinearMapper, "mlp": MLPMapper}

@@ -1,5 +1,6 @@
 """Which models are joined, by which bridge, and what stands around the text: a user's choice."""
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +14,14 @@ from palam.utils.settings import check_least, convert, convert_fields
 if TYPE_CHECKING:
     FusionName = str
     MapperName = str
-else:  # for the command's help and completion
-    FusionName = Literal[tuple(FUSIONS)]
-    MapperName = Literal[tuple(MAPPERS)]
+else:  # for help and completion; evaluated at each use, so that what is registered later counts
+    FusionName = "Literal[tuple(FUSIONS)]"
+    MapperName = "Literal[tuple(MAPPERS)]"
+
+DEFAULT_MAX_LENGTH = 256
+"""Encoder tokens of a text, unless the encoder takes fewer."""
+LEAST_MAX_LENGTH = 8
+"""Fewer would leave no room for text beside the special tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +61,48 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         convert_fields(self)
-        check_least(self, max_length=8)
+        check_least(self, max_length=LEAST_MAX_LENGTH)
         if "normalize" in self.fusion_options:
             raise PalamError("normalize is a setting of its own, not one of the fusion's options")
         fusion_options = converted_options(FUSIONS, self.fusion, self.fusion_options)
         object.__setattr__(self, "fusion_options", fusion_options)
         mapper_options = converted_options(MAPPERS, self.mapper, self.mapper_options)
         object.__setattr__(self, "mapper_options", mapper_options)
+
+    @classmethod
+    def from_options(cls, **options: Any) -> "ModelConfig":
+        """A configuration from settings and, beside them, options of the fusion and the mapper.
+
+        Args:
+            **options: fields of this class, and e.g. `rank=32`, which goes to the fusion or the
+                mapper, whichever has it.
+
+        Raises:
+            PalamError: a value that is not right, or an option that neither has (lists those that
+                there are).
+        """
+        fields = {item.name for item in dataclasses.fields(cls)}
+        settings = {name: value for name, value in options.items() if name in fields}
+        bridge_options = {name: value for name, value in options.items() if name not in fields}
+        config = cls(**settings)
+        of_fusion = option_defaults(FUSIONS, config.fusion)
+        of_mapper = option_defaults(MAPPERS, config.mapper)
+        fusion_options = dict(config.fusion_options)
+        mapper_options = dict(config.mapper_options)
+        for name, value in sorted(bridge_options.items()):
+            if name in of_fusion:
+                fusion_options[name] = value
+            elif name in of_mapper:
+                mapper_options[name] = value
+            else:
+                listed = ", ".join(sorted({*of_fusion, *of_mapper})) or "none"
+                raise PalamError(
+                    f"{name!r} is no option of {config.fusion} and {config.mapper}; "
+                    f"their options are: {listed}"
+                )
+        return dataclasses.replace(
+            config, fusion_options=fusion_options, mapper_options=mapper_options
+        )
 
     @property
     def all_fusion_options(self) -> dict[str, Any]:
@@ -75,6 +116,9 @@ def option_defaults(registry: Registry[Any], name: str) -> dict[str, Any]:
     Args:
         registry: [`FUSIONS`] or [`MAPPERS`].
         name: one of its names.
+
+    Raises:
+        PalamError: a name that is not known.
     """
     parameters = inspect.signature(registry.lookup(name)).parameters.values()
     return {
@@ -89,6 +133,12 @@ def converted_options(
 ) -> dict[str, Any]:
     """Options of a fusion or mapper, each as the type that its constructor declares.
 
+    Args:
+        registry: [`FUSIONS`] or [`MAPPERS`].
+        name: one of its names.
+        options: by name, which may have hyphens; a value may be text, as files and command lines
+            have it.
+
     Raises:
         PalamError: an option that it does not have (lists those that it has), or of another type.
     """
@@ -97,7 +147,8 @@ def converted_options(
     known = option_defaults(registry, name)
     annotations = inspect.get_annotations(registry[name].__init__, eval_str=True)
     converted = {}
-    for option, value in options.items():
+    for written_name, value in options.items():
+        option = written_name.replace("-", "_")  # as on a command line
         if option not in known:
             listed = ", ".join(known) or "none"
             raise PalamError(f"{option!r} is no option of {name}; its options are: {listed}")

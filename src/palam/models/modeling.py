@@ -4,13 +4,12 @@ The bases are loaded first and the bridge is built beside them; `PalamModel` onl
 saving it saves the bridge alone.
 """
 
-import dataclasses
 import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +18,26 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from palam.errors import PalamError
-from palam.models.backbones.adapters import load_adapter, with_lora
-from palam.models.backbones.encoder import encoder_max_length, encoder_shape, load_encoder
+from palam.models.backbones.adapters import load_adapter, with_lora, without_adapter
+from palam.models.backbones.encoder import encoder_shape
 from palam.models.backbones.llm import (
-    check_llm,
+    CompiledLayer,
     compile_layers,
     embedding_rms,
     enable_checkpointing,
     keep_frozen,
-    load_llm,
+    stopping_options,
     with_compiled,
 )
-from palam.models.backbones.loading import freeze, load_tokenizer
+from palam.models.backbones.loading import freeze
+from palam.models.bases import (
+    build_processor,
+    check_fingerprints,
+    check_shapes,
+    fingerprints,
+    load_bases,
+    locate,
+)
 from palam.models.bridge import PalamBridge
 from palam.models.checkpoint import (
     ADAPTER_FOLDER,
@@ -41,39 +48,12 @@ from palam.models.checkpoint import (
 )
 from palam.models.configuration import PalamConfig
 from palam.models.encoding import LiveEncoding, TextEncoding
-from palam.models.fingerprint import check_fingerprint, fingerprint
 from palam.models.model_card import CARD
-from palam.models.model_config import ModelConfig, option_defaults
+from palam.models.model_config import ModelConfig
 from palam.models.processing import IGNORE, PalamProcessor
-from palam.models.registry import FUSIONS, MAPPERS
 from palam.models.sequence import LLMInputs, MappedText, build_llm_inputs
-from palam.models.template import Template
 from palam.utils.device import Placement
 from palam.utils.files import atomic_directory
-
-DEFAULT_MAX_LENGTH = 256
-
-
-class Bases(NamedTuple):
-    """Loaded base models."""
-
-    encoder: PreTrainedModel
-    llm: PreTrainedModel
-
-
-class BatchInputs(TypedDict, total=False):
-    """What a [`PalamProcessor`] makes of texts, and a [`PalamModel`] takes."""
-
-    encoder_input_ids: Tensor | None
-    """[batch, text tokens], for the encoder; None if the LLM reads the text itself."""
-    encoder_attention_mask: Tensor | None
-    """[batch, text tokens]; None is all real."""
-    input_ids: Tensor | None
-    """[batch, LLM tokens] with `TEXT_SLOT` where the text stands; None is the text alone."""
-    attention_mask: Tensor | None
-    """[batch, LLM tokens]; None is all real."""
-    labels: Tensor | None
-    """[batch, LLM tokens], `-100` where there is no loss."""
 
 
 class PalamModel(nn.Module):
@@ -85,7 +65,8 @@ class PalamModel(nn.Module):
         encoder, llm: the frozen base models.
         bridge: the [`PalamBridge`], all that is trained (besides an optional LoRA on the LLM).
         processor: the [`PalamProcessor`] that makes this model's inputs.
-        encoding: what maps texts; the live encoder, unless states that were kept take its place.
+        live_encoding: the [`LiveEncoding`] that reads every text anew.
+        encoding: the [`TextEncoding`] that maps texts: the live one, unless another is set.
         card: the model card's text, if it was loaded with one; it is saved again.
     """
 
@@ -106,10 +87,9 @@ class PalamModel(nn.Module):
         self.live_encoding = LiveEncoding(self.encoder, bridge)
         self.encoding: TextEncoding = self.live_encoding
         self.card: str | None = None
-        self._compiled_layers: list[Any] = []
-        inside_lora = hasattr(self.llm, "get_base_model")
-        bare_llm = self.llm.get_base_model() if inside_lora else self.llm
-        self._llm_arguments = set(inspect.signature(bare_llm.forward).parameters)
+        self._compiled_layers: list[CompiledLayer] = []
+        bare_llm = without_adapter(self.llm)
+        self._llm_arguments = frozenset(inspect.signature(bare_llm.forward).parameters)
         self.eval()
 
     # ------------------------------------------------------------------ making and loading
@@ -128,20 +108,15 @@ class PalamModel(nn.Module):
         Raises:
             PalamError: a model that cannot be used or found, or an unknown name or option.
         """
-        loaded = {"encoder": encoder, "llm": llm}
-        names = {
-            part: base if isinstance(base, str) else base.name_or_path
-            for part, base in loaded.items()
-        }
-        settings: dict[str, Any] = {}
-        for field in dataclasses.fields(ModelConfig):
-            if field.name in options:
-                settings[field.name] = options.pop(field.name)
-        others = Placement.__annotations__.keys() | {"processor", "seed"}
-        own = {name: options.pop(name) for name in list(options) if name not in others}
-        config = _with_own_options(ModelConfig(**names, **settings), own)
-        bases = {part: base for part, base in loaded.items() if not isinstance(base, str)}
-        return cls.from_config(config, **bases, **options)
+        names = {"encoder": _name(encoder), "llm": _name(llm)}
+        construction = {"processor", "seed", *Placement.__annotations__}
+        beside = {name: options.pop(name) for name in construction & options.keys()}
+        return cls.from_config(
+            ModelConfig.from_options(**names, **options),
+            encoder=None if isinstance(encoder, str) else encoder,
+            llm=None if isinstance(llm, str) else llm,
+            **beside,
+        )
 
     @classmethod
     def from_config(
@@ -166,27 +141,32 @@ class PalamModel(nn.Module):
         Raises:
             PalamError: a model that cannot be used or found.
         """
-        bases = _load_bases(config, encoder, llm, placement)
-        processor = processor or _new_processor(config, bases)
-        width, layers = encoder_shape(bases.encoder)
+        bases = load_bases(
+            locate(encoder, config.encoder, config.encoder_revision),
+            locate(llm, config.llm, config.llm_revision),
+            placement,
+        )
+        shape = encoder_shape(bases.encoder)
+        processor = processor or build_processor(config, bases.encoder)
         bridge_config = PalamConfig(
             encoder=config.encoder,
             encoder_revision=config.encoder_revision,
             llm=config.llm,
             llm_revision=config.llm_revision,
-            encoder_hidden_size=width,
-            encoder_num_layers=layers,
-            llm_hidden_size=_llm_width(bases.llm),
+            encoder_hidden_size=shape.hidden_size,
+            encoder_num_layers=shape.num_layers,
+            llm_hidden_size=bases.llm_hidden_size,
             fusion=config.fusion,
             fusion_options=config.all_fusion_options,
             mapper=config.mapper,
             mapper_options=config.mapper_options,
             embedding_rms=embedding_rms(bases.llm),
-            fingerprints=_fingerprints(bases, processor),
+            fingerprints=fingerprints(bases, processor),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            bridge = PalamBridge(bridge_config).to(_embedding_device(bases.llm))
+            bridge = PalamBridge(bridge_config)
+            bridge.to(device=bases.bridge_device)  # type: ignore[call-arg]
             model = cls(bases.encoder, bridge, bases.llm, processor)
             model._scale_mapper_to_embeddings()
         return model
@@ -218,42 +198,36 @@ class PalamModel(nn.Module):
         """
         bridge = load_bridge(path, revision)
         config = bridge.config
-        named = {
-            part: base if base is None or isinstance(base, str) else base.name_or_path
-            for part, base in {"encoder": encoder, "llm": llm}.items()
-        }
-        processor = PalamProcessor.from_pretrained(path, revision=revision, **named)
-        # A base model that has moved is saved under its old name.
-        processor.encoder, processor.llm = config.encoder, config.llm
-        where = ModelConfig(
-            encoder=named["encoder"] or config.encoder,
-            encoder_revision=None if encoder else config.encoder_revision,
-            llm=named["llm"] or config.llm,
-            llm_revision=None if llm else config.llm_revision,
+        processor = PalamProcessor.from_pretrained(
+            path, encoder=_name(encoder), llm=_name(llm), revision=revision
         )
-        bases = _load_bases(
-            where,
-            None if isinstance(encoder, str) else encoder,
-            None if isinstance(llm, str) else llm,
+        # A base model that has moved is saved under its old name.
+        processor.encoder = config.encoder
+        processor.encoder_revision = config.encoder_revision
+        processor.llm = config.llm
+        processor.llm_revision = config.llm_revision
+        bases = load_bases(
+            locate(encoder, config.encoder, config.encoder_revision),
+            locate(llm, config.llm, config.llm_revision),
             placement,
         )
         if not allow_mismatch:
-            _check_fingerprints(config, bases, processor)
-        _check_shapes(config, bases)
-        bridge = bridge.to(_embedding_device(bases.llm))
-        llm_model = bases.llm
+            check_fingerprints(config, bases, processor)
+        check_shapes(config, bases)
+        bridge.to(device=bases.bridge_device)  # type: ignore[call-arg]
+        frozen_llm = bases.llm
         if config.adapter:
-            llm_model = load_adapter(llm_model, str(path), ADAPTER_FOLDER, revision)
-        model = cls(bases.encoder, bridge, llm_model, processor)
+            frozen_llm = load_adapter(bases.llm, str(path), ADAPTER_FOLDER, revision)
+        model = cls(bases.encoder, bridge, frozen_llm, processor)
         card = Path(path) / CARD
         if card.is_file() and not allow_mismatch:
             model.card = card.read_text(encoding="utf-8")
         return model
 
     def _scale_mapper_to_embeddings(self) -> None:
-        """Scale the mapper so that its output has the RMS of the LLM's embeddings, on any tokens."""
-        vocabulary = self.encoder.get_input_embeddings().weight.shape[0]
-        ids = torch.randint(vocabulary, (8, 32))
+        """Scale the mapper's output, on any tokens, to the RMS of the LLM's embeddings."""
+        vocabulary_size = self.encoder.get_input_embeddings().weight.shape[0]
+        ids = torch.randint(vocabulary_size, (8, 32))
         with torch.no_grad(), self.evaluating():
             mapped = self.live_encoding.mapped(ids, torch.ones_like(ids))
         rms = mapped.float().square().mean().sqrt().item()
@@ -263,9 +237,7 @@ class PalamModel(nn.Module):
     @property
     def config(self) -> PalamConfig:
         """The bridge's configuration."""
-        bridge: Any = self.bridge
-        config: PalamConfig = bridge.config
-        return config
+        return self.bridge.config
 
     @property
     def device(self) -> torch.device:
@@ -311,7 +283,7 @@ class PalamModel(nn.Module):
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
     ) -> None:
-        """Recompute the LLM's activations in the backward pass instead of keeping them."""
+        """Recompute the LLM's activations in the backward pass; see [`enable_checkpointing`]."""
         enable_checkpointing(self.llm, gradient_checkpointing_kwargs)
         self.train(self.training)
 
@@ -337,7 +309,7 @@ class PalamModel(nn.Module):
             self.write_checkpoint(aside, card)
 
     def write_checkpoint(self, folder: Path, card: str | None = None) -> None:
-        """Write the checkpoint's files into an existing folder (`save_pretrained` does it safely)."""
+        """Write the checkpoint's files into an existing folder; see `save_pretrained`."""
         write_checkpoint(folder, self.bridge, self.processor, self.llm, card or self.card)
 
     def push_to_hub(
@@ -355,15 +327,19 @@ class PalamModel(nn.Module):
             private, token: see `huggingface_hub.HfApi.create_repo`.
             **options: for `HfApi.upload_folder`, e.g. `commit_message`, `revision`, `create_pr`.
         """
-        parts = (self.bridge, self.processor, self.llm, self.card)
-        return push_checkpoint(repo_id, *parts, private=private, token=token, **options)
+        return push_checkpoint(
+            repo_id, self.write_checkpoint, private=private, token=token, **options
+        )
 
-    # ------------------------------------------------------------------ reading
+    # ------------------------------------------------------------------ what the LLM reads
     def encode(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
-        """The encoder's L layers at the real tokens: L tensors [tokens, d_enc], with the bridge.
+        """The encoder's layers at the real tokens; see [`LiveEncoding.layers`].
 
         Args:
             ids, mask: the encoder's tokens and attention mask [batch, text tokens].
+
+        Returns:
+            L tensors [tokens, d_enc], on the bridge's device.
         """
         return self.live_encoding.layers(ids, mask)
 
@@ -372,62 +348,83 @@ class PalamModel(nn.Module):
         vectors: Tensor = self.llm.get_input_embeddings()(ids)
         return vectors
 
-    def llm_inputs(self, **batch: Unpack[BatchInputs]) -> LLMInputs:
+    def llm_inputs(
+        self,
+        *,
+        encoder_input_ids: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> LLMInputs:
         """Map the texts and join all that the LLM reads; see [`build_llm_inputs`].
+
+        The arguments are those of `forward`.
 
         Raises:
             PalamError: nothing to read, more than one slot in a row, or a slot without a text.
         """
-        encoder_ids = batch.get("encoder_input_ids")
-        input_ids = batch.get("input_ids")
-        if input_ids is None:
-            if encoder_ids is None:
-                raise PalamError("nothing to read: give encoder_input_ids or input_ids")
-            input_ids = torch.zeros(len(encoder_ids), 0, dtype=torch.long)
         text = None
-        if encoder_ids is not None:
-            mask = batch.get("encoder_attention_mask")
-            mask = torch.ones_like(encoder_ids) if mask is None else mask
-            mapped = self.encoding.mapped(encoder_ids, mask)
+        if encoder_input_ids is not None:
+            mask = encoder_attention_mask
+            mask = torch.ones_like(encoder_input_ids) if mask is None else mask
+            mapped = self.encoding.mapped(encoder_input_ids, mask)
             text = MappedText(mapped, mask, self.bridge.boundary)
-        return build_llm_inputs(
-            self.embed,
-            input_ids.to(self.device),
-            batch.get("attention_mask"),
-            text,
-            batch.get("labels"),
-        )
+        if input_ids is None:
+            if encoder_input_ids is None:
+                raise PalamError("nothing to read: give encoder_input_ids or input_ids")
+            input_ids = encoder_input_ids.new_zeros(len(encoder_input_ids), 0)
+        input_ids = input_ids.to(self.device)
+        return build_llm_inputs(self.embed, input_ids, attention_mask, text, labels)
 
+    # ------------------------------------------------------------------ reading
     def forward(
         self,
         *,
+        encoder_input_ids: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
         logits_to_keep: int = 0,
         num_items_in_batch: Tensor | int | None = None,
-        **batch: Any,
+        **_: Any,
     ) -> CausalLMOutputWithPast:
-        """Read texts through the bridge.
+        """Read texts through the bridge, as a [`PalamProcessor`] prepares them.
+
+        What else trainers pass is ignored.
 
         Args:
+            encoder_input_ids: [batch, text tokens], for the encoder; None if the LLM reads the
+                text itself.
+            encoder_attention_mask: [batch, text tokens]; None is all real.
+            input_ids: [batch, LLM tokens] with `TEXT_SLOT` where the text stands; None is the text
+                alone.
+            attention_mask: [batch, LLM tokens]; None is all real.
+            labels: [batch, LLM tokens], `-100` where there is no loss.
             logits_to_keep: how many positions, counted from the end, get logits; 0 is all. Only
                 labels after the first of them count in the loss.
             num_items_in_batch: number of labels over which the loss is averaged; None is this
                 batch's own.
-            **batch: see [`BatchInputs`]; what else trainers pass is ignored.
 
         Returns:
             `loss` (mean cross-entropy per label, or None) and `logits` [batch, positions,
             vocabulary]. Sequences end at the last position: rows are padded on the left.
+
+        Raises:
+            PalamError: nothing to read, more than one slot in a row, or a slot without a text.
         """
-        inputs: Any = {name: batch[name] for name in BatchInputs.__annotations__ if name in batch}
-        joined = self.llm_inputs(**inputs)
-        logits = self.run_llm(joined, logits_to_keep).logits
+        inputs = self.llm_inputs(
+            encoder_input_ids=encoder_input_ids,
+            encoder_attention_mask=encoder_attention_mask,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            labels=labels,
+        )
+        logits = self.run_llm(inputs, logits_to_keep).logits
         loss = None
-        if joined.labels is not None:
-            targets = joined.labels[:, -logits.shape[1] :][:, 1:].to(logits.device)
-            scores = logits[:, :-1].float().flatten(0, 1)
-            total = F.cross_entropy(scores, targets.flatten(), ignore_index=IGNORE, reduction="sum")
-            own_count = (targets != IGNORE).sum().clamp(min=1)
-            loss = total / (own_count if num_items_in_batch is None else num_items_in_batch)
+        if inputs.labels is not None:
+            loss = _answer_loss(logits, inputs.labels, num_items_in_batch)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 
     def run_llm(
@@ -445,171 +442,96 @@ class PalamModel(nn.Module):
             logits_to_keep: at how many last positions logits are wanted; 0 is all.
             use_cache: whether the output has a cache.
             cache: of what was read before, or None.
+
+        Returns:
+            The LLM's own output: `logits` [batch, positions, vocabulary] and its cache.
         """
         embeds = inputs.inputs_embeds
-        total = embeds.shape[1]
-        arguments: dict[str, Any] = {
-            "attention_mask": inputs.attention_mask,
-            "use_cache": use_cache,
-        }
+        length = embeds.shape[1]
+        keep = 0 if logits_to_keep >= length else logits_to_keep
+        arguments: dict[str, Any] = {}
         if cache is not None:
             # transformers' newer releases call it `cache`, and warn of the old name.
             name = "cache" if "cache" in self._llm_arguments else "past_key_values"
             arguments[name] = cache
         if "position_ids" in self._llm_arguments:
             arguments["position_ids"] = inputs.position_ids
-        keep = 0 if logits_to_keep >= total else logits_to_keep
         if keep and "logits_to_keep" in self._llm_arguments:
             # An index tensor: an int slices a view whose matmul copies the whole vocabulary
             # matrix once per row.
-            arguments["logits_to_keep"] = torch.arange(total - keep, total, device=embeds.device)
+            arguments["logits_to_keep"] = torch.arange(length - keep, length, device=embeds.device)
         compiled = self._compiled_layers if torch.is_grad_enabled() and not use_cache else []
         with with_compiled(compiled):
-            output = self.llm(inputs_embeds=embeds, **arguments)
+            output = self.llm(
+                inputs_embeds=embeds,
+                attention_mask=inputs.attention_mask,
+                use_cache=use_cache,
+                **arguments,
+            )
         if keep and output.logits.shape[1] != keep:
             output.logits = output.logits[:, -keep:]
         return output
 
     @torch.no_grad()
-    def generate(self, **options: Any) -> Any:
-        """Let the LLM continue, in evaluation.
-
-        It stops at the LLM's own stop tokens and at its tokenizer's EOS, with which answers end in
-        training.
+    def generate(
+        self,
+        *,
+        encoder_input_ids: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **generate_kwargs: Any,
+    ) -> Any:
+        """Let the LLM continue texts, in evaluation; see [`stopping_options`] for where it stops.
 
         Args:
-            **options: the batch, see [`BatchInputs`]; all else is for transformers' `generate`.
+            encoder_input_ids, encoder_attention_mask, input_ids, attention_mask: as in `forward`.
+            **generate_kwargs: of transformers' `generate`.
 
         Returns:
-            The new ids [batch, n], without the prompt.
+            The new ids [batch, n], without the prompt; or what else transformers' `generate`
+            returns by its arguments.
+
+        Raises:
+            PalamError: nothing to read, more than one slot in a row, or a slot without a text.
         """
-        names = [name for name in BatchInputs.__annotations__ if name in options]
-        batch: Any = {name: options.pop(name) for name in names}
-        if "generation_config" not in options:
-            options = {**self._stopping(), **options}
-        if "logits_to_keep" in self._llm_arguments:  # an index, see `run_llm`
-            options.setdefault("logits_to_keep", torch.tensor([-1], device=self.device))
+        options: dict[str, Any] = {}
+        if "generation_config" not in generate_kwargs:
+            options.update(stopping_options(self.llm, self.processor.llm_tokenizer))
+        if "logits_to_keep" in self._llm_arguments:
+            options["logits_to_keep"] = torch.tensor([-1], device=self.device)  # as in `run_llm`
+        options.update(generate_kwargs)
         with self.evaluating():
-            inputs = self.llm_inputs(**batch)
+            inputs = self.llm_inputs(
+                encoder_input_ids=encoder_input_ids,
+                encoder_attention_mask=encoder_attention_mask,
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+            )
             return self.llm.generate(
                 inputs_embeds=inputs.inputs_embeds,
                 attention_mask=inputs.attention_mask,
                 **options,
             )
 
-    def _stopping(self) -> dict[str, Any]:
-        """Where generation stops, and what fills up the rows that have."""
-        tokenizer = self.processor.llm_tokenizer
-        eos = tokenizer.eos_token_id
-        if eos is None:
-            return {}
-        defaults = self.llm.generation_config
-        stops = defaults.eos_token_id
-        stops = stops if isinstance(stops, list) else [stops]
-        options: dict[str, Any] = {"eos_token_id": list({eos, *stops} - {None})}
-        if defaults.pad_token_id is None:
-            pad = tokenizer.pad_token_id
-            options["pad_token_id"] = eos if pad is None else pad
-        return options
 
+def _answer_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    """Mean cross-entropy per label.
 
-def _with_own_options(config: ModelConfig, own: dict[str, Any]) -> ModelConfig:
-    """A configuration with options that are the fusion's or the mapper's, whichever has them.
-
-    Raises:
-        PalamError: an option that neither has; the message lists those that there are.
+    Args:
+        logits: [batch, positions, vocabulary], at the last positions of the sequence.
+        labels: [batch, length], of the whole sequence.
+        num_items_in_batch: number of labels to divide by; None counts those after the first
+            position with logits.
     """
-    of_fusion = set(option_defaults(FUSIONS, config.fusion))
-    of_mapper = set(option_defaults(MAPPERS, config.mapper))
-    unknown = sorted(set(own) - of_fusion - of_mapper)
-    if unknown:
-        listed = ", ".join(sorted(of_fusion | of_mapper)) or "none"
-        raise PalamError(
-            f"{unknown[0]!r} is no option of {config.fusion} and {config.mapper}; "
-            f"their options are: {listed}"
-        )
-    fusion_options = {name: value for name, value in own.items() if name in of_fusion}
-    mapper_options = {name: value for name, value in own.items() if name not in of_fusion}
-    return dataclasses.replace(
-        config,
-        fusion_options=config.fusion_options | fusion_options,
-        mapper_options=config.mapper_options | mapper_options,
-    )
+    targets = labels[:, -logits.shape[1] :][:, 1:].to(logits.device)
+    predictions = logits[:, :-1].float().flatten(0, 1)
+    total = F.cross_entropy(predictions, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    if num_items_in_batch is None:
+        num_items_in_batch = (targets != IGNORE).sum().clamp(min=1)
+    return total / num_items_in_batch
 
 
-def _load_bases(
-    config: ModelConfig,
-    encoder: PreTrainedModel | None,
-    llm: PreTrainedModel | None,
-    placement: Placement,
-) -> Bases:
-    """The base models, loaded where they are not given, and checked."""
-    if encoder is None:
-        on_one_device = placement.copy()
-        on_one_device.pop("device_map", None)
-        encoder = load_encoder(config.encoder, revision=config.encoder_revision, **on_one_device)
-    if llm is None:
-        llm = load_llm(config.llm, revision=config.llm_revision, **placement)
-    check_llm(llm)
-    return Bases(encoder, llm)
-
-
-def _new_processor(config: ModelConfig, bases: Bases) -> PalamProcessor:
-    """A processor of the bases' tokenizers.
-
-    Raises:
-        PalamError: a `max_length` that is more than the encoder takes.
-    """
-    encoder_tokenizer = load_tokenizer(config.encoder, config.encoder_revision)
-    llm_tokenizer = load_tokenizer(config.llm, config.llm_revision)
-    longest = encoder_max_length(bases.encoder, encoder_tokenizer)
-    if config.max_length is not None and config.max_length > longest:
-        raise PalamError(
-            f"max_length is {config.max_length}, but the encoder takes at most {longest} tokens"
-        )
-    return PalamProcessor(
-        encoder_tokenizer,
-        llm_tokenizer,
-        encoder=config.encoder,
-        llm=config.llm,
-        template=Template.build(config.mode, config.prompt, llm_tokenizer),
-        max_length=config.max_length or min(DEFAULT_MAX_LENGTH, longest),
-        append_source_tokens=config.append_source_tokens,
-    )
-
-
-def _embedding_device(llm: PreTrainedModel) -> torch.device:
-    embeddings: Any = llm.get_input_embeddings()
-    device: torch.device = embeddings.weight.device
-    return device
-
-
-def _llm_width(llm: PreTrainedModel) -> int:
-    embeddings: Any = llm.get_input_embeddings()
-    return int(embeddings.weight.shape[-1])
-
-
-def _fingerprints(bases: Bases, processor: PalamProcessor) -> dict[str, Any]:
-    return {
-        "encoder": fingerprint(bases.encoder, processor.encoder_tokenizer),
-        "llm": fingerprint(bases.llm, processor.llm_tokenizer),
-    }
-
-
-def _check_fingerprints(config: PalamConfig, bases: Bases, processor: PalamProcessor) -> None:
-    found = _fingerprints(bases, processor)
-    hint = "; give the right one, or --allow-mismatch to use it all the same"
-    for role, base in (("encoder", bases.encoder), ("LLM", bases.llm)):
-        part = role.lower()
-        expected = config.fingerprints.get(part)
-        check_fingerprint(role, expected, found[part], base.name_or_path, hint)
-
-
-def _check_shapes(config: PalamConfig, bases: Bases) -> None:
-    found = (*encoder_shape(bases.encoder), _llm_width(bases.llm))
-    needed = (config.encoder_hidden_size, config.encoder_num_layers, config.llm_hidden_size)
-    if found != needed:
-        raise PalamError(
-            f"the base models' encoder width, layers and LLM width are {found}; "
-            f"this bridge needs {needed}"
-        )
+def _name(base: str | PreTrainedModel | None) -> str | None:
+    """What the user calls a base model, loaded or not."""
+    return base if base is None or isinstance(base, str) else base.name_or_path

@@ -1,24 +1,25 @@
-"""From texts to the two token sequences: the encoder's, and the LLM's with a slot where the text will stand."""
+"""From texts to the two token sequences: the encoder's, and the LLM's with a slot for the text."""
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoProcessor, BatchFeature
 from transformers.utils.hub import cached_file
 
 from palam.errors import PalamError
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.configuration import PalamConfig
+from palam.models.model_config import DEFAULT_MAX_LENGTH, LEAST_MAX_LENGTH
 from palam.models.template import Template
 from palam.utils.languages import resolve_language
 
-Codes = Sequence[str | None] | None
 TEXT_SLOT = -1
 """The id in `input_ids` at which the mapped text and the boundary are put in."""
 IGNORE = -100
@@ -33,10 +34,54 @@ SETTINGS = (
     "llm_only_max_length",
     "append_source_tokens",
 )
-
-
+"""What is saved, beside the template."""
+LATER_SETTINGS = {"encoder_revision": None, "llm_revision": None, "append_source_tokens": False}
+"""Settings that files of before 0.1.0 may lack, and what that means."""
 RENAMED = {"direct_max_length": "llm_only_max_length", "augment": "append_source_tokens"}
 """Names in files of before 0.1.0, and what they are called now."""
+
+LanguageCodes = Sequence[str | None] | None
+"""One code per text, each any of [`find_language`]'s or None; or None for all."""
+Features = dict[str, list[int]]
+"""One text's ids, not padded."""
+
+
+# ------------------------------------------------------------------ texts and languages
+def clean(text: str) -> str:
+    """The text with unpaired surrogates replaced by U+FFFD; no tokenizer takes them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def language_ids(tokenizer: Any) -> dict[str, int]:
+    """The languages that a tokenizer must be told (NLLB, M2M100, mBART).
+
+    Returns:
+        The id of each one's token, by the tokenizer's own name of the language.
+    """
+    by_code: dict[str, int] | None = getattr(tokenizer, "lang_code_to_id", None)
+    if by_code:
+        return by_code
+    special_tokens = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    return {token.strip("_"): token_id for token, token_id in special_tokens}
+
+
+def source_language(tokenizer: Any, code: str, role: str = "encoder") -> str:
+    """A tokenizer's own name of a language.
+
+    Args:
+        tokenizer: one that must be told the language.
+        code: any code of [`find_language`].
+        role: whose tokenizer it is, for messages.
+
+    Raises:
+        PalamError: it does not have the language.
+    """
+    name = resolve_language(code, list(language_ids(tokenizer)))
+    if name is None:
+        raise PalamError(
+            f"the {role}'s tokenizer has no language {code!r}; give one of its own codes"
+        )
+    return name
 
 
 @dataclass
@@ -45,8 +90,10 @@ class TextStats:
 
     texts: int = 0
     cut: int = 0
+    """Texts that were longer than the longest allowed."""
     tokens: int = 0
     unknown: int = 0
+    """Tokens that are the encoder's unknown token."""
 
     @property
     def unknown_share(self) -> float:
@@ -54,29 +101,7 @@ class TextStats:
         return self.unknown / max(self.tokens, 1)
 
 
-def clean(text: str) -> str:
-    """The text with unpaired surrogates replaced by U+FFFD; no tokenizer takes them."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def language_ids(tokenizer: Any) -> dict[str, int]:
-    """The languages that a tokenizer must be told (NLLB, M2M100, mBART), by its own names, and its tokens of them."""
-    special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
-    return getattr(tokenizer, "lang_code_to_id", None) or {
-        token.strip("_"): number for token, number in special
-    }
-
-
-def source_language(tokenizer: Any, code: str, role: str = "encoder") -> str:
-    """A tokenizer's own name of a language. Raises PalamError if it has none."""
-    found = resolve_language(code, list(language_ids(tokenizer)))
-    if found is None:
-        raise PalamError(
-            f"the {role}'s tokenizer has no language {code!r}; give one of its own codes"
-        )
-    return found
-
-
+# ------------------------------------------------------------------ the processor
 @dataclass(eq=False, repr=False)
 class PalamProcessor:
     """Tokenises for both models and builds the LLM's sequence from the template.
@@ -85,14 +110,17 @@ class PalamProcessor:
         encoder_tokenizer, llm_tokenizer: the tokenizers of the two base models.
         encoder, llm, encoder_revision, llm_revision: where they are from, recorded when saving.
         template: what stands around the text.
-        max_length: most encoder tokens of a text, special tokens included. The text is cut, never the template or
-            the answer.
+        max_length: most encoder tokens of a text, special tokens included. The text is cut, never
+            the template or the answer.
         llm_only_max_length: most LLM tokens of a text that the LLM reads itself.
-        append_source_tokens: the LLM reads the text's own tokens too, after the mapped ones (MindMerger, arXiv 2405.17386).
+        append_source_tokens: the LLM reads the text's own tokens too, after the mapped ones
+            (MindMerger, arXiv 2405.17386).
 
-    `stats` counts, per language, texts, cut texts, tokens and unknown tokens ("" is no language).
+    Attributes:
+        stats: a [`TextStats`] per language of the texts so far ("" is no language).
 
-    Raises PalamError for a `max_length` below 8.
+    Raises:
+        PalamError: a `max_length` below 8.
     """
 
     encoder_tokenizer: Any
@@ -103,37 +131,38 @@ class PalamProcessor:
     encoder_revision: str | None = None
     llm_revision: str | None = None
     template: Template = field(default_factory=Template)
-    max_length: int = 256
+    max_length: int = DEFAULT_MAX_LENGTH
     llm_only_max_length: int = 2048
     append_source_tokens: bool = False
     stats: dict[str, TextStats] = field(init=False, default_factory=lambda: defaultdict(TextStats))
 
     def __post_init__(self) -> None:
-        if self.max_length < 8:
-            raise PalamError(f"max_length is {self.max_length}; it must be at least 8")
+        if self.max_length < LEAST_MAX_LENGTH:
+            raise PalamError(
+                f"max_length is {self.max_length}; it must be at least {LEAST_MAX_LENGTH}"
+            )
         self._default_language = getattr(self.encoder_tokenizer, "src_lang", None)
 
+    # -------------------------------------------------------------- saving and loading
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `processor_config.json`; the tokenizers stay with their base models."""
-        settings = {"processor_class": type(self).__name__, "template": asdict(self.template)}
-        settings |= {name: getattr(self, name) for name in SETTINGS}
+        content = {"processor_class": type(self).__name__, "template": asdict(self.template)}
+        for name in SETTINGS:
+            content[name] = getattr(self, name)
         path = Path(folder) / CONFIG_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    def text_report(self) -> list[str]:
-        """A line per language on how many texts were cut and what share of their tokens the encoder does not know."""
-        return [
-            f"texts{f' ({code})' if code else ''}: {one.cut} of {one.texts} cut at {self.max_length} tokens, "
-            f"{one.unknown_share:.2%} of their tokens unknown to the encoder"
-            for code, one in self.stats.items()
-        ]
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike[str], *, encoder: str | None = None, llm: str | None = None,
-        revision: str | None = None, **_: Any,
-    ) -> "PalamProcessor":  # fmt: skip
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoder: str | None = None,
+        llm: str | None = None,
+        revision: str | None = None,
+        **_: Any,
+    ) -> "PalamProcessor":
         """Load the settings from a checkpoint and the tokenizers from the base models.
 
         Args:
@@ -145,42 +174,43 @@ class PalamProcessor:
             PalamError: no processor there, or a tokenizer that cannot be loaded.
         """
         try:
-            text = Path(str(cached_file(str(path), CONFIG_NAME, revision=revision))).read_text(
-                encoding="utf-8"
-            )
-            content = json.loads(text)
-            saved = {
-                "encoder_revision": None,
-                "llm_revision": None,
-                "append_source_tokens": False,
-                **{RENAMED.get(name, name): value for name, value in content.items()},
-            }
-            settings, template = (
-                {name: saved[name] for name in SETTINGS},
-                Template(**saved["template"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
+            file = Path(str(cached_file(str(path), CONFIG_NAME, revision=revision)))
+            content = _current_names(json.loads(file.read_text(encoding="utf-8")))
+            settings = {name: content[name] for name in SETTINGS}
+            template = Template(**content["template"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise PalamError(
                 f"{path} is no Palam checkpoint: it has no readable {CONFIG_NAME}"
             ) from None
-        for part, given in (("encoder", encoder), ("llm", llm)):
-            if given:
-                settings |= {part: given, f"{part}_revision": None}
-        tokenizers = [
-            load_tokenizer(settings[part], settings[f"{part}_revision"])
-            for part in ("encoder", "llm")
-        ]
-        return cls(*tokenizers, template=template, **settings)
+        if encoder:
+            settings["encoder"] = encoder
+            settings["encoder_revision"] = None
+        if llm:
+            settings["llm"] = llm
+            settings["llm_revision"] = None
+        return cls(
+            load_tokenizer(settings["encoder"], settings["encoder_revision"]),
+            load_tokenizer(settings["llm"], settings["llm_revision"]),
+            template=template,
+            **settings,
+        )
 
+    # -------------------------------------------------------------- the encoder's tokens
     def encode_texts(
-        self, texts: Sequence[str], languages: Codes = None, *, count: bool = True, **options: Any
+        self,
+        texts: Sequence[str],
+        languages: LanguageCodes = None,
+        *,
+        count: bool = True,
+        **options: Any,
     ) -> list[dict[str, Any]]:
         """Tokenise for the encoder, cutting at `max_length`.
 
         Args:
             texts: any strings.
-            languages: one code per text (any of those in `palam.utils.languages`, or None). Only tokenizers with a source
-                language (NLLB, M2M100, mBART) use it for more than counting; None is their own default.
+            languages: one code per text (any of [`find_language`]'s, or None). Only tokenizers with
+                a source language (NLLB, M2M100, mBART) use it for more than counting; None is their
+                own default.
             count: add to `stats`.
             **options: for the tokenizer, e.g. `return_offsets_mapping=True`.
 
@@ -188,74 +218,129 @@ class PalamProcessor:
             A dictionary per text, with `input_ids` and what the options asked for.
 
         Raises:
-            PalamError: not one language per text, or one that the encoder's tokenizer does not know.
+            PalamError: not one language per text, or one that the encoder's tokenizer does not
+                know.
         """
         codes = [None] * len(texts) if languages is None else list(languages)
         if len(codes) != len(texts):
             raise PalamError(
                 f"{len(texts)} texts but {len(codes)} languages; give one language per text"
             )
-        tokenizer = self.encoder_tokenizer
-        unknown = getattr(tokenizer, "unk_token_id", None)
-        result: list[dict[str, Any]] = [{} for _ in texts]
+        features: list[dict[str, Any]] = [{} for _ in texts]
         for code in dict.fromkeys(codes):
             rows = [row for row, other in enumerate(codes) if other == code]
-            if hasattr(tokenizer, "src_lang"):
-                tokenizer.src_lang = (
-                    self._default_language if code is None else source_language(tokenizer, code)
-                )
-            cleaned = [clean(texts[row]) for row in rows]
-            batch = tokenizer(cleaned, truncation=True, max_length=self.max_length, **options)
-            stats = self.stats[code or ""] if count else TextStats()
+            self._set_source_language(code)
+            batch = self.encoder_tokenizer(
+                [clean(texts[row]) for row in rows],
+                truncation=True,
+                max_length=self.max_length,
+                **options,
+            )
+            if count:
+                self._count(code, batch)
             for position, row in enumerate(rows):
-                result[row] = {key: values[position] for key, values in batch.items()}
-                ids = result[row]["input_ids"]
-                cut = (
-                    batch.encodings[position].overflowing
-                    if batch.encodings
-                    else len(ids) == self.max_length
-                )
-                stats.texts += 1
-                stats.cut += bool(cut)
-                stats.tokens += len(ids)
-                stats.unknown += ids.count(unknown) if unknown is not None else 0
-        return result
+                features[row] = {name: values[position] for name, values in batch.items()}
+        return features
 
-    def _plain(self, text: str) -> list[int]:
+    def _set_source_language(self, code: str | None) -> None:
+        """Tell the encoder's tokenizer the language of what comes next, if it must be told."""
+        tokenizer = self.encoder_tokenizer
+        if not hasattr(tokenizer, "src_lang"):
+            return
+        if code is None:
+            tokenizer.src_lang = self._default_language
+        else:
+            tokenizer.src_lang = source_language(tokenizer, code)
+
+    def _count(self, code: str | None, batch: Any) -> None:
+        """Add tokenised texts of one language to `stats`."""
+        stats = self.stats[code or ""]
+        unknown = getattr(self.encoder_tokenizer, "unk_token_id", None)
+        for position, ids in enumerate(batch["input_ids"]):
+            if batch.encodings:
+                cut = bool(batch.encodings[position].overflowing)
+            else:  # a slow tokenizer does not tell
+                cut = len(ids) == self.max_length
+            stats.texts += 1
+            stats.cut += cut
+            stats.tokens += len(ids)
+            if unknown is not None:
+                stats.unknown += ids.count(unknown)
+
+    def text_report(self) -> list[str]:
+        """A line per language: how many texts were cut, and the share of unknown tokens."""
+        lines = []
+        for code, stats in self.stats.items():
+            title = f"texts ({code})" if code else "texts"
+            lines.append(
+                f"{title}: {stats.cut} of {stats.texts} cut at {self.max_length} tokens, "
+                f"{stats.unknown_share:.2%} of their tokens unknown to the encoder"
+            )
+        return lines
+
+    # -------------------------------------------------------------- the LLM's tokens
+    def _plain_ids(self, text: str) -> list[int]:
+        """The LLM's ids of a text, without special tokens."""
         ids: list[int] = self.llm_tokenizer(clean(text), add_special_tokens=False)["input_ids"]
         return ids
 
     def prefix_ids(self) -> list[int]:
         """BOS, once, if the LLM's tokenizer defines one, and the template's prefix."""
-        ids = self._plain(self.template.prefix)
+        ids = self._plain_ids(self.template.prefix)
         bos = self.llm_tokenizer.bos_token_id
-        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+        if bos is None or ids[:1] == [bos]:
+            return ids
+        return [bos, *ids]
 
     def suffix_ids(self) -> list[int]:
         """The template's suffix."""
-        return self._plain(self.template.suffix)
+        return self._plain_ids(self.template.suffix)
 
     def answer_ids(self, answer: str, *, end: bool = True) -> list[int]:
-        """An answer's ids, tokenised alone (with a leading space after a suffix), and EOS."""
-        ids = self._plain(f" {answer}" if self.template.suffix else answer)
+        """An answer's ids, tokenised alone (with a leading space after a suffix), and EOS.
+
+        Args:
+            answer: its words.
+            end: whether EOS follows, if the LLM's tokenizer defines one.
+        """
+        ids = self._plain_ids(f" {answer}" if self.template.suffix else answer)
         eos = self.llm_tokenizer.eos_token_id
         return [*ids, eos] if end and eos is not None else ids
 
     def continuation_ids(self, text: str, most: int) -> list[int]:
-        """The ids with which the LLM continues a cut text: at most `most`, and EOS if the text ends there."""
-        ids, eos = self._plain(text), self.llm_tokenizer.eos_token_id
-        return ids[:most] if len(ids) > most or eos is None else [*ids, eos]
+        """The ids with which the LLM continues a cut text.
 
+        Args:
+            text: what follows the cut.
+            most: at most so many ids; if all of them fit, EOS follows.
+        """
+        ids = self._plain_ids(text)
+        eos = self.llm_tokenizer.eos_token_id
+        if len(ids) > most:
+            return ids[:most]
+        return ids if eos is None else [*ids, eos]
+
+    # -------------------------------------------------------------- both
     def features(
-        self, texts: Sequence[str], answers: Sequence[str] | None = None, languages: Codes = None, *,
-        llm_only: bool = False, count: bool = True,
-    ) -> list[dict[str, Any]]:  # fmt: skip
-        """Each text's unpadded lists: `encoder_input_ids`, `input_ids` with the slot, `labels` with answers.
+        self,
+        texts: Sequence[str],
+        answers: Sequence[str] | None = None,
+        languages: LanguageCodes = None,
+        *,
+        llm_only: bool = False,
+        count: bool = True,
+    ) -> list[Features]:
+        """Each text's ids for both models, not padded.
 
         Args:
             texts, languages, count: see `encode_texts`.
             answers: what the LLM should say to each text; None at inference.
-            llm_only: the LLM reads the text itself: its ids stand in the slot, and nothing goes to the encoder.
+            llm_only: the LLM reads the text itself: its ids stand in the slot, and nothing goes to
+                the encoder.
+
+        Returns:
+            Per text `encoder_input_ids` (not if `llm_only`), `input_ids` with the slot, and with
+            answers `labels`.
 
         Raises:
             PalamError: not one answer per text; and see `encode_texts`.
@@ -264,51 +349,67 @@ class PalamProcessor:
             raise PalamError(
                 f"{len(texts)} texts but {len(answers)} answers; give one answer per text"
             )
-        before, after = self.prefix_ids(), self.suffix_ids()
-        encoded = (
-            [{}] * len(texts) if llm_only else self.encode_texts(texts, languages, count=count)
-        )
-        rows = []
-        for index, (text, read) in enumerate(zip(texts, encoded, strict=True)):
+        prefix = self.prefix_ids()
+        suffix = self.suffix_ids()
+        rows: list[Features] = [{} for _ in texts]
+        if not llm_only:
+            encoded = self.encode_texts(texts, languages, count=count)
+            rows = [{"encoder_input_ids": features["input_ids"]} for features in encoded]
+        for row, text in zip(rows, texts, strict=True):
             middle = [] if llm_only else [TEXT_SLOT]
-            middle += (
-                self._plain(text)[: self.llm_only_max_length]
-                if llm_only or self.append_source_tokens
-                else []
-            )
-            row = {} if llm_only else {"encoder_input_ids": read["input_ids"]}
-            row["input_ids"] = [*before, *middle, *after]
-            if answers is not None:
-                answer = self.answer_ids(answers[index])
-                row["labels"] = [IGNORE] * len(row["input_ids"]) + answer
-                row["input_ids"] += answer
-            rows.append(row)
+            if llm_only or self.append_source_tokens:
+                middle += self._plain_ids(text)[: self.llm_only_max_length]
+            row["input_ids"] = [*prefix, *middle, *suffix]
+        if answers is not None:
+            for row, answer in zip(rows, answers, strict=True):
+                answer_ids = self.answer_ids(answer)
+                row["labels"] = [IGNORE] * len(row["input_ids"]) + answer_ids
+                row["input_ids"] += answer_ids
         return rows
 
-    def pad(self, rows: Sequence[dict[str, Any]]) -> BatchFeature:
-        """Pad features to tensors: the encoder's on the right, the LLM's on the left."""
-        batch: dict[str, torch.Tensor] = {}
-        pad = self.encoder_tokenizer.pad_token_id or 0
-        for side, fill, left in (("encoder_", pad, False), ("", 0, True)):
-            if f"{side}input_ids" in rows[0]:
-                ids = [row[f"{side}input_ids"] for row in rows]
-                batch[f"{side}input_ids"] = _rectangle(ids, fill, left=left)
-                batch[f"{side}attention_mask"] = _rectangle(
-                    [[1] * len(i) for i in ids], 0, left=left
-                )
+    def pad(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
+        """Pad features to tensors: the encoder's on the right, the LLM's on the left.
+
+        Args:
+            rows: of `features`; all of them hold the same.
+
+        Returns:
+            What `__call__` returns, of what the rows hold.
+        """
+        batch: dict[str, Tensor] = {}
+        if "encoder_input_ids" in rows[0]:
+            ids = [row["encoder_input_ids"] for row in rows]
+            pad = self.encoder_tokenizer.pad_token_id or 0
+            batch["encoder_input_ids"] = _padded(ids, pad, left=False)
+            batch["encoder_attention_mask"] = _padded(_ones_like(ids), 0, left=False)
+        if "input_ids" in rows[0]:
+            ids = [row["input_ids"] for row in rows]
+            batch["input_ids"] = _padded(ids, 0, left=True)
+            batch["attention_mask"] = _padded(_ones_like(ids), 0, left=True)
         if "labels" in rows[0]:
-            batch["labels"] = _rectangle([row["labels"] for row in rows], IGNORE, left=True)
+            batch["labels"] = _padded([row["labels"] for row in rows], IGNORE, left=True)
         return BatchFeature(batch)
 
     def __call__(
-        self, texts: str | Sequence[str], answers: str | Sequence[str] | None = None,
-        languages: str | Sequence[str | None] | None = None, *, llm_only: bool = False,
-    ) -> BatchFeature:  # fmt: skip
-        """Tensors for [`PalamModel`]: `features` of texts (or of one, with its answer and language), padded.
+        self,
+        texts: str | Sequence[str],
+        answers: str | Sequence[str] | None = None,
+        languages: str | LanguageCodes = None,
+        *,
+        llm_only: bool = False,
+    ) -> BatchFeature:
+        """Tensors for [`PalamModel`]: `features` of texts, padded.
+
+        Args:
+            texts, answers, languages, llm_only: see `features`; one text may be given bare, with
+                its answer and its language.
 
         Returns:
-            `encoder_input_ids`, `encoder_attention_mask` [batch, text tokens] (not if `llm_only`), `input_ids`,
-            `attention_mask` and, with answers, `labels` [batch, LLM tokens].
+            `encoder_input_ids`, `encoder_attention_mask` [batch, text tokens] (not if `llm_only`),
+            `input_ids`, `attention_mask` and, with answers, `labels` [batch, LLM tokens].
+
+        Raises:
+            PalamError: no text; and see `features`.
         """
         texts = [texts] if isinstance(texts, str) else texts
         answers = [answers] if isinstance(answers, str) else answers
@@ -323,13 +424,23 @@ class PalamProcessor:
         return [text.strip() for text in texts]
 
 
-def _rectangle(rows: Sequence[Sequence[int]], fill: int, *, left: bool) -> torch.Tensor:
+def _current_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a `processor_config.json` of any version, as this one names it."""
+    renamed = {RENAMED.get(name, name): value for name, value in content.items()}
+    return {**LATER_SETTINGS, **renamed}
+
+
+def _ones_like(rows: Iterable[Sequence[int]]) -> list[list[int]]:
+    return [[1] * len(row) for row in rows]
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int, *, left: bool) -> Tensor:
     """Rows of ids as one tensor [rows, longest (at least 1)], padded on one side."""
     width = max([1, *map(len, rows)])
-    padding = [[fill] * (width - len(row)) for row in rows]
-    filled = [
-        [*pad, *row] if left else [*row, *pad] for pad, row in zip(padding, rows, strict=True)
-    ]
+    filled = []
+    for row in rows:
+        padding = [fill] * (width - len(row))
+        filled.append([*padding, *row] if left else [*row, *padding])
     return torch.tensor(filled, dtype=torch.long)
 
 

@@ -17,6 +17,7 @@ FUSIONS: "Registry[Fusion]" = Registry(
         "transformer_softmax": "palam.models.fusion.transformer_softmax:TransformerSoftmax",
     },
 )
+"""The fusions by name; [`register_fusion`] adds one."""
 MAPPERS: "Registry[LinearMapper]" = Registry(
     "mapper",
     {
@@ -24,6 +25,7 @@ MAPPERS: "Registry[LinearMapper]" = Registry(
         "mlp": "palam.models.mapper:MLPMapper",
     },
 )
+"""The mappers by name; [`register_mapper`] adds one."""
 
 
 def register_fusion(name: str, fusion: "type[Fusion]") -> None:

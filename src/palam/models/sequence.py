@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +37,17 @@ class MappedText:
     """[d_llm], the vector that follows each text."""
 
 
+class _Placed(NamedTuple):
+    """Vectors and where they go, before any padding."""
+
+    rows: Tensor
+    """[n], each vector's row in the batch."""
+    columns: Tensor
+    """[n], each vector's place in its row, from 0."""
+    vectors: Tensor
+    """[n, d_llm]"""
+
+
 def build_llm_inputs(
     embed: Callable[[Tensor], Tensor],
     input_ids: Tensor,
@@ -46,7 +58,7 @@ def build_llm_inputs(
     """Join prefix, mapped text, boundary, suffix and answer.
 
     A row of two prefix tokens, a text of three, one suffix token and an answer of two, beside a
-    longer row (`S` is `TEXT_SLOT`, `x` padding of `input_ids`):
+    longer row (`S` is `TEXT_SLOT`, `x` padding of `input_ids`, `B` the boundary)::
 
         input_ids         x   p1  p2  S                s1  a1  a2
         text                          t1  t2  t3
@@ -70,55 +82,77 @@ def build_llm_inputs(
             read.
     """
     device = input_ids.device
-    known = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(device)
-    slot = (input_ids == TEXT_SLOT) & known.bool()
-    allowed_slots = 0 if text is None else 1
-    if (slot.sum(1) > allowed_slots).any():
-        raise PalamError(
-            "a row of input_ids holds the text's slot more than once, or without a text for it"
-        )
-    real = known.bool() & ~slot
-    token_rows = real.nonzero()[:, 0]
-    token_columns = (real.cumsum(1) - 1)[real]  # of each token, among its row's own
-    token_vectors = embed(input_ids[real])
-    length = real.sum(1)
+    present = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(device)
+    slot = (input_ids == TEXT_SLOT) & present.bool()
+    real = present.bool() & ~slot
+    _check_slots(slot, text)
 
-    if text is None:
-        rows, columns, vectors = token_rows, token_columns, token_vectors
-    else:
-        text_mask = text.mask.to(device).bool()
-        inserted = text_mask.sum(1) + 1  # and the boundary
-        before_slot = (slot.cumsum(1) == 0) & slot.any(1, keepdim=True) & real
-        start = before_slot.sum(1)  # column of each row's first text token
-        shifted = (real.cumsum(1) - 1) + inserted[:, None]
-        token_columns = torch.where(before_slot, real.cumsum(1) - 1, shifted)[real]
-        text_rows = text_mask.nonzero()[:, 0]
-        text_columns = (start[:, None] + text_mask.cumsum(1) - 1)[text_mask]
-        boundary_rows = torch.arange(len(text_mask), device=device)
-        boundary_columns = start + inserted - 1
-        rows = torch.cat([token_rows, text_rows, boundary_rows])
-        columns = torch.cat([token_columns, text_columns, boundary_columns])
-        boundaries = text.boundary.to(token_vectors.dtype).expand(len(text_mask), -1)
-        vectors = torch.cat([token_vectors, text.vectors.to(token_vectors.dtype), boundaries])
-        length = length + inserted
-    if not length.all():
+    vectors = embed(input_ids[real])
+    columns = real.cumsum(1) - 1  # of each token, among its row's own
+    lengths = real.sum(1)
+    text_parts: list[_Placed] = []
+    if text is not None:
+        inserted = text.mask.to(device).bool().sum(1) + 1  # and the boundary
+        before_text = (slot.cumsum(1) == 0) & slot.any(1, keepdim=True) & real
+        text_parts = _place_text(text, before_text.sum(1), vectors.dtype)
+        columns = torch.where(before_text, columns, columns + inserted[:, None])
+        lengths = lengths + inserted
+    if not lengths.all():
         raise PalamError(
             "a row holds nothing to read: its text is empty and nothing stands around it"
         )
+    tokens = _Placed(real.nonzero()[:, 0], columns[real], vectors)
 
-    total = int(length.max())
-    padding = total - length  # on the left of each row
-    places = (rows, columns + padding[rows])
-    empty = vectors.new_zeros(len(length), total, vectors.shape[-1])
+    total = int(lengths.max())
+    padding = total - lengths  # on the left of each row
     joined_labels = None
     if labels is not None:
-        joined_labels = torch.full((len(length), total), IGNORE, device=device)
-        token_places = (token_rows, token_columns + padding[token_rows])
-        joined_labels[token_places] = labels.to(device)[real]
+        joined_labels = torch.full((len(lengths), total), IGNORE, device=device)
+        joined_labels[tokens.rows, tokens.columns + padding[tokens.rows]] = labels.to(device)[real]
     positions = torch.arange(total, device=device) - padding[:, None]
     return LLMInputs(
-        inputs_embeds=empty.index_put(places, vectors),
+        inputs_embeds=_join([tokens, *text_parts], padding, total),
         attention_mask=(positions >= 0).long(),
         position_ids=positions.clamp(min=0),
         labels=joined_labels,
     )
+
+
+def _check_slots(slot: Tensor, text: MappedText | None) -> None:
+    """Refuse a row with more slots than texts; `slot` [batch, LLM tokens] is true at slots."""
+    allowed = 0 if text is None else 1
+    if (slot.sum(1) > allowed).any():
+        raise PalamError(
+            "a row of input_ids holds the text's slot more than once, or without a text for it"
+        )
+
+
+def _place_text(text: MappedText, start: Tensor, dtype: torch.dtype) -> list[_Placed]:
+    """The texts, and the boundary after each.
+
+    Args:
+        text: of the batch.
+        start: [batch], the column of each row's first text token.
+        dtype: of the LLM's embeddings.
+    """
+    mask = text.mask.to(start.device).bool()
+    text_columns = start[:, None] + mask.cumsum(1) - 1
+    tokens = _Placed(mask.nonzero()[:, 0], text_columns[mask], text.vectors.to(dtype))
+    all_rows = torch.arange(len(mask), device=start.device)
+    boundaries = text.boundary.to(dtype).expand(len(mask), -1)
+    return [tokens, _Placed(all_rows, start + mask.sum(1), boundaries)]
+
+
+def _join(parts: list[_Placed], padding: Tensor, total: int) -> Tensor:
+    """All vectors in one tensor [batch, total, d_llm], zero where nothing goes.
+
+    Args:
+        parts: what goes into it.
+        padding: [batch], how many columns to leave free on the left of each row.
+        total: columns, padding included.
+    """
+    rows = torch.cat([part.rows for part in parts])
+    columns = torch.cat([part.columns for part in parts])
+    vectors = torch.cat([part.vectors for part in parts])
+    empty = vectors.new_zeros(len(padding), total, vectors.shape[-1])
+    return empty.index_put((rows, columns + padding[rows]), vectors)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palam.inference.layer_weights import LayerView, language_tag, panel, percent
+from palam.inference.layer_page import language_tag, panel, percent
+from palam.inference.layer_weights import LayerView
 from palam.tasks.registry import get_task
 from palam.utils import languages
 from palam.utils.files import atomic_file

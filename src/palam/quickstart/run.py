@@ -19,7 +19,7 @@ from palam.models.backbones.encoder import load_encoder
 from palam.models.backbones.llm import load_llm
 from palam.models.modeling import PalamModel
 from palam.quickstart.report import write_report
-from palam.starter import resolve
+from palam.starter.resolve import resolve
 from palam.tasks.registry import get_task
 from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task

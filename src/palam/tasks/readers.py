@@ -1,135 +1,134 @@
-"""Rows from JSON lines, CSV or plain text, streamed, with the line number that an error names.
+"""Rows from files, pipes and standard input, streamed, with the line number that an error names.
 
-Texts are kept as they stand: joiners, directions, empty strings, unpaired surrogates from JSON escapes. Only
-what is not UTF-8 text (other bytes, NUL) is refused; a byte order mark is dropped.
+JSON lines or a JSON array, CSV, tab-separated values or plain text; UTF-8, or UTF-16 with a byte
+order mark. Texts are kept as they stand: joiners, directions, empty strings, unpaired surrogates
+from JSON escapes. Only what is no text (other bytes, NUL) is refused; byte order marks are dropped.
 """
 
-import csv
-import json
+import os
+import stat
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, NamedTuple
 
 from palam.errors import PalamError
+from palam.tasks.decoding import decoded_lines
+from palam.tasks.formats import (
+    FORMATS,
+    JSON_BEGINNING,
+    LEADING_SPACE,
+    Lines,
+    NumberedLine,
+    Row,
+    parse_json,
+    parse_plain_text,
+    shortened,
+)
+from palam.tasks.tables import DELIMITERS, parse_csv, parse_tsv, table_columns
+from palam.utils.languages import find_language
 
-Row = dict[str, Any]
-_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".txt": "text"}
+STANDARD_INPUT = "-"
+FORMAT_NAMES = ("json", "csv", "tsv", "text")
+"""The formats by their names; `json` is JSON lines or an array."""
 
 
-def read_rows(path: str | Path, *, column: str | None = None) -> Iterator[Row]:
-    """Stream the rows of a file, or of standard input (`-`); each has `column` (default "text") as a string.
+class NumberedRow(NamedTuple):
+    """A row and where it stands.
 
-    The file's ending gives the format. Without one, a first line that begins with `{` means JSON lines, one
-    with `column` among its comma-separated names means CSV; all else is plain text, a text a line,
-    `{"text": line}`, blank lines included.
+    Attributes:
+        place: for messages: `"file.csv, line 3"`.
+        row: its values by column.
+    """
+
+    place: str
+    row: Row
+
+
+class RowSource:
+    """A file, a pipe or standard input, whose rows can be read: of a stream, a single time.
+
+    The ending of the file's name gives the format: `.jsonl`, `.ndjson` and `.json` are JSON lines
+    or an array of objects, `.csv` is CSV (with commas, semicolons, tabs or bars), `.tsv` and
+    `.tab` are tab-separated, `.txt` is plain text, a text a line, `{"text": line}`, blank lines
+    included. Without such an ending, the beginning tells JSON from plain text; what looks like a
+    table is refused, for whether its first line is a header cannot be known.
+
+    Args:
+        path: the file; `-` is standard input.
+        file_format: one of [`FORMAT_NAMES`], in place of what the ending says.
 
     Raises:
-        PalamError: a file that cannot be read, or a row that is wrong; names the line.
+        PalamError: an unknown format, or a file that is missing or may not be read.
     """
-    for where, row in numbered_rows(path, column=column):
-        text_of(row, column or "text", where, hint="" if column else "; name one with --column")
-        yield row
 
+    def __init__(self, path: str | Path, *, file_format: str | None = None) -> None:
+        if file_format is not None and file_format not in FORMAT_NAMES:
+            known = ", ".join(FORMAT_NAMES)
+            raise PalamError(f"there is no format {file_format!r}: it must be one of: {known}")
+        self.path = path
+        self.name = "standard input" if str(path) == STANDARD_INPUT else str(path)
+        self.is_stream = check_readable(path)
+        self._format = file_format or FORMATS.get(Path(path).suffix.lower())
+        self._has_format = file_format is not None
+        self._is_read = False
 
-def read_texts(path: str | Path) -> Iterator[str]:
-    """Stream the texts of a file, stripped, without empty ones; see `read_rows`."""
-    return filter(None, (row["text"].strip() for row in read_rows(path)))
+    def rows(self, *, column: str | None = None) -> Iterator[NumberedRow]:
+        """The rows with their places; their columns are not checked.
 
+        Args:
+            column: a column that the rows must have, which plain text has not.
 
-def numbered_rows(path: str | Path, *, column: str | None = None) -> Iterator[tuple[str, Row]]:
-    """Stream `("file, line 3", row)` pairs; see `read_rows`."""
-    source = "standard input" if str(path) == "-" else str(path)
-    try:
-        with nullcontext(sys.stdin.buffer) if str(path) == "-" else Path(path).open("rb") as file:
-            yield from _parse(
-                _decode(file, source), source, _FORMATS.get(Path(path).suffix.lower()), column
-            )
-    except OSError as error:
-        raise PalamError(f"cannot read {source}: {error.strerror or error}") from None
-
-
-def text_of(row: Row, column: str, where: str, *, hint: str = "") -> str:
-    """The row's text in this column, unchanged."""
-    if column not in row:
-        raise PalamError(f'{where}: no column "{column}" among {shortened(row)}{hint}')
-    if not isinstance(row[column], str):
-        raise PalamError(f'{where}: column "{column}" holds {str(row[column])[:40]}, not a text')
-    return str(row[column])
-
-
-def shortened(items: Iterable[Any], most: int = 8) -> str:
-    """The items as a list in words, cut after `most`."""
-    names = [str(item) for item in items]
-    return (
-        ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
-        or "none"
-    )
-
-
-def _decode(lines: Iterable[bytes], source: str) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if b"\0" in line:
-            raise PalamError(f"{source}, line {number}: holds a NUL byte; save it as UTF-8 text")
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
+        Raises:
+            PalamError: a file that cannot be read, a line that is not of its format, or a stream
+                that was read before.
+        """
+        if self.is_stream and self._is_read:
             raise PalamError(
-                f"{source}, line {number}: not UTF-8 (byte {error.start + 1})"
-            ) from None
+                f"{self.name} cannot be read a second time; save what it gives to a file first"
+            )
+        self._is_read = True
+        return self._rows(column)
 
+    def _rows(self, column: str | None) -> Iterator[NumberedRow]:
+        try:
+            with _open(self.path) as file:
+                lines = Lines(decoded_lines(file, self.name))
+                for line, row in self._parse(lines, column):
+                    yield NumberedRow(f"{self.name}, line {line}", row)
+        except OSError as error:
+            raise PalamError(f"cannot read {self.name}: {error.strerror or error}") from None
 
-def _parse(
-    lines: Iterator[str], source: str, kind: str | None, column: str | None
-) -> Iterator[tuple[str, Row]]:
-    first = next(lines, "")
-    lines = chain([first] if first else [], lines)
-    if kind is None:
-        names = [name.strip().strip('"') for name in first.split(",")]
-        kind = (
-            "jsonl"
-            if first.lstrip().startswith("{")
-            else "csv"
-            if (column or "text") in names
-            else "text"
-        )
-    if kind == "text" and column is not None:
-        raise PalamError(f'{source}, line 1: no column "{column}": plain text has none')
-    if kind == "csv":
-        yield from _csv(lines, source)
-        return
-    for number, line in enumerate(lines, 1):
-        where = f"{source}, line {number}"
-        if kind == "text":
-            yield where, {"text": line.rstrip("\r\n")}
-        elif line.strip():
-            yield where, _json(line, where)
+    def _parse(self, lines: Lines, column: str | None) -> Iterator[NumberedLine]:
+        """The rows that the lines hold; without a format, their beginning tells it."""
+        file_format = self._format or self._guess_format(lines, column or "text")
+        if file_format != "text":
+            parsers = {"json": parse_json, "csv": parse_csv, "tsv": parse_tsv}
+            return parsers[file_format](lines, self.name)
+        if column is not None:
+            raise PalamError(f'{self.name}, line 1: no column "{column}": plain text has none')
+        if not self._has_format:
+            self._refuse_tabs(lines)
+        return parse_plain_text(lines)
 
+    def _guess_format(self, lines: Lines, column: str) -> str:
+        beginning = "".join(lines.peek()).strip(LEADING_SPACE)
+        if JSON_BEGINNING.match(beginning):
+            return "json"
+        columns = table_columns(lines, column, delimiters=DELIMITERS)
+        if columns:
+            raise PalamError(
+                f"{self.name} looks like a table (columns {shortened(columns)}); "
+                "give a file whose name ends in .csv or .tsv (.txt for plain text)"
+            )
+        return "text"
 
-def _json(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # RecursionError: brackets without end
-        raise PalamError(f"{where}: not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise PalamError(f'{where}: not a JSON object such as {{"text": "…"}}')
-    return row
-
-
-def _csv(lines: Iterator[str], source: str) -> Iterator[tuple[str, Row]]:
-    reader = csv.reader(lines, strict=True)
-    rows = ((f"{source}, line {reader.line_num}", cells) for cells in reader if cells)
-    try:
-        where, header = next(rows, ("", []))
-        if len(set(header)) < len(header):
-            raise PalamError(f"{where}: the header names a column twice: {shortened(header)}")
-        for where, cells in rows:
-            if len(cells) != len(header):
-                raise PalamError(
-                    f"{where}: {len(cells)} columns where the header has {len(header)}"
-                )
-            yield where, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise PalamError(f"{source}, line {reader.line_num}: not CSV: {error}") from None
+    def _refuse_tabs(self, lines: Lines) -> None:
+        """Refuse what is called plain text, but is Excel's "Unicode text": cells between tabs."""
+        columns = table_columns(lines, "text", delimiters=["\t"])
+        if len(columns) > 1:
+            raise PalamError(
+                f"{self.name} looks like a table (columns {shortened(columns)}); "
+                "let its name end in .tsv"
+            )

@@ -1,65 +1,135 @@
-"""TODO palam.tasks.sampling."""
+"""Choosing examples: a stratified sample, equally many of each label, a passage of a long text."""
 
+import math
 import random
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate, cycle, islice
+from typing import NamedTuple
 
 from palam.errors import PalamError
 from palam.tasks.task import Example
 
 SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["')\]])\s+|\n+""")
+"""The white space between two sentences."""
 
 
-def passage(text: str, words: int, number: int) -> str:
-    """Whole sentences from the text, in order: the first is the one `number` falls on, the last completes `words`."""
-    ends = list(SENTENCE_END.finditer(text))
-    bounds = list(
-        zip([0, *(m.end() for m in ends)], [*(m.start() for m in ends), len(text)], strict=True)
-    )
-    total = [0, *accumulate(len(text[start:end].split()) for start, end in bounds)]
-    firsts = [i for i in range(len(bounds)) if total[-1] - total[i] >= words] or [
-        0
-    ]  # enough must follow
-    first = firsts[number % len(firsts)]
-    last = next(
-        (i for i in range(first, len(bounds)) if total[i + 1] - total[first] >= words),
-        len(bounds) - 1,
-    )
-    return text[bounds[first][0] : bounds[last][1]]
+def sample(examples: Sequence[Example], max_samples: int | None, seed: int = 0) -> list[Example]:
+    """A random sample with the same shares of labels.
 
+    Each label's count is within one row of its exact share. Rows of parallel languages with the
+    same labels give the same sample.
 
-def sample(examples: Sequence[Example], limit: int | None, seed: int = 0) -> list[Example]:
-    """`limit` examples drawn by `seed`, each label's share within one row of its exact share, in their order.
+    Args:
+        examples: to draw from, without replacement.
+        max_samples: how many; None, or as many as there are, gives all.
+        seed: of the draw.
 
-    Parallel languages give the same rows. None, or a limit of at least all rows, gives all.
+    Returns:
+        The sample, in the order of `examples`.
+
+    Raises:
+        PalamError: fewer than one.
     """
-    if limit is not None and limit < 1:
-        raise PalamError(f"a limit of {limit} rows is too few: 1 at least")
-    if limit is None or limit >= len(examples):
+    if max_samples is not None and max_samples < 1:
+        raise PalamError(f"a limit of {max_samples} rows is too few: 1 at least")
+    if max_samples is None or max_samples >= len(examples):
         return list(examples)
-    rows: dict[str, list[int]] = defaultdict(list)
+    indices: dict[str, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
-        rows[example.label].append(index)
+        indices[example.label].append(index)
     generator = random.Random(seed)
-    labels = sorted(rows)
+    labels = sorted(indices)
     generator.shuffle(labels)  # decides between equal remainders
-    share = {label: divmod(limit * len(rows[label]), len(examples)) for label in labels}
-    left = limit - sum(whole for whole, _ in share.values())
-    more = set(sorted(labels, key=lambda label: -share[label][1])[:left])
-    chosen = [
-        i
-        for label in labels
-        for i in generator.sample(rows[label], share[label][0] + (label in more))
-    ]
+    sizes = {label: len(indices[label]) for label in labels}
+    counts = _proportional_counts(sizes, max_samples)
+    chosen: list[int] = []
+    for label in labels:
+        chosen.extend(generator.sample(indices[label], counts[label]))
     return [examples[index] for index in sorted(chosen)]
 
 
+def _proportional_counts(sizes: dict[str, int], total: int) -> dict[str, int]:
+    """`total` shared out in proportion to `sizes`, by the largest remainders.
+
+    Of equal remainders, those that come first in `sizes` are rounded up.
+    """
+    size_of_all = sum(sizes.values())
+    counts = {}
+    remainders = {}
+    for label, size in sizes.items():
+        counts[label], remainders[label] = divmod(total * size, size_of_all)
+    missing = total - sum(counts.values())
+    by_remainder = sorted(sizes, key=lambda label: remainders[label], reverse=True)
+    for label in by_remainder[:missing]:
+        counts[label] += 1
+    return counts
+
+
 def balanced(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """As many examples as there are, equally many of each label: of a rare one each is taken several times."""
-    rows: dict[str, list[Example]] = defaultdict(list)
-    for example in random.Random(seed).sample(list(examples), len(examples)):
-        rows[example.label].append(example)
-    each = -(-len(examples) // max(1, len(rows)))
-    return [example for some in rows.values() for example in islice(cycle(some), each)]
+    """About as many examples as there are, equally many of each label.
+
+    Examples of a rare label are repeated, each as often as the others of its label, or once more.
+
+    Args:
+        examples: to draw from.
+        seed: of which ones are repeated or left out.
+
+    Returns:
+        The examples, label after label; of each label, the number of examples divided by the number
+        of labels, rounded up.
+    """
+    shuffled = random.Random(seed).sample(list(examples), len(examples))
+    by_label: dict[str, list[Example]] = defaultdict(list)
+    for example in shuffled:
+        by_label[example.label].append(example)
+    if not by_label:
+        return []
+    rows_per_label = math.ceil(len(examples) / len(by_label))
+    chosen: list[Example] = []
+    for label_examples in by_label.values():
+        chosen.extend(islice(cycle(label_examples), rows_per_label))
+    return chosen
+
+
+class Span(NamedTuple):
+    """A part of a text: the characters from `start` to before `end`."""
+
+    start: int
+    end: int
+
+
+def passage(text: str, words: int, number: int) -> str:
+    """Whole sentences from a text, in order, as it has them.
+
+    Args:
+        text: of any length.
+        words: how many words at least; the last sentence is the one that completes them. Of a text
+            with fewer words, all of it is taken.
+        number: chooses the first sentence, among those that enough words follow; any number.
+    """
+    sentences = sentence_spans(text)
+    lengths = [len(text[start:end].split()) for start, end in sentences]
+    words_before = [0, *accumulate(lengths)]
+    words_in_text = words_before[-1]
+    starts = []
+    for index, count in enumerate(words_before[:-1]):
+        if words_in_text - count >= words:
+            starts.append(index)
+    first = starts[number % len(starts)] if starts else 0
+    for last in range(first, len(sentences)):
+        if words_before[last + 1] - words_before[first] >= words:
+            break
+    return text[sentences[first].start : sentences[last].end]
+
+
+def sentence_spans(text: str) -> list[Span]:
+    """The sentences of a text, without the white space between them; one for an empty text."""
+    spans = []
+    start = 0
+    for match in SENTENCE_END.finditer(text):
+        spans.append(Span(start, match.start()))
+        start = match.end()
+    spans.append(Span(start, len(text)))
+    return spans

@@ -1,4 +1,4 @@
-"""What a task is: which columns make its text, how the LLM is asked, and which words it may answer."""
+"""What a task is: the columns that make its text, the LLM's prompt, and the possible answers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,20 @@ from decimal import Decimal
 from string import Formatter
 
 from palam.errors import PalamError
-from palam.models.template import MODES
+from palam.models.template import MODES, SLOT
 
-_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
 @dataclass(slots=True)
 class Example:
-    """One labelled row: `row` counts the file's rows from 0, `fields` are its text columns as they stand."""
+    """One labelled row of a task's data.
+
+    Attributes:
+        row: the row's number in its file, from 0.
+        fields: its text columns by name, unchanged.
+        label: one of the task's labels; of a task of numbers, the answer.
+    """
 
     row: int
     fields: dict[str, str]
@@ -23,16 +29,24 @@ class Example:
 
 @dataclass(frozen=True)
 class Hub:
-    """Where a task lives on the Hugging Face hub; `{language}` in `config` and `splits` is the task's code.
+    """Where a task's data is on the Hugging Face hub.
 
-    `splits` maps our names to the data set's; `columns` and `codes` (of languages) too, where they differ. `labels` are
-    the task's labels in the order of the data set's integers, where that is not the task's own. -1 is no label.
+    Attributes:
+        id: of the data set.
+        revision: branch, tag or commit; default the main branch.
+        config: the data set's configuration; `{language}` in it is the task's code of the language.
+        splits: the data set's splits by Palam's names (train, dev, test); with `{language}` as in
+            `config`.
+        columns: the data set's columns by the task's fields (and `label`), where they differ.
+        codes: the data set's language codes by the task's, where they differ.
+        labels: the task's labels in the order of the data set's integers, where that is not the
+            task's own order. The integer -1 is no label: such rows are left out.
     """
 
     id: str
     revision: str | None = None
     config: str | None = "{language}"
-    splits: Mapping[str, str] = field(default_factory=_SPLITS.copy)
+    splits: Mapping[str, str] = field(default_factory=HUB_SPLITS.copy)
     columns: Mapping[str, str] = field(default_factory=dict)
     codes: Mapping[str, str] = field(default_factory=dict)
     labels: Sequence[str] = ()
@@ -40,89 +54,140 @@ class Hub:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task: to label a text, or (`number`) to work out a number. A checkpoint can read every task of its family.
+    """A task: to label a text, or to work out a number.
 
-    Raises PalamError for a template whose slots are not the task's fields, and for no labels.
+    A checkpoint that was trained on one task can be evaluated on every task of the same family.
+
+    Attributes:
+        name: as commands and checkpoints name it.
+        family: tasks of one family share labels, prompt and text.
+        labels: the words that the LLM answers, by the data's label; in the order of integer labels.
+        prompt: what the LLM reads in the modes prompt and chat, with one `{text}` slot, where the
+            encoder's text comes in.
+        text: what the encoder reads in these modes: a format string over `fields`.
+        paper_text: what the encoder reads in paper mode, where the LLM reads nothing else.
+        fields: the columns that make the text.
+        label_column: the column of the labels.
+        number: there are no labels; the answer is worked out in words, and the number at its end
+            is what counts.
+        languages: the task's own language codes.
+        passage_words: train on passages of so many words, where the English texts are longer than
+            those of other languages.
+        balance: train on as many rows of each label.
+        escaped: the texts hold escapes such as `\\u2019` in place of characters.
+        parallel: row i of a split is the same text in every language.
+        hub: where its data is on the hub.
+        packaged: the folder with its data, relative to the package `palam.tasks`.
+
+    Raises:
+        PalamError: a template whose slots are not the task's fields, or no labels.
     """
 
     name: str
     family: str
-    labels: Mapping[
-        str, str
-    ]  # the data's label: the words the LLM answers; in the order of integer labels
-    prompt: str  # what the LLM reads in prompt and chat mode, with one {text} slot for the encoder's text
-    text: str = "{text}"  # what the encoder reads in these modes, a format string over `fields`
-    paper_text: str  # what the encoder reads in paper mode, where the LLM reads nothing else
-    fields: tuple[str, ...] = ("text",)  # the columns that make the text
+    labels: Mapping[str, str]
+    prompt: str
+    text: str = "{text}"
+    paper_text: str
+    fields: tuple[str, ...] = ("text",)
     label_column: str = "label"
-    number: bool = False  # there are no labels: the answer is worked out in words and ends in a number, which counts
-    languages: tuple[str, ...] = ()  # the task's own codes, authoritative
-    passage_words: int | None = (
-        None  # train on passages of so many words: English texts are longer than the others'
-    )
-    balance: bool = False  # train on as many rows of each label
-    escaped: bool = False  # its texts hold escapes such as \\u2019 in place of characters
-    parallel: bool = False  # row i of a split says the same in every language
+    number: bool = False
+    languages: tuple[str, ...] = ()
+    passage_words: int | None = None
+    balance: bool = False
+    escaped: bool = False
+    parallel: bool = False
     hub: Hub | None = None
-    packaged: str | None = None  # the folder of this package that holds its data
+    packaged: str | None = None
 
     def __post_init__(self) -> None:
         for template in (self.text, self.paper_text):
-            if slots(template) != set(self.fields):
-                expected = " and ".join(f"{{{name}}}" for name in self.fields)
-                raise PalamError(
-                    f'task "{self.name}": the text template {template!r} must hold {expected}'
-                )
-        if self.prompt.count("{text}") != 1:
+            self._check_slots(template)
+        if self.prompt.count(SLOT) != 1:
             raise PalamError(
-                f'task "{self.name}": the prompt {self.prompt!r} must hold {{text}} once'
+                f'task "{self.name}": the prompt {self.prompt!r} must hold {SLOT} once'
             )
         if not self.labels and not self.number:
             raise PalamError(f'task "{self.name}" has no labels')
 
+    def _check_slots(self, template: str) -> None:
+        if slots(template) != set(self.fields):
+            expected = " and ".join(f"{{{name}}}" for name in self.fields)
+            raise PalamError(
+                f'task "{self.name}": the text template {template!r} must hold {expected}'
+            )
+
     def render(self, example: Example | Mapping[str, str], mode: str = "prompt") -> str:
-        """The text that the encoder reads, in one of `palam.models.template.MODES`."""
+        """The text that the encoder reads.
+
+        Args:
+            example: an example, or its fields.
+            mode: one of [`MODES`].
+
+        Raises:
+            PalamError: another mode.
+        """
         if mode not in MODES:
             raise PalamError(f'unknown mode "{mode}": one of {", ".join(MODES)}')
+        template = self.paper_text if mode == "paper" else self.text
         fields = example.fields if isinstance(example, Example) else example
-        return (self.paper_text if mode == "paper" else self.text).format_map(fields)
+        return template.format_map(fields)
 
     def answer(self, label: str) -> str:
-        """What the LLM should say: the label's words, or the working without the marks of GSM8K's calculator."""
-        return re.sub(r"<<.*?>>", "", label) if self.number else self.labels[label]
+        """The LLM's right answer: the label's words; for a task of numbers, the whole solution.
+
+        The marks of GSM8K's calculator (`<<48/2=24>>`) are left out of a solution.
+        """
+        if self.number:
+            return re.sub(r"<<.*?>>", "", label)
+        return self.labels[label]
 
     def label_of(self, value: object) -> str | None:
-        """The task's label that a label, its words (both in any case) or its integer means, or None.
+        """The task's label that a value of the label column means, or None.
 
-        Integers are counted from 0, but not where the labels are numbers themselves.
+        Args:
+            value: a label, its words (both in any case), or its number in the order of the labels,
+                from 0; where the labels are numbers themselves, they are not counted.
         """
         text = str(value) if isinstance(value, str | int) else ""
-        if text in self.labels or (self.number and text):
+        if text in self.labels:
             return text
-        numbers = any(label.isdigit() for label in self.labels)
-        for number, (label, words) in enumerate(self.labels.items()):
-            spellings = [label.casefold(), words.casefold(), *([] if numbers else [str(number)])]
-            if text and text.casefold() in spellings:
+        if not text or self.number:
+            return text or None
+        labels_are_numbers = any(label.isdigit() for label in self.labels)
+        for index, (label, words) in enumerate(self.labels.items()):
+            if text.casefold() in (label.casefold(), words.casefold()):
+                return label
+            if text == str(index) and not labels_are_numbers:
                 return label
         return None
 
 
 def last_number(text: str) -> str | None:
-    """The number that an answer comes to: the one after `####`, else the last; None if there is none.
+    """The number that an answer comes to: the one after `####`, else the last; None without one.
 
-    >>> last_number("She sold 48/2 = 24 clips.\\n#### 1,072.50"), last_number("It is 3 o'clock."), last_number("No.")
-    ('1072.5', '3', None)
+    >>> last_number("She sold 48/2 = 24 clips.\\n#### 1,072.50")
+    '1072.5'
+    >>> last_number("It is 3 o'clock.")
+    '3'
     """
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text.rpartition("####")[2] or text)
-    if not found:
+    _, _, final_answer = text.rpartition("####")
+    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", final_answer or text)
+    if not numbers:
         return None
-    number = found[0] if "####" in text else found[-1]
-    return f"{Decimal(number.replace(',', '')).normalize():f}"
+    number = numbers[0] if "####" in text else numbers[-1]
+    value = Decimal(number.replace(",", ""))
+    return f"{value.normalize():f}"
 
 
 def slots(template: str) -> set[str]:
-    """The names in a format string's slots."""
+    """The names in a format string's slots.
+
+    Raises:
+        PalamError: it is no format string.
+    """
     try:
-        return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        pieces = list(Formatter().parse(template))
     except ValueError as error:
         raise PalamError(f"the template {template!r} is not a format string: {error}") from None
+    return {name for _, name, _, _ in pieces if name is not None}

@@ -1,47 +1,62 @@
-"""From settings to a bridge that is solved and not trained, with a probe of the encoder's layers and the fusions."""
+"""A bridge that is solved and not trained, and a comparison of what it can be solved from."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from palam.alignment.layer_probe import AlignedSample, fit_fusion_weights, probe_layers
-from palam.alignment.solve import aligned_batches, solve_bridge
-from palam.inference.calibration import calibrate_to_task
+from palam.alignment.layer_probe import (
+    AlignedSample,
+    ProbeRow,
+    fit_fusion_weights,
+    probe_layers,
+)
+from palam.alignment.solve import AlignmentResult, aligned_batches, solve_bridge
+from palam.inference.calibration import TaskCalibration, calibrate_to_task
+from palam.models.bases import Bases
 from palam.models.checkpoint import CHECKPOINT_MARKER
 from palam.models.model_card import model_card, public_name
+from palam.models.model_config import ModelConfig
+from palam.models.modeling import PalamModel
 from palam.models.template import SLOT, Template
 from palam.tasks.readers import read_texts
-from palam.training.build import Bases, build_model
-from palam.training.config import TrainConfig
+from palam.training.build import build_model, resolve_dtype
+from palam.training.config import DataConfig, RuntimeConfig, flat_settings, settings_to_yaml
 from palam.training.data import TrainingData, read_training_data
-from palam.training.run import RESULTS, SETTINGS
-from palam.utils.device import dtype_name, pick_device, pick_dtype
+from palam.training.run import write_record
 from palam.utils.files import atomic_directory, check_replaceable
 from palam.utils.templating import render
 
+PAGE_FILE = "probe.html"
+RAW_TEXT_PROMPT = f"{SLOT}\n"
+"""Around raw text that is read in the mode prompt or chat, where no prompt is set."""
+
 
 def run_alignment(
-    settings: TrainConfig,
+    model: ModelConfig,
+    data: DataConfig,
+    runtime: RuntimeConfig,
     out: Path | None,
     *,
     console: Console | None = None,
     bases: Bases | None = None,
 ) -> dict[str, Any]:
-    """Solve a bridge from English text and compare every layer and fusion on a sample of it.
+    """Solve a bridge from English text, and compare every layer and fusion on a sample of it.
 
     Args:
-        settings: of a training run; only those in `palam.training.config.ALIGN` count. A file of raw text is streamed.
-        out: the checkpoint's folder, which also gets `probe.html`; None only compares.
+        model: the base models, the bridge and the template.
+        data: the text. A file of raw text is streamed.
+        runtime: device, dtype and seed.
+        out: the checkpoint's folder, which also gets a page of the comparison; None only compares.
         console: for progress; None is silent.
-        bases: encoder and LLM already loaded, in place of loading the settings'.
+        bases: encoder and LLM already loaded, in place of loading the configuration's.
 
     Returns:
-        `probe`, the rows of [`palam.alignment.layer_probe.probe_layers`], and `solved`, what [`palam.alignment.solve.solve_bridge`] found (if `out`).
+        `probe`, the rows of [`probe_layers`]. With `out` also `solved`, the [`AlignmentResult`] by
+        name; and with a task that has labels, `task`, what [`calibrate_to_task`] chose.
 
     Raises:
         PalamError: a mistake in the settings or the data, or too little text.
@@ -49,48 +64,103 @@ def run_alignment(
     console = console or Console(quiet=True)
     if out is not None:
         check_replaceable(out, CHECKPOINT_MARKER)
-    settings = replace(
-        settings, dtype=dtype_name(pick_dtype(settings.dtype, pick_device(settings.device)))
-    )
-    raw, language = settings.text, settings.language or "en"
-    data = TrainingData(None, [], [], language, "") if raw else read_training_data(settings)
-    model = build_model(settings, data, bases)
-    if raw:
-        prompt = settings.prompt or f"{SLOT}\n"
-        model.processor.template = Template.build(
-            settings.mode, prompt, model.processor.llm_tokenizer
-        )
-    rows = data.texts(data.train, settings.mode)
-
-    def texts() -> Iterator[str]:
-        return read_texts(raw) if raw else iter(rows)
-
+    runtime = resolve_dtype(runtime)
+    run = AlignmentRun.prepare(model, data, runtime, bases)
     with console.status("comparing layers and fusions"):
-        sample = AlignedSample.take(model, aligned_batches(model, texts(), repeat(data.language)))
-        fit_fusion_weights(model.bridge.fusion, sample)
-        found: dict[str, Any] = {"probe": probe_layers(model, sample)}
+        results: dict[str, Any] = {"probe": run.probe()}
     if out is None:
-        return found
+        return results
     with console.status("solving the bridge"):
-        solved = solve_bridge(model, texts(), repeat(data.language))
-    found["solved"] = asdict(solved)
-    if data.task and data.task.labels:
-        with console.status("suiting it to the task"):
-            found["task"] = calibrate_to_task(
-                model, data.task, data.train, data.dev, data.language, seed=settings.seed
-            )
+        solved = run.solve()
+    results["solved"] = asdict(solved)
+    if run.data.task is not None and run.data.task.labels:
+        with console.status("calibrating it to the task"):
+            results["task"] = run.calibrate(runtime.seed)
+    settings = settings_to_yaml(flat_settings(model, data, runtime))
+    card = model_card(
+        run.model.config,
+        parameters=run.model.bridge.num_parameters(),
+        template=run.model.processor.template,
+        max_length=run.model.processor.max_length,
+        english=data.is_english,
+        settings=settings,
+        results={f"solved_{name}": value for name, value in results["solved"].items()},
+    )
     with atomic_directory(out, marker=CHECKPOINT_MARKER) as aside:
-        model.write(
-            aside,
-            model_card(
-                model, settings, {f"solved_{key}": value for key, value in vars(solved).items()}
-            ),
+        run.model.write_checkpoint(aside, card)
+        write_record(aside, settings, results)
+        page = probe_page(results["probe"], model)
+        (aside / PAGE_FILE).write_text(page, encoding="utf-8", errors="replace")
+    return results
+
+
+def probe_page(rows: list[ProbeRow], model: ModelConfig) -> str:
+    """The comparison of layers and fusions as a page.
+
+    Args:
+        rows: of [`probe_layers`].
+        model: between whose base models.
+    """
+    return render(
+        "palam.training",
+        "probe.html.j2",
+        rows=rows,
+        encoder=public_name(model.encoder),
+        llm=public_name(model.llm),
+        normalize=model.normalize,
+    )
+
+
+@dataclass
+class AlignmentRun:
+    """A bridge to solve and the text to solve it from, and the steps: probe, solve, calibrate."""
+
+    model: PalamModel
+    data: TrainingData
+    texts: Callable[[], Iterable[str]]
+    """The texts from their beginning; it is called once for each step."""
+
+    @classmethod
+    def prepare(
+        cls,
+        model: ModelConfig,
+        data: DataConfig,
+        runtime: RuntimeConfig,
+        bases: Bases | None,
+    ) -> "AlignmentRun":
+        """Read the data, or see to it that raw text is streamed, and build the model."""
+        text_file = data.text_file
+        if text_file is not None:
+            streamed = TrainingData(None, [], [], data.text_language, note="")
+            built = build_model(model, streamed, runtime, bases)
+            prompt = model.prompt or RAW_TEXT_PROMPT
+            tokenizer = built.processor.llm_tokenizer
+            built.processor.template = Template.build(model.mode, prompt, tokenizer)
+            return cls(built, streamed, lambda: read_texts(text_file))
+        training_data = read_training_data(data, seed=runtime.seed, prompt=model.prompt)
+        built = build_model(model, training_data, runtime, bases)
+        texts = training_data.texts(training_data.train, model.mode)
+        return cls(built, training_data, lambda: texts)
+
+    def probe(self) -> list[ProbeRow]:
+        """Fit the fusion's own weights on a sample of the text, and compare on it."""
+        batches = aligned_batches(self.model, self.texts(), repeat(self.data.language))
+        sample = AlignedSample.take(self.model, batches)
+        fit_fusion_weights(self.model.bridge.fusion, sample)
+        return probe_layers(self.model, sample)
+
+    def solve(self) -> AlignmentResult:
+        """Solve the mapper from all of the text; see [`solve_bridge`]."""
+        return solve_bridge(self.model, self.texts(), repeat(self.data.language))
+
+    def calibrate(self, seed: int) -> TaskCalibration:
+        """Calibrate the solved bridge to the task; see [`calibrate_to_task`]."""
+        assert self.data.task is not None
+        return calibrate_to_task(
+            self.model,
+            self.data.task,
+            self.data.train,
+            self.data.dev,
+            self.data.language,
+            seed=seed,
         )
-        (aside / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
-        (aside / RESULTS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        names = public_name(settings.encoder), public_name(settings.llm)
-        page = render(
-            "probe.html.j2", rows=found["probe"], bases=names, normalize=settings.normalize
-        )
-        (aside / "probe.html").write_text(page, encoding="utf-8", errors="replace")
-    return found

@@ -1,4 +1,7 @@
-"""An optimiser whose weights are averaged over its steps: most of what the last steps add is noise."""
+"""An optimiser whose weights are averaged over its steps.
+
+Most of what the last steps add is noise, and the mean over them is without it.
+"""
 
 from typing import Any
 
@@ -6,20 +9,24 @@ import torch
 
 
 class AveragedAdamW(torch.optim.AdamW):
-    """AdamW that is evaluated and saved as the mean of the weights after each step (Polyak and Juditsky, 1992).
+    """AdamW, evaluated and saved as the mean of the weights after each step.
 
-    `eval()` puts the mean in the weights' place and `train()` takes it out again; the transformers Trainer calls both.
-    Whatever is not in the weights is in the state, so that a checkpoint of either kind can be gone on from.
+    This is the averaging of Polyak and Juditsky (1992). `eval()` puts the mean in the weights'
+    place and `train()` takes it out again; the transformers Trainer calls both. What is not in the
+    weights is in the optimiser's state, so that training can be resumed from either.
 
     Args:
-        params, **settings: of AdamW.
-        start: the first so many steps do not count; up to there the mean is the weights themselves.
+        params: as AdamW takes them.
+        start: the first so many steps do not count; until then the mean is the weights themselves.
+        **settings: of AdamW.
     """
 
     def __init__(self, params: Any, *, start: int, **settings: Any) -> None:
         super().__init__(params, **settings)
         for group in self.param_groups:
-            group |= {"start": start, "steps": 0, "averaged": False}
+            group["start"] = start
+            group["steps"] = 0
+            group["averaged"] = False
 
     def step(self, closure: Any = None) -> Any:
         """One step of AdamW."""
@@ -28,12 +35,15 @@ class AveragedAdamW(torch.optim.AdamW):
             group["steps"] += 1
             share = 1 / max(1, group["steps"] - group["start"])
             for weight in group["params"]:
-                state = self.state[weight]
-                if "mean" in state:
-                    state["mean"].lerp_(weight.detach(), share)
-                elif state:  # none, if it never had a gradient
-                    state["mean"] = weight.detach().clone()
+                self._add_to_mean(weight, share)
         return loss
+
+    def _add_to_mean(self, weight: torch.Tensor, share: float) -> None:
+        state = self.state[weight]
+        if "mean" in state:
+            state["mean"].lerp_(weight.detach(), share)
+        elif state:  # a weight that never had a gradient has none
+            state["mean"] = weight.detach().clone()
 
     def eval(self) -> None:
         """Put the means in the weights' place."""
@@ -46,9 +56,12 @@ class AveragedAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def _exchange(self, averaged: bool) -> None:
         for group in self.param_groups:
-            for weight in group["params"] if group["averaged"] != averaged else ():
-                if "mean" in (state := self.state[weight]):
-                    kept = weight.clone()
-                    weight.copy_(state["mean"])
-                    state["mean"].copy_(kept)
+            if group["averaged"] == averaged:
+                continue
             group["averaged"] = averaged
+            for weight in group["params"]:
+                state = self.state[weight]
+                if "mean" in state:
+                    previous = weight.clone()
+                    weight.copy_(state["mean"])
+                    state["mean"].copy_(previous)

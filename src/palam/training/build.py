@@ -1,56 +1,97 @@
-"""TODO palam.training.build."""
+"""The model of a run: built from its configuration, and prepared for training."""
 
-from transformers import PreTrainedModel
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
+from palam.models.bases import Bases
+from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
-from palam.training.config import TrainConfig
+from palam.tasks.task import Task
+from palam.training.config import Dtype, OptimConfig, RuntimeConfig, TrainRuntimeConfig
 from palam.training.data import TrainingData
-from palam.utils.device import resolve_placement
+from palam.utils.device import dtype_name, pick_device, pick_dtype, resolve_placement
 
-Bases = tuple[PreTrainedModel, PreTrainedModel]
+Runtime = TypeVar("Runtime", bound=RuntimeConfig)
 
 
 def build_model(
-    settings: TrainConfig, data: TrainingData, bases: Bases | None = None
+    model: ModelConfig,
+    data: TrainingData,
+    runtime: RuntimeConfig,
+    bases: Bases | None = None,
 ) -> PalamModel:
-    """The model before training, on the settings' device, its start random."""
-    names = [
-        "fusion",
-        "mapper",
-        "max_length",
-        "seed",
-        "encoder_revision",
-        "llm_revision",
-        "normalize",
-        "load_in",
-    ]
-    names += [
-        "augment",
-        *(name for name in ("rank", "faithful") if getattr(settings, name)),
-    ]  # not all fusions' own
-    options = resolve_placement(settings.device, settings.dtype) | {
-        name: getattr(settings, name) for name in names
+    """A new bridge, its weights random, with what it is for recorded in its configuration.
+
+    Args:
+        model: the base models, the bridge and the template. The prompt is the task's if none is
+            set; raw text has nothing around it.
+        data: for what.
+        runtime: device, dtype, and the seed of the bridge's weights.
+        bases: encoder and LLM already loaded, in place of loading the configuration's.
+
+    Raises:
+        PalamError: base models that cannot be found or used.
+    """
+    if data.task is None:
+        model = replace(model, mode="paper")
+    elif model.prompt is None:
+        model = replace(model, prompt=data.task.prompt)
+    encoder = None
+    llm = None
+    if bases is not None:
+        encoder, llm = bases
+        model = replace(model, encoder=str(encoder.name_or_path), llm=str(llm.name_or_path))
+    placement = resolve_placement(runtime.device, runtime.dtype, runtime.load_in)
+    built = PalamModel.from_config(model, encoder=encoder, llm=llm, seed=runtime.seed, **placement)
+    if data.task is not None:
+        built.config.task = task_record(data.task, model.mode)
+    return built
+
+
+def resolve_dtype(runtime: Runtime) -> Runtime:
+    """The same with the dtype that is taken here, measured if it is `auto`.
+
+    Raises:
+        PalamError: no such device here.
+    """
+    dtype = pick_dtype(runtime.dtype, pick_device(runtime.device))
+    return replace(runtime, dtype=cast(Dtype, dtype_name(dtype)))
+
+
+def task_record(task: Task, mode: str) -> dict[str, Any]:
+    """What a checkpoint says of the task that it was trained for; see [`PalamConfig`].
+
+    Args:
+        task: the task.
+        mode: of the template.
+    """
+    return {
+        "name": task.name,
+        "family": task.family,
+        "labels": [[label, words] for label, words in task.labels.items()],
+        "text": task.paper_text if mode == "paper" else task.text,
     }
-    model = PalamModel.from_bases(
-        *(bases or (settings.encoder, settings.llm)),
-        mode=settings.mode if data.task else "paper",  # a raw text has nothing around it
-        prompt=settings.prompt or (data.task.prompt if data.task else None),
-        **options,
-    )
-    if data.task:
-        model.config.task = {
-            "name": data.task.name,
-            "family": data.task.family,
-            "labels": [list(pair) for pair in data.task.labels.items()],
-            "text": data.task.paper_text if settings.mode == "paper" else data.task.text,
-        }
-    if settings.lora_rank:
-        model.add_lora(settings.lora_rank)
-    if settings.llm_only:
+
+
+def prepare_for_training(
+    model: PalamModel, optim: OptimConfig, runtime: TrainRuntimeConfig
+) -> None:
+    """Apply what a run changes in the model, in place: LoRA, checkpointing, compilation.
+
+    Args:
+        model: of `build_model`.
+        optim: whether the LLM has a LoRA, and whether that alone is trained.
+        runtime: whether activations are recomputed and the LLM's layers compiled.
+
+    Raises:
+        PalamError: one of them is not possible here.
+    """
+    if optim.lora_rank is not None:
+        model.add_lora(optim.lora_rank)
+    if optim.llm_only:
         model.config.llm_only = True
         model.bridge.requires_grad_(False)
-    if settings.gradient_checkpointing:
+    if runtime.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    if settings.compile:
+    if runtime.compile:
         model.compile_llm()
-    return model

@@ -1,4 +1,4 @@
-"""What a run shows and writes while it goes: a progress bar and a JSON-lines log."""
+"""What a run shows and writes as it trains: a progress bar and a log of JSON lines."""
 
 import json
 import time
@@ -7,60 +7,105 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+SHOWN_FIGURES = {
+    "loss": "loss {:.3f}",
+    "eval_loss": "dev {:.3f}",
+    "tokens_per_second": "{:.0f} tokens/s",
+}
+"""What the bar shows of the log's entries, and in which form."""
 
 
 class JsonLog(TrainerCallback):
-    """Appends every log entry of the trainer to a file, one JSON object a line."""
+    """Appends every log entry of the trainer to a file, one JSON object a line.
+
+    Args:
+        path: of the file. Its entries have the `step`, and the `seconds` since now.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.start = time.time()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Write one entry."""
-        entry = {
+        entry: dict[str, Any] = {
             "step": state.global_step,
             "seconds": round(time.time() - self.start, 2),
-            **(logs or {}),
         }
+        entry.update(logs or {})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
 
 class ProgressBar(TrainerCallback):
-    """A bar with loss, validation loss, tokens per second and time left; whoever starts the run stops `bar`."""
+    """A bar with loss, validation loss, tokens per second and the time left.
+
+    It appears as training begins. Whoever starts the run calls `stop` at its end, also at an
+    early one.
+
+    Args:
+        console: where to draw.
+    """
 
     def __init__(self, console: Console) -> None:
-        columns = (
+        self._bar = Progress(
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
         )
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=console)
-        self.notes: dict[str, str] = {}
+        self._figures: dict[str, str] = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
         """Show the bar."""
-        self.item = self.bar.add_task(
-            "", total=state.max_steps, completed=state.global_step, note=""
+        self._task = self._bar.add_task(
+            "", total=state.max_steps, completed=state.global_step, figures=""
         )
-        self.bar.start()
+        self._bar.start()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
         """Advance."""
-        self.bar.update(self.item, completed=state.global_step)
+        self._bar.update(self._task, completed=state.global_step)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Show the newest figures."""
-        forms = {
-            "loss": "loss {:.3f}",
-            "eval_loss": "dev {:.3f}",
-            "tokens_per_second": "{:.0f} tokens/s",
-        }
-        for name, form in forms.items():
-            if name in (logs or {}):
-                self.notes[name] = form.format(logs[name])
-        if self.bar.tasks:
-            self.bar.update(self.item, note="  ".join(self.notes.values()))
+        logs = logs or {}
+        for name, form in SHOWN_FIGURES.items():
+            if name in logs:
+                self._figures[name] = form.format(logs[name])
+        if self._bar.tasks:
+            self._bar.update(self._task, figures="  ".join(self._figures.values()))
+
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.stop()

@@ -1,4 +1,4 @@
-"""TODO palam.training.collator."""
+"""From rows of features to a batch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,18 +7,33 @@ from palam.models.processing import IGNORE, PalamProcessor
 
 
 class Collator:
-    """Pads features, names their rows, and says at how many last positions logits are wanted."""
+    """Pads features, names their rows, and says at how many last positions logits are needed.
+
+    Args:
+        processor: that made the features.
+    """
 
     def __init__(self, processor: PalamProcessor) -> None:
         self.processor = processor
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """One batch for [`PalamModel`]."""
-        answers = max(sum(label != IGNORE for label in row["labels"]) for row in rows)
-        teacher = [{"input_ids": row["teacher_ids"]} for row in rows if "teacher_ids" in row]
-        return {
-            **self.processor.pad(rows),
-            **({"teacher": dict(self.processor.pad(teacher))} if teacher else {}),
-            "logits_to_keep": answers + 1,
-            "rows": [row["row"] for row in rows],
-        }
+        """One batch for [`PalamModel`].
+
+        Args:
+            rows: of a [`TrainingDataset`].
+
+        Returns:
+            The padded features; `logits_to_keep`, the longest answer's length and one; `rows`, the
+            rows' numbers; and with distillation `teacher`, what the LLM reads by itself, padded.
+        """
+        batch: dict[str, Any] = dict(self.processor.pad(rows))
+        teacher_rows = [{"input_ids": row["teacher_ids"]} for row in rows if "teacher_ids" in row]
+        if teacher_rows:
+            batch["teacher"] = dict(self.processor.pad(teacher_rows))
+        batch["logits_to_keep"] = 1 + max(_answer_length(row["labels"]) for row in rows)
+        batch["rows"] = [row["row"] for row in rows]
+        return batch
+
+
+def _answer_length(labels: Sequence[int]) -> int:
+    return sum(label != IGNORE for label in labels)

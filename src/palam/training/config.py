@@ -4,17 +4,24 @@ A setting has one name everywhere: as a field here, as an option of the command,
 and in a recipe.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
 from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
+from palam.utils.languages import find_language
 from palam.utils.settings import check_least, convert_fields, plain, read_settings
+
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+ENGLISH = "en"
+PROMPTS_NEED = "prompts are for --distill, in the mode prompt or chat"
+LLM_ONLY_NEEDS = (
+    "--llm-only trains a LoRA and no bridge: give --lora-rank, and no --append-source-tokens"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +56,19 @@ class DataConfig:
     def __post_init__(self) -> None:
         convert_fields(self)
         check_least(self, max_train_samples=1, max_eval_samples=1)
-        given = [source for source in (self.task, self.file, self.text_file) if source is not None]
-        if len(given) != 1:
+        sources = [self.task, self.file, self.text_file]
+        if sources.count(None) != len(sources) - 1:
             raise PalamError("give exactly one of --task, --file and --text-file")
+
+    @property
+    def text_language(self) -> str:
+        """The code of the training text's language."""
+        return self.language or ENGLISH
+
+    @property
+    def is_english(self) -> bool:
+        """Whether the training text is English."""
+        return find_language(self.text_language) == find_language(ENGLISH)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,17 +137,20 @@ class OptimConfig:
             passage_words=0,
             fusion_lr=0,
             weight_decay=0,
+            max_grad_norm=0,
         )
         for name in ("epochs", "lr"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise PalamError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("warmup", "average_weights_from"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise PalamError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1")
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise PalamError(f"{name} is {value}; it must be above 0")
+        for name in ("warmup", "average_weights_from", "adam_beta1", "adam_beta2"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise PalamError(f"{name} is {value}; it must be from 0 to below 1")
         if self.prompts_file and not self.distill:
-            raise PalamError("--prompts-file is for --distill")
+            raise PalamError(PROMPTS_NEED)
         if self.llm_only and not self.lora_rank:
-            raise PalamError("--llm-only trains a LoRA and no bridge: give --lora-rank")
+            raise PalamError(LLM_ONLY_NEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +163,7 @@ class RuntimeConfig:
 
     device: str = "auto"
     """Device: auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    dtype: Dtype = "auto"
     """Dtype of the base models: auto (measured), fp32, bf16, fp16."""
     load_in: Literal["8bit", "4bit"] | None = None
     """Load the base models in fewer bits (needs bitsandbytes)."""
@@ -184,53 +204,60 @@ class TrainRuntimeConfig(RuntimeConfig):
 class TrainConfig:
     """A training run's configuration.
 
+    Its settings also have a flat form, by name: that of YAML files and recipes.
+
     Raises:
         PalamError: settings of different concerns that exclude each other.
     """
 
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig
-    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
-    runtime: TrainRuntimeConfig = dataclasses.field(default_factory=TrainRuntimeConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    runtime: TrainRuntimeConfig = field(default_factory=TrainRuntimeConfig)
 
     def __post_init__(self) -> None:
         raw_text = self.data.text_file is not None
         if self.optim.distill and not raw_text:
             raise PalamError("--distill needs raw text to learn from; give --text-file")
         if self.optim.prompts_file and self.model.mode == "paper":
-            raise PalamError("--prompts-file needs the mode prompt or chat")
+            raise PalamError(PROMPTS_NEED)
         if raw_text and (self.optim.llm_only or self.model.append_source_tokens):
             raise PalamError(
                 "with raw text the LLM reads the first part by the bridge alone; "
                 "give --task or --file"
             )
         if self.optim.llm_only and self.model.append_source_tokens:
-            raise PalamError("--llm-only trains no bridge: leave out --append-source-tokens")
+            raise PalamError(LLM_ONLY_NEEDS)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":
-        """A configuration from settings by name, as a YAML file and a recipe have them.
+        """A configuration from settings by name; those that are missing have their defaults.
 
         Raises:
             PalamError: a setting that does not exist, or whose value is not right.
         """
-        unknown = sorted(set(map(str, settings)) - TRAIN_SETTINGS)
-        if unknown:
-            raise PalamError(f"there is no setting {', '.join(unknown)}")
+        for name in settings:
+            if name not in TRAIN_SETTINGS:
+                listed = ", ".join(sorted(TRAIN_SETTINGS))
+                raise PalamError(f"there is no setting {name!r}; the settings are: {listed}")
         parts = {}
-        for field in fields(cls):
-            owner = SETTINGS_CLASSES[field.name]
-            names = {one.name for one in fields(owner)}
-            parts[field.name] = owner(**{k: v for k, v in settings.items() if k in names})
+        for part, part_class in PARTS.items():
+            names = settings.keys() & setting_names(part_class)
+            parts[part] = part_class(**{name: settings[name] for name in names})
         return cls(**parts)
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> "TrainConfig":
+        """Read settings that `to_yaml` wrote, or a part of them.
+
+        Raises:
+            PalamError: not YAML, or a setting that does not exist or whose value is not right.
+        """
+        return cls.from_settings(read_settings(path, TRAIN_SETTINGS))
 
     def settings(self) -> dict[str, Any]:
         """All settings by name, as plain values."""
-        return {
-            field.name: plain(getattr(part, field.name))
-            for part in (self.model, self.data, self.optim, self.runtime)
-            for field in fields(part)
-        }
+        return flat_settings(self.model, self.data, self.optim, self.runtime)
 
     def with_settings(self, **changes: Any) -> "TrainConfig":
         """This configuration with other values of some settings."""
@@ -238,25 +265,35 @@ class TrainConfig:
 
     def to_yaml(self) -> str:
         """All settings as YAML."""
-        return str(yaml.safe_dump(self.settings(), sort_keys=False, allow_unicode=True))
-
-    @classmethod
-    def from_yaml(cls, path: Path) -> "TrainConfig":
-        """Read settings that `to_yaml` wrote, or a part of them.
-
-        Raises:
-            PalamError: not YAML, or a setting that does not exist.
-        """
-        return cls.from_settings(read_settings(path, TRAIN_SETTINGS))
+        return settings_to_yaml(self.settings())
 
 
-SETTINGS_CLASSES: dict[str, type[Any]] = {
-    "model": ModelConfig,
-    "data": DataConfig,
-    "optim": OptimConfig,
-    "runtime": TrainRuntimeConfig,
-}
+def setting_names(part_class: type[Any]) -> list[str]:
+    """The names of one settings class's fields, in their order."""
+    return [setting.name for setting in fields(part_class)]
+
+
+def flat_settings(*parts: Any) -> dict[str, Any]:
+    """The settings of several parts by name, as plain values.
+
+    Args:
+        *parts: instances of the settings classes, e.g. a [`ModelConfig`] and a [`DataConfig`].
+    """
+    settings = {}
+    for part in parts:
+        for name in setting_names(type(part)):
+            settings[name] = plain(getattr(part, name))
+    return settings
+
+
+def settings_to_yaml(settings: Mapping[str, Any]) -> str:
+    """Settings by name as YAML, in their order."""
+    return str(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
+PARTS: dict[str, type[Any]] = get_type_hints(TrainConfig)
+"""The settings class of each concern, by its name in a [`TrainConfig`]."""
 TRAIN_SETTINGS = frozenset(
-    field.name for owner in SETTINGS_CLASSES.values() for field in fields(owner)
+    name for part_class in PARTS.values() for name in setting_names(part_class)
 )
 """The names of all settings of a training run."""

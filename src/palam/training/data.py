@@ -1,11 +1,14 @@
-"""What a training run reads, found and checked before any model is loaded."""
+"""What a training run reads: examples found and checked, and then tokenised."""
 
 import hashlib
 import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
@@ -15,129 +18,224 @@ from palam.tasks.loading import native_language, task_from_file, train_and_dev
 from palam.tasks.readers import read_texts
 from palam.tasks.registry import get_task
 from palam.tasks.sampling import balanced, passage, sample
-from palam.tasks.task import Task
-from palam.training.config import TrainConfig
+from palam.tasks.task import Example, Task
+from palam.training.config import DataConfig, TrainConfig
+
+Features = dict[str, Any]
+"""A row's unpadded lists, as [`PalamProcessor.features`] gives them, and its number as `row`."""
 
 
 @dataclass
 class TrainingData:
-    """What a run reads: a task's examples; without a task, raw texts to continue."""
+    """The examples of a run, of a task or of raw text."""
 
     task: Task | None
-    train: list[Any]
-    dev: list[Any]
+    """None is raw text: each example is a text, in its field `text`, without a label."""
+    train: list[Example]
+    dev: list[Example]
     language: str
-    note: str  # on the validation data
+    """The texts' language, by the task's own code if it has one."""
+    note: str
+    """What the validation data are, e.g. `dev.eng_Latn`."""
 
-    def texts(self, rows: Sequence[Any], mode: str) -> list[str]:
-        """What the encoder reads of these rows."""
-        return [self.task.render(row, mode) for row in rows] if self.task else list(rows)
+    def texts(self, examples: Sequence[Example], mode: str) -> list[str]:
+        """What the encoder reads of these examples.
+
+        Args:
+            examples: any of `train` and `dev`.
+            mode: of the template, one of [`MODES`].
+        """
+        if self.task is None:
+            return [example.fields["text"] for example in examples]
+        return [self.task.render(example, mode) for example in examples]
 
 
-def read_training_data(settings: TrainConfig) -> TrainingData:
-    """Load the training and validation data, before any model."""
-    language = settings.language or "en"
-    task: Task | None = None
-    if settings.text is not None:
-        lines = list(read_texts(settings.text))
-        if len(lines) < 2:
-            raise PalamError(f"{settings.text} holds fewer than two lines of text")
-        held = max(1, min(len(lines) // 20, settings.max_eval_samples or len(lines)))
-        train, dev, note = lines[:-held], lines[-held:], f"the last {held} of {len(lines)} lines"
-        if settings.limit is not None and settings.limit < len(train):
-            train = random.Random(settings.seed).sample(train, settings.limit)
-        return TrainingData(None, train, dev, language, note)
-    if settings.file is not None:
-        columns = {"text_column": settings.text_column, "label_column": settings.label_column}
-        task, rows = task_from_file(settings.file, prompt=settings.prompt, **columns)
-        dev_rows = sample(rows, max(1, len(rows) // 10), settings.seed)
-        held_rows = {example.row for example in dev_rows}
-        train_rows = [example for example in rows if example.row not in held_rows]
-        note = f"held out of {settings.file.name}: {len(dev_rows)} of {len(rows)} rows"
+def read_training_data(data: DataConfig, *, seed: int, prompt: str | None = None) -> TrainingData:
+    """Read the training and validation examples; no model is needed.
+
+    Args:
+        data: what to read, and how much of it.
+        seed: of the samples.
+        prompt: of the task that a file of one's own makes; None is the usual one.
+
+    Raises:
+        PalamError: data that are missing, wrong or too few.
+    """
+    if data.text_file is not None:
+        return _read_raw_text(data.text_file, data, seed)
+    if data.file is not None:
+        found = _read_labelled_file(data.file, data, seed, prompt)
     else:
-        task = get_task(str(settings.task))
-        language = native_language(task, language, data_dir=settings.data)
-        train_rows, dev_rows, note = train_and_dev(
-            task, data_dir=settings.data, seed=settings.seed, language=language
-        )
-    if not train_rows:
+        assert data.task is not None  # a DataConfig has exactly one of the three
+        found = _read_task(get_task(data.task), data, seed)
+    if not found.train:
         raise PalamError(
             "there is nothing to train on once validation rows are held out; give more rows"
         )
-    dev_rows = sample(dev_rows, settings.max_eval_samples, settings.seed)
-    train_rows = sample(train_rows, settings.limit, settings.seed)
-    if task.balance if settings.balance is None else settings.balance:
-        train_rows = balanced(train_rows, settings.seed)
-    return TrainingData(task, train_rows, dev_rows, language, note)
+    dev = sample(found.dev, data.max_eval_samples, seed)
+    train = sample(found.train, data.max_train_samples, seed)
+    assert found.task is not None
+    balance = found.task.balance if data.balance is None else data.balance
+    if balance:
+        train = balanced(train, seed)
+    return replace(found, train=train, dev=dev)
+
+
+def _read_raw_text(path: Path, data: DataConfig, seed: int) -> TrainingData:
+    """The lines of a file; the last twentieth of them are for validation."""
+    lines = [Example(row, {"text": text}, label="") for row, text in enumerate(read_texts(path))]
+    if len(lines) < 2:
+        raise PalamError(f"{path} holds fewer than two lines of text")
+    most = data.max_eval_samples or len(lines)
+    held_out = max(1, min(len(lines) // 20, most))
+    train, dev = lines[:-held_out], lines[-held_out:]
+    if data.max_train_samples is not None and data.max_train_samples < len(train):
+        train = random.Random(seed).sample(train, data.max_train_samples)
+    note = f"the last {held_out} of {len(lines)} lines"
+    return TrainingData(None, train, dev, data.text_language, note)
+
+
+def _read_labelled_file(
+    path: Path, data: DataConfig, seed: int, prompt: str | None
+) -> TrainingData:
+    """A task made from a file; a tenth of its rows are for validation."""
+    task, examples = task_from_file(
+        path, text_column=data.text_column, label_column=data.label_column, prompt=prompt
+    )
+    dev = sample(examples, max(1, len(examples) // 10), seed)
+    held_out = {example.row for example in dev}
+    train = [example for example in examples if example.row not in held_out]
+    note = f"held out of {path.name}: {len(dev)} of {len(examples)} rows"
+    return TrainingData(task, train, dev, data.text_language, note)
+
+
+def _read_task(task: Task, data: DataConfig, seed: int) -> TrainingData:
+    language = native_language(task, data.text_language, data_dir=data.data)
+    train, dev, note = train_and_dev(task, data_dir=data.data, seed=seed, language=language)
+    return TrainingData(task, train, dev, language, note)
 
 
 def seeded_number(*key: object) -> int:
-    """A large number that depends on the key alone: the same in a resumed run and in every process."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, key)).encode()).digest()[:8], "big")
+    """A large number that depends on the key alone: the same in every process and resumed run."""
+    text = "/".join(map(str, key))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-class AnswerDataset(Dataset[dict[str, Any]]):
-    """Input → answer pairs, tokenised once (with `words`: once per epoch).
+class TrainingDataset(Dataset[Features], ABC):
+    """Tokenised rows, which may be other ones in each epoch.
+
+    Attributes:
+        lengths: of the rows, to batch them by.
+        epoch: whose rows they are.
+    """
+
+    lengths: list[int]
+    epoch: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's rows."""
+
+    @abstractmethod
+    def repeated_encoder_ids(self) -> list[list[int]]:
+        """The encoder's token ids of the texts that it reads again in every epoch."""
+
+
+class AnswerDataset(TrainingDataset):
+    """Input → answer pairs, tokenised once (passages: once an epoch).
 
     Args:
         processor: makes the features.
         texts, answers: what is read and what is to be answered.
         languages: one code per text, or None.
-        words: read a passage of whole sentences with at least so many words in place of each text, another one in
-            every epoch; None is the text itself.
+        passage_words: read a passage of whole sentences with at least so many words in place of
+            each text, another one in every epoch; None is the text itself.
         seed: of the passages.
-        direct: see [`PalamProcessor.features`].
+        llm_only: see [`PalamProcessor.features`].
     """
 
     def __init__(
-        self, processor: PalamProcessor, texts: Sequence[str], answers: Sequence[str],
-        languages: Sequence[str | None] | None = None, *, words: int | None = None, seed: int = 0, llm_only: bool = False,
-    ) -> None:  # fmt: skip
-        self.processor, self.texts, self.answers, self.languages = (
-            processor,
-            texts,
-            answers,
-            languages,
-        )
-        self.words, self.seed, self.llm_only = words, seed, llm_only
-        self._read(0, count=True)
+        self,
+        processor: PalamProcessor,
+        texts: Sequence[str],
+        answers: Sequence[str],
+        languages: Sequence[str | None] | None = None,
+        *,
+        passage_words: int | None = None,
+        seed: int = 0,
+        llm_only: bool = False,
+    ) -> None:
+        self.processor = processor
+        self.texts = texts
+        self.answers = answers
+        self.languages = languages
+        self.passage_words = passage_words
+        self.seed = seed
+        self.llm_only = llm_only
+        self._tokenize(0, count=True)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's passages."""
-        if self.words is not None and epoch != self.epoch:
-            self._read(epoch)
+        if self.passage_words is not None and epoch != self.epoch:
+            self._tokenize(epoch, count=False)
 
-    def read(self) -> Sequence[str]:
-        """What this epoch reads."""
-        if self.words is None:
+    def current_texts(self) -> Sequence[str]:
+        """What is read in this epoch."""
+        if self.passage_words is None:
             return self.texts
-        return [
-            passage(text, self.words, seeded_number(self.seed, self.epoch, row))
-            for row, text in enumerate(self.texts)
-        ]
+        passages = []
+        for row, text in enumerate(self.texts):
+            number = seeded_number(self.seed, self.epoch, row)
+            passages.append(passage(text, self.passage_words, number))
+        return passages
 
-    def _read(self, epoch: int, count: bool = False) -> None:
+    def repeated_encoder_ids(self) -> list[list[int]]:
+        """See [`TrainingDataset.repeated_encoder_ids`]; none if these are passages."""
+        if self.llm_only or self.passage_words is not None:
+            return []
+        return [row["encoder_input_ids"] for row in self.rows]
+
+    def _tokenize(self, epoch: int, *, count: bool) -> None:
+        """Make the epoch's rows; `count` adds them to the processor's statistics."""
         self.epoch = epoch
-        self.rows = self.processor.features(
-            self.read(), self.answers, self.languages, llm_only=self.llm_only, count=count
+        rows = self.processor.features(
+            self.current_texts(),
+            self.answers,
+            self.languages,
+            llm_only=self.llm_only,
+            count=count,
         )
-        for index, row in enumerate(self.rows):
-            row["row"] = index
-        self.lengths = [
-            len(row.get("encoder_input_ids", ())) + len(row["input_ids"]) for row in self.rows
-        ]
+        self.rows: list[Features] = []
+        self.lengths = []
+        for number, row in enumerate(rows):
+            self.rows.append({**row, "row": number})
+            text_length = len(row.get("encoder_input_ids", ()))
+            self.lengths.append(text_length + len(row["input_ids"]))
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Features:
         return self.rows[index]
 
 
-class PrefixDataset(Dataset[dict[str, Any]]):
-    """Prefix language modelling on raw English (LangBridge): the encoder reads the first part, the LLM continues.
+class Cut(NamedTuple):
+    """A text in two parts."""
 
-    A row's cut lies between two words and depends on seed, epoch and row alone.
+    beginning: str
+    """What the encoder reads."""
+    rest: str
+    """What the LLM continues with; it begins with its space."""
+
+
+class PrefixDataset(TrainingDataset):
+    """Prefix language modelling on raw English (LangBridge).
+
+    The encoder reads the beginning of a text and the LLM continues it. The cut lies between two
+    words, and depends on seed, epoch and row alone.
 
     Args:
         processor: makes the features; its template is not used.
@@ -145,78 +243,145 @@ class PrefixDataset(Dataset[dict[str, Any]]):
         seed: of the cuts.
         language: of the texts, for encoders that must be told.
         max_answer: most tokens that the LLM is to continue.
-        distill: give each row `teacher_ids` too, with the first part as the LLM's own tokens.
+        distill: give each row `teacher_ids` too: what the LLM reads where it reads the beginning
+            itself.
 
     Attributes:
-        asked: by row, the features of a question about the whole text, with its `teacher_ids`. They take the place of
-            the continuation in two of three epochs, drawn like its cuts.
+        prompted: by row, the features of a prompt about the whole text and its answer, with
+            `teacher_ids`. They take the place of the continuation in two of three epochs, drawn
+            like the cuts.
     """
 
     def __init__(
-        self, processor: PalamProcessor, texts: Sequence[str], *, seed: int = 0, language: str | None = None,
-        max_answer: int = 128, distill: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        processor: PalamProcessor,
+        texts: Sequence[str],
+        *,
+        seed: int = 0,
+        language: str | None = None,
+        max_answer: int = 128,
+        distill: bool = False,
+    ) -> None:
         self.processor = processor
-        self.distill = distill
         self.texts = [text.strip() for text in texts if len(text.split()) > 1]
         self.lengths = [len(text) for text in self.texts]
         self.seed = seed
         self.language = language
         self.max_answer = max_answer
+        self.distill = distill
         self.epoch = 0
-        self.asked: dict[int, dict[str, Any]] = {}
+        self.prompted: dict[int, Features] = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's cuts."""
         self.epoch = epoch
 
+    def repeated_encoder_ids(self) -> list[list[int]]:
+        """None: see [`TrainingDataset.repeated_encoder_ids`]."""
+        return []
+
+    def cut(self, index: int) -> Cut:
+        """The two parts of a row in this epoch."""
+        text = self.texts[index]
+        places = [space.start() for space in re.finditer(r"\s+", text)]
+        place = places[seeded_number(self.seed, self.epoch, index) % len(places)]
+        return Cut(text[:place], text[place:])
+
     def __len__(self) -> int:
         return len(self.texts)
 
-    def cut(self, index: int) -> tuple[str, str]:
-        """The two parts of a row in this epoch; the second begins with its space."""
-        places = [match.start() for match in re.finditer(r"\s+", self.texts[index])]
-        place = places[seeded_number(self.seed, self.epoch, index) % len(places)]
-        return self.texts[index][:place], self.texts[index][place:]
+    def __getitem__(self, index: int) -> Features:
+        return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        asked = [
-            i
-            for i in indices
-            if i in self.asked and seeded_number("ask", self.seed, self.epoch, i) % 3
-        ]
-        rows = {row["row"]: row for row in self._continued([i for i in indices if i not in asked])}
-        rows |= {i: self.asked[i] for i in asked}
+    def __getitems__(self, indices: Sequence[int]) -> list[Features]:
+        """Several rows at once; the data loader calls it."""
+        rows = {index: self.prompted[index] for index in indices if self._is_prompted(index)}
+        continued = [index for index in indices if index not in rows]
+        for index, row in zip(continued, self._continuations(continued), strict=True):
+            rows[index] = row
         return [rows[index] for index in indices]
 
-    def _continued(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        parts = [self.cut(index) for index in indices]
-        processor, tokenizer = self.processor, self.processor.encoder_tokenizer
-        side, tokenizer.truncation_side = (
-            tokenizer.truncation_side,
-            "left",
-        )  # a long text is read up to its cut
-        encoded = processor.encode_texts(
-            [first for first, _ in parts], [self.language] * len(parts)
-        )
-        tokenizer.truncation_side = side
-        begin = [*processor.prefix_ids(), TEXT_SLOT]
-        answers = [processor.continuation_ids(rest, self.max_answer) for _, rest in parts]
-        skip = [IGNORE] * len(begin)
-        rows = [
-            {
-                "encoder_input_ids": read["input_ids"],
-                "input_ids": begin + answer,
-                "labels": skip + answer,
+    def _is_prompted(self, index: int) -> bool:
+        """Whether this epoch's row is the prompt's answer and not the continuation."""
+        if index not in self.prompted:
+            return False
+        return seeded_number("ask", self.seed, self.epoch, index) % 3 != 0
+
+    def _continuations(self, indices: Sequence[int]) -> list[Features]:
+        processor = self.processor
+        cuts = [self.cut(index) for index in indices]
+        beginnings = [cut.beginning for cut in cuts]
+        languages = [self.language] * len(cuts)
+        with truncating_left(processor.encoder_tokenizer):  # a long text is read up to its cut
+            encoded = processor.encode_texts(beginnings, languages)
+        before = [*processor.prefix_ids(), TEXT_SLOT]
+        rows = []
+        for index, cut, tokens in zip(indices, cuts, encoded, strict=True):
+            answer = processor.continuation_ids(cut.rest, self.max_answer)
+            row: Features = {
+                "encoder_input_ids": tokens["input_ids"],
+                "input_ids": before + answer,
+                "labels": [IGNORE] * len(before) + answer,
                 "row": index,
             }
-            for index, read, answer in zip(indices, encoded, answers, strict=True)
-        ]
+            rows.append(row)
         if self.distill:
-            own = processor.features([first for first, _ in parts], llm_only=True)
-            for row, text, answer in zip(rows, own, answers, strict=True):
-                row["teacher_ids"] = text["input_ids"] + answer
+            teacher_rows = processor.features(beginnings, llm_only=True)
+            for row, teacher_row in zip(rows, teacher_rows, strict=True):
+                answer = row["input_ids"][len(before) :]
+                row["teacher_ids"] = teacher_row["input_ids"] + answer
         return rows
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([index])[0]
+
+@contextmanager
+def truncating_left(tokenizer: Any) -> Iterator[None]:
+    """Within the block, a tokenizer cuts long texts at their beginning."""
+    side = tokenizer.truncation_side
+    tokenizer.truncation_side = "left"
+    try:
+        yield
+    finally:
+        tokenizer.truncation_side = side
+
+
+def build_dataset(
+    config: TrainConfig,
+    data: TrainingData,
+    examples: Sequence[Example],
+    processor: PalamProcessor,
+) -> AnswerDataset | PrefixDataset:
+    """Tokenise examples as a run's configuration wants them.
+
+    Args:
+        config: of the run.
+        data: what it reads.
+        examples: `data.train` or `data.dev`.
+        processor: the model's.
+
+    Raises:
+        PalamError: raw text of too few lines with two words or more.
+    """
+    texts = data.texts(examples, config.model.mode)
+    seed = config.runtime.seed
+    if data.task is None:
+        dataset = PrefixDataset(
+            processor, texts, seed=seed, language=data.language, distill=config.optim.distill
+        )
+        if not len(dataset):
+            raise PalamError(
+                f"{config.data.text_file} has too few lines of two words or more "
+                "to train on and to validate"
+            )
+        return dataset
+    passage_words = config.optim.passage_words
+    if passage_words is None:
+        passage_words = data.task.passage_words
+    return AnswerDataset(
+        processor,
+        texts,
+        [data.task.answer(example.label) for example in examples],
+        [data.language] * len(texts),
+        passage_words=passage_words or None,
+        seed=seed,
+        llm_only=config.optim.llm_only,
+    )

@@ -1,39 +1,97 @@
-"""TODO palam.training.distillation."""
+"""Distillation: the LLM that reads the text itself teaches the LLM that reads by the bridge."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
 
 from palam.errors import PalamError
-from palam.inference import generation as generate
+from palam.inference.generation import generate
 from palam.models.modeling import PalamModel
+from palam.models.processing import IGNORE
 from palam.models.template import Template
 from palam.tasks.readers import read_texts
-from palam.training.config import TrainConfig
 from palam.training.data import PrefixDataset, seeded_number
 
-ANSWER_TOKENS = 28  # of an answer to a prompt
+MAX_ANSWER_TOKENS = 28
+"""Of the LLM's answer to a prompt."""
 
 
-def answer_prompts_with_llm(settings: TrainConfig, data: PrefixDataset, model: PalamModel) -> None:
-    """Let the LLM answer one of the prompts about each text, which it reads itself: this is then learned too."""
-    prompts = list(read_texts(str(settings.prompts)))
+def distillation_loss(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+) -> Tensor:
+    """KL(teacher ‖ model), summed over the labels and divided by their number.
+
+    Both sequences end with the same labels, and have logits at the same last positions.
+
+    Args:
+        logits: [batch, positions, vocabulary], of the LLM that reads through the bridge.
+        teacher_logits: [batch, positions, vocabulary], of the LLM that reads the text itself.
+        labels: [batch, LLM tokens], `-100` where there is no loss.
+        num_items_in_batch: by which the sum is divided; None is this batch's number of labels.
+    """
+    positions = logits.shape[1]
+    has_label = labels[:, -positions:][:, 1:] != IGNORE
+    log_probs = logits[:, :-1][has_label].float().log_softmax(-1)
+    teacher_log_probs = teacher_logits[:, :-1][has_label].float().log_softmax(-1)
+    total = F.kl_div(log_probs, teacher_log_probs, log_target=True, reduction="sum")
+    if num_items_in_batch is None:
+        return total / has_label.sum().clamp(min=1)
+    return total / num_items_in_batch
+
+
+def answer_prompts_with_llm(
+    model: PalamModel, dataset: PrefixDataset, prompts_file: Path, *, mode: str, seed: int
+) -> None:
+    """Let the LLM answer a prompt about each text, which it reads itself, for training on it.
+
+    Args:
+        model: whose LLM answers.
+        dataset: its `prompted` rows are filled in; a text without an answer gets none.
+        prompts_file: prompts with a `{text}` slot, one a line; each text gets one of them.
+        mode: of the prompts, `"prompt"` or `"chat"`.
+        seed: which text gets which prompt.
+
+    Raises:
+        PalamError: a file without prompts, or a prompt without its slot.
+    """
+    prompts = list(read_texts(prompts_file))
     if not prompts:
-        raise PalamError(f"{settings.prompts} holds no prompt")
-    for number, prompt in enumerate(prompts):
-        template = Template.build(settings.mode, prompt, model.processor.llm_tokenizer)
-        asking = PalamModel(
-            model.encoder, model.bridge, model.llm, replace(model.processor, template=template)
-        )
-        rows = [
-            row
-            for row in range(len(data))
-            if seeded_number("prompt", settings.seed, row) % len(prompts) == number
-        ]
-        texts, languages = [data.texts[row] for row in rows], [data.language] * len(rows)
-        said = generate(asking, texts, llm_only=True, max_new_tokens=ANSWER_TOKENS)
-        features = (
-            asking.processor.features(texts, said, languages, llm_only=llm_only)
-            for llm_only in (False, True)
-        )
-        for row, answer, read, own in zip(rows, said, *features, strict=True):
-            if answer:
-                data.asked[row] = read | {"teacher_ids": own["input_ids"], "row": row}
+        raise PalamError(f"{prompts_file} holds no prompt")
+    rows_by_prompt: list[list[int]] = [[] for _ in prompts]
+    for row in range(len(dataset)):
+        number = seeded_number("prompt", seed, row) % len(prompts)
+        rows_by_prompt[number].append(row)
+    for prompt, rows in zip(prompts, rows_by_prompt, strict=True):
+        template = Template.build(mode, prompt, model.processor.llm_tokenizer)
+        with using_template(model, template):
+            _answer_prompt(model, dataset, rows)
+
+
+@contextmanager
+def using_template(model: PalamModel, template: Template) -> Iterator[None]:
+    """Within the block, a model's inputs are made by another template, and are not counted."""
+    processor = model.processor
+    model.processor = replace(processor, template=template)
+    try:
+        yield
+    finally:
+        model.processor = processor
+
+
+def _answer_prompt(model: PalamModel, dataset: PrefixDataset, rows: Sequence[int]) -> None:
+    """Fill in the prompted rows of these rows, by the model's own template."""
+    texts = [dataset.texts[row] for row in rows]
+    languages = [dataset.language] * len(texts)
+    answers = generate(model, texts, llm_only=True, max_new_tokens=MAX_ANSWER_TOKENS)
+    by_bridge = model.processor.features(texts, answers, languages)
+    by_llm = model.processor.features(texts, answers, languages, llm_only=True)
+    for row, answer, features, teacher in zip(rows, answers, by_bridge, by_llm, strict=True):
+        if answer:
+            dataset.prompted[row] = {**features, "teacher_ids": teacher["input_ids"], "row": row}

@@ -1,7 +1,7 @@
-"""Encoder states kept within a budget: a frozen encoder need not read a text again in the next epoch.
+"""Encoder states kept within a budget: a frozen encoder need not read a text twice.
 
-What is kept is exactly what would be computed, in the dtype in which it is computed. A fusion without weights of its
-own is applied first, so that one state a token is kept and not all layers.
+What is kept is what would be computed, in the dtype in which it is computed. A fusion without
+weights of its own is applied first, so that one state a token is kept and not one of each layer.
 """
 
 import contextlib
@@ -20,126 +20,159 @@ from torch import Tensor
 from palam.models.modeling import PalamModel
 from palam.utils.files import atomic_file
 
-SHARD = 2**28  # bytes
+BATCH_SIZE = 32
+SHARD_BYTES = 2**28
 
 
 class EncoderStateCache:
-    """The states of texts by their token ids; `PalamModel.cache` takes one.
+    """A [`TextEncoding`] that keeps the encoder's states, by the texts' token ids.
+
+    A run sets `model.encoding` to one, and puts `model.live_encoding` back at its end.
 
     Args:
-        model: whose encoder reads; its fusion is applied before keeping if it has no weights.
+        model: whose encoder reads and whose bridge maps; its fusion is applied before keeping if
+            it has no weights.
         budget: most bytes to keep; further texts are read anew each time.
-        folder: keep them there for later runs, memory-mapped; None is in memory. Runs with the same encoder, dtype and
-            (if it is applied) fusion share what they find there. Files appear whole.
+        folder: keep them there for later runs, memory-mapped; None is in memory. Runs with the
+            same encoder, dtype and (if it is applied) fusion share what they find there. Files
+            appear whole.
+
+    Attributes:
+        states: by a text's key, its states [tokens, 1 or L, d_enc].
     """
 
     def __init__(self, model: PalamModel, budget: int, folder: Path | None = None) -> None:
-        self.fused = not list(model.bridge.fusion.parameters())
-        self.kept: dict[str, Tensor] = {}
-        self.left = budget
-        self.folder = None if folder is None else folder / self._identity(model)
-        if self.folder is not None:
+        self.model = model
+        self.keeps_fused = not list(model.bridge.fusion.parameters())
+        self.states: dict[str, Tensor] = {}
+        self.folder: Path | None = None
+        if folder is not None:
+            self.folder = folder / self._identity()
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(self.folder.glob("*.safetensors")):
-                self._take(path)
-        self.left -= sum(state.nbytes for state in self.kept.values())
+                self._load_shard(path)
+        self.bytes_left = budget - _bytes_of(self.states)
 
-    def _identity(self, model: PalamModel) -> str:
+    def _identity(self) -> str:
         """A name for the encoder's weights and dtype, and the fusion that is applied."""
-        config: Any = model.config
         digest = hashlib.sha256()
-        if self.fused:
-            digest.update(
-                json.dumps([config.fusion, config.fusion_options], sort_keys=True).encode()
-            )
-        for name, weight in model.encoder.state_dict().items():
+        if self.keeps_fused:
+            config = self.model.config
+            fusion = [config.fusion, config.fusion_options]
+            digest.update(json.dumps(fusion, sort_keys=True).encode())
+        for name, weight in self.model.encoder.state_dict().items():
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-            digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            raw = weight.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(raw.numpy())
         return digest.hexdigest()[:32]
-
-    def _take(self, path: Path) -> None:
-        with contextlib.suppress(
-            SafetensorError, OSError
-        ):  # damaged, or deleted meanwhile: its texts are read again
-            self.kept |= load_file(path)  # mapped, not read
 
     def fill(
         self,
-        model: PalamModel,
-        texts: Iterable[list[int]],
+        token_ids: Iterable[list[int]],
         progress: Callable[[int], Any] | None = None,
     ) -> None:
-        """Read texts that are not kept yet, as far as the budget goes, in an order that depends on the texts alone.
+        """Read the texts that are not kept yet, as far as the budget goes.
+
+        They are read in an order that depends on the texts alone.
 
         Args:
-            model: the encoder's.
-            texts: the encoder's token ids.
+            token_ids: each text's, as the encoder reads it.
             progress: called with the number of texts just read.
 
         Raises:
             PalamError: the folder cannot be written to.
         """
-        missing = {key: ids for ids in texts if (key := _key(ids)) not in self.kept}
+        missing = {}
+        for ids in token_ids:
+            key = _key(ids)
+            if key not in self.states:
+                missing[key] = ids
         order = sorted(missing, key=lambda key: (-len(missing[key]), key))
         shard: dict[str, Tensor] = {}
-        for first in range(0, len(order), 32):
-            keys = order[first : first + 32]
-            batch = model.processor.pad([{"encoder_input_ids": missing[key]} for key in keys])
-            parts = self._compute(
-                model, batch["encoder_input_ids"], batch["encoder_attention_mask"]
-            )
-            for key, part in zip(keys, parts, strict=True):
-                if part.nbytes <= self.left:
-                    shard[key] = part.cpu().clone()
-                    self.left -= part.nbytes
+        for start in range(0, len(order), BATCH_SIZE):
+            keys = order[start : start + BATCH_SIZE]
+            fitting = self._read_within_budget({key: missing[key] for key in keys})
+            shard.update(fitting)
             if progress:
                 progress(len(keys))
-            last = first + 32 >= len(order) or keys[-1] not in shard
-            if last or sum(state.nbytes for state in shard.values()) >= SHARD:
-                if self.folder is None or not shard:
-                    self.kept |= shard
-                else:
-                    path = self.folder / f"{secrets.token_hex(8)}.safetensors"
-                    with atomic_file(path) as file:
-                        file.write(save(shard))
-                    self._take(path)
-                shard = {}
-            if last:
+            if keys[-1] not in fitting:  # the budget is used up
                 break
+            if _bytes_of(shard) >= SHARD_BYTES:
+                self._keep(shard)
+                shard = {}
+        self._keep(shard)
+
+    def _read_within_budget(self, texts: dict[str, list[int]]) -> dict[str, Tensor]:
+        """The states of one batch of texts, of as many as the budget allows."""
+        rows = [{"encoder_input_ids": ids} for ids in texts.values()]
+        batch = self.model.processor.pad(rows)
+        states = self._compute(batch["encoder_input_ids"], batch["encoder_attention_mask"])
+        fitting = {}
+        for key, state in zip(texts, states, strict=True):
+            if state.nbytes <= self.bytes_left:
+                fitting[key] = state.cpu().clone()
+                self.bytes_left -= state.nbytes
+        return fitting
+
+    def _keep(self, shard: dict[str, Tensor]) -> None:
+        """Keep states in memory, or in a new file of the folder."""
+        if self.folder is None:
+            self.states.update(shard)
+        elif shard:
+            path = self.folder / f"{secrets.token_hex(8)}.safetensors"
+            with atomic_file(path) as file:
+                file.write(save(shard))
+            self._load_shard(path)
+
+    def _load_shard(self, path: Path) -> None:
+        """Take a file's states, mapped and not read; of one damaged or deleted, none."""
+        with contextlib.suppress(SafetensorError, OSError):
+            self.states.update(load_file(path))
 
     @torch.no_grad()
-    def _compute(self, model: PalamModel, ids: Tensor, mask: Tensor) -> list[Tensor]:
-        """Each row's states [tokens, 1 or L, width]."""
-        states = model.encode(ids, mask)
-        with model.bridge.precision(states[0].dtype):
-            packed = (
-                model.bridge.fusion(states)[0][:, None] if self.fused else torch.stack(states, 1)
-            )
+    def _compute(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
+        """Each row's states [tokens, 1 or L, d_enc]."""
+        layers = self.model.encode(ids, mask)
+        if self.keeps_fused:
+            bridge = self.model.bridge
+            with bridge.precision(layers[0].dtype):
+                fused, _ = bridge.fusion(layers)
+            packed = fused[:, None]
+        else:
+            packed = torch.stack(layers, 1)
         return list(packed.split(mask.sum(1).tolist()))
 
-    def mapped(self, model: PalamModel, ids: Tensor, mask: Tensor) -> Tensor:
-        """The bridge's output [real tokens of all rows, d_llm]; the encoder reads only the rows that are not kept.
-
-        Args:
-            model: whose bridge maps.
-            ids, mask: the encoder's tokens and attention mask [batch, text tokens], on any device.
-        """
-        keys = [_key(row[real].tolist()) for row, real in zip(ids, mask.bool(), strict=True)]
-        found = [self.kept.get(key) for key in keys]
-        new = [row for row, state in enumerate(found) if state is None]
-        if new:
-            for row, state in zip(new, self._compute(model, ids[new], mask[new]), strict=True):
-                found[row] = state
+    def mapped(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """See [`TextEncoding.mapped`]; the encoder reads only the rows that are not kept."""
+        states: list[Tensor | None] = []
+        for row_ids, real in zip(ids, mask.bool(), strict=True):
+            states.append(self.states.get(_key(row_ids[real].tolist())))
+        missing = [row for row, state in enumerate(states) if state is None]
+        if missing:
+            computed = self._compute(ids[missing], mask[missing])
+            for row, state in zip(missing, computed, strict=True):
+                states[row] = state
+        device = self.model.device
         packed = torch.cat(
-            [state.to(model.device, non_blocking=True) for state in found if state is not None]
+            [state.to(device, non_blocking=True) for state in states if state is not None]
         )
-        if not self.fused:
-            mapped: Tensor = model.bridge(list(packed.unbind(1)))[0]
-            return mapped
-        with model.bridge.precision(model.encoder.dtype):
-            mapped = model.bridge.mapper(packed[:, 0])
+        return self._map(packed)
+
+    def _map(self, packed: Tensor) -> Tensor:
+        """Kept states [tokens, 1 or L, d_enc] as the bridge maps them: [tokens, d_llm]."""
+        bridge = self.model.bridge
+        mapped: Tensor
+        if self.keeps_fused:
+            with bridge.precision(self.model.encoder.dtype):
+                mapped = bridge.mapper(packed[:, 0])
+        else:
+            mapped, _ = bridge(list(packed.unbind(1)))
         return mapped
 
 
 def _key(ids: list[int]) -> str:
     return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:40]
+
+
+def _bytes_of(states: dict[str, Tensor]) -> int:
+    return sum(state.nbytes for state in states.values())

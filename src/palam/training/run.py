@@ -1,6 +1,7 @@
-"""A training run from settings to a saved bridge. The folder `<out>` appears when the run is complete.
+"""A training run, from its configuration to a saved bridge.
 
-Until then everything is in `<out>.partial`: settings, log and resumable checkpoints.
+The folder `<out>` appears when the run is complete. Until then everything is in `<out>.partial`:
+settings, log, results so far, and checkpoints to resume from.
 """
 
 import contextlib
@@ -9,276 +10,413 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import Progress
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
-from palam.alignment.solve import solve_bridge
+from palam.alignment.solve import AlignmentResult, solve_bridge
 from palam.errors import PalamError
-from palam.inference import evaluation as evaluate
-from palam.models.checkpoint import CHECKPOINT_MARKER
-from palam.models.fusion import FUSIONS
+from palam.inference.evaluation import evaluate
+from palam.models.bases import Bases
+from palam.models.checkpoint import CHECKPOINT_MARKER, load_weights_from
 from palam.models.model_card import model_card
 from palam.models.modeling import PalamModel
+from palam.models.registry import FUSIONS
 from palam.tasks.readers import read_texts
-from palam.training.build import Bases, build_model
+from palam.training.build import build_model, prepare_for_training, resolve_dtype
 from palam.training.callbacks import JsonLog, ProgressBar
-from palam.training.config import TrainConfig
+from palam.training.config import OptimConfig, TrainConfig
 from palam.training.data import (
     AnswerDataset,
     PrefixDataset,
     TrainingData,
+    TrainingDataset,
+    build_dataset,
     read_training_data,
 )
 from palam.training.distillation import answer_prompts_with_llm
 from palam.training.encoder_cache import EncoderStateCache
 from palam.training.trainer import PalamTrainer, PalamTrainingArguments, newest_checkpoint
-from palam.utils.device import dtype_name, pick_device, pick_dtype
 from palam.utils.files import atomic_directory, check_replaceable
+from palam.utils.progress import progress_bar
 
-SETTINGS = "settings.yaml"
-LOG = "log.jsonl"
-RESULTS = "results.json"
-SOLVE_TEXTS = 2000  # more training inputs do not make a better start
+SETTINGS_FILE = "settings.yaml"
+LOG_FILE = "log.jsonl"
+RESULTS_FILE = "results.json"
+MAX_SOLVE_TEXTS = 2000
+"""More training inputs do not make a better start."""
+
+Results = dict[str, Any]
+"""What `results.json` holds, by name."""
 
 
 def train(
-    settings: TrainConfig, out: str | Path, *, resume: bool = False, console: Console | None = None,
-    bases: Bases | None = None, callbacks: Sequence[TrainerCallback] = (),
-) -> PalamModel:  # fmt: skip
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    bases: Bases | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> PalamModel:
     """Train a bridge and save it to `out`.
 
     Args:
-        settings: everything; recorded in the checkpoint.
+        config: everything; recorded in the checkpoint.
         out: the checkpoint's folder, new or empty, or an older checkpoint to replace.
-        resume: go on from the newest complete checkpoint of an interrupted run with the same settings.
+        resume: resume an interrupted run of the same configuration from its newest complete
+            checkpoint.
         console: for progress; None is silent.
-        bases: encoder and LLM already loaded, in place of loading the settings'.
+        bases: encoder and LLM already loaded, in place of loading the configuration's.
         callbacks: of the transformers Trainer, beside the run's own.
 
     Returns:
-        The trained model, in evaluation. `out` then holds the bridge, its settings, its log, and `results.json`.
+        The trained model, in evaluation. `out` then holds the bridge, its settings, its log, and
+        `results.json`.
 
     Raises:
-        PalamError: a mistake in the settings or the data, or a loss that is not finite.
+        PalamError: a mistake in the configuration or the data, or a loss that is not finite.
     """
-    console = console or Console(quiet=True)
-    out = Path(out).resolve()
-    work = out.with_name(f"{out.name}.partial")
-    check_replaceable(out, CHECKPOINT_MARKER)
-    check_replaceable(work, SETTINGS)
-    trackers = ["none", "all", *get_available_reporting_integrations()]  # type: ignore[no-untyped-call]
-    if settings.report_to not in trackers:
-        raise PalamError(
-            f"report_to is {settings.report_to!r}; here it must be one of: {', '.join(trackers)}"
-        )
+    folder = RunFolder(Path(out).resolve())
+    folder.check()
+    check_trackers(config.runtime.report_to)
     checkpoint = None
     if resume:
-        settings, checkpoint = _interrupted(settings, work)
-    settings = replace(
-        settings, dtype=dtype_name(pick_dtype(settings.dtype, pick_device(settings.device)))
-    )
-    set_seed(settings.seed)
-    data = read_training_data(settings)
-    model = build_model(settings, data, bases)
-    train_set, dev_set = (_dataset(settings, data, rows, model) for rows in (data.train, data.dev))
-    if settings.prompts:
-        with console.status("the LLM answers the prompts"):
-            for some in (train_set, dev_set):
-                answer_prompts_with_llm(settings, some, model)
-    facts: dict[str, Any] = {"validation": data.note}
-    if checkpoint:
-        facts |= json.loads((work / RESULTS).read_text(encoding="utf-8"))
-    elif settings.start:
-        model.bridge.load_weights_from(settings.start)
-    elif settings.init == "solve" and not settings.llm_only:
-        with console.status("solving the start"):
-            texts = (
-                read_texts(settings.solve_text)
-                if settings.solve_text
-                else _some(settings, data, train_set)
-            )
-            solved = solve_bridge(model, texts, repeat(data.language))
-        facts["solved"] = vars(solved)
-        console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
-    facts["rows"] = len(train_set)
-
-    made = [folder for folder in (work, *work.parents) if not folder.exists()]
-    if checkpoint is None:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        (work / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
-        (work / RESULTS).write_text(json.dumps(facts), encoding="utf-8")
-    _cache(settings, model, [train_set, dev_set], console)
-    start, progress = time.time(), ProgressBar(console)
-    own: list[TrainerCallback] = [JsonLog(work / LOG), progress, *callbacks]
-    own += [EarlyStoppingCallback(settings.patience)] if settings.patience else []
-    try:
-        arguments = _arguments(settings, len(train_set), model.device.type, work)
-        trainer = PalamTrainer(
-            model, arguments, train_dataset=train_set, eval_dataset=dev_set, callbacks=own
-        )
-        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    except BaseException:
-        if newest_checkpoint(work) is None:  # nothing to resume from: leave nothing behind
-            shutil.rmtree(work, ignore_errors=True)
-            for folder in made[1:]:
-                with contextlib.suppress(OSError):  # another run may be using it
-                    folder.rmdir()
-        raise
-    finally:
-        progress.bar.stop()
-        model.cache = None
-    model.eval()
-    facts |= {
-        "steps": trainer.state.global_step,
-        "best_step": trainer.state.best_global_step,
-        "validation_loss": trainer.state.best_metric,
-        "training_seconds": round(time.time() - start, 1),
-        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "texts": {code: dict(vars(stats)) for code, stats in model.processor.stats.items()},
-    }
-    for line in model.processor.text_report():
-        console.print(line)
-    if data.task and not data.task.number:  # answers that are worked out take long
-        with console.status("reading the validation data"):
-            facts["validation_accuracy"] = evaluate(
-                model, data.task, "dev", {data.language: data.dev}
-            ).macro
-    with atomic_directory(out, marker=CHECKPOINT_MARKER) as aside:
-        model.write(aside, model_card(model, settings, facts))
-        (aside / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
-        (aside / RESULTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        shutil.copy(work / LOG, aside / LOG)
-    shutil.rmtree(work)
-    return model
+        config, checkpoint = folder.interrupted_run(config)
+    config = replace(config, runtime=resolve_dtype(config.runtime))
+    run = TrainingRun.prepare(config, console or Console(quiet=True), bases)
+    results = run.start() if checkpoint is None else folder.read_results()
+    with folder.removed_on_failure():
+        if checkpoint is None:
+            folder.create(config, results)
+        run.fill_encoder_cache()
+        results.update(run.fit(folder.work, checkpoint, callbacks))
+    results.update(run.validate())
+    folder.save(run.model, config, results)
+    return run.model
 
 
-def _interrupted(settings: TrainConfig, work: Path) -> tuple[TrainConfig, Path]:
-    """The settings of the run in `work`, which must be these, and its checkpoint."""
-    checkpoint = newest_checkpoint(work)
-    if checkpoint is None:
-        raise PalamError(f"there is nothing to resume: {work} holds no complete checkpoint")
-    was = TrainConfig.from_yaml(work / SETTINGS)
-    if settings.dtype == "auto":  # it was measured, and another time it may come out otherwise
-        settings = replace(settings, dtype=was.dtype)
-    for name in (one.name for one in fields(settings)):
-        if getattr(settings, name) != getattr(was, name):
-            raise PalamError(
-                f"the interrupted run has {name} {getattr(was, name)}, not {getattr(settings, name)}; "
-                "resume with its settings, or start anew without --resume"
-            )
-    return settings, checkpoint
-
-
-def _dataset(settings: TrainConfig, data: TrainingData, rows: list[Any], model: PalamModel) -> Any:
-    texts = data.texts(rows, settings.mode)
-    if data.task:
-        answers = [data.task.answer(example.label) for example in rows]
-        words = (
-            data.task.passage_words if settings.passage_words is None else settings.passage_words
-        )
-        languages = [data.language] * len(rows)
-        return AnswerDataset(
-            model.processor,
-            texts,
-            answers,
-            languages,
-            words=words or None,
-            seed=settings.seed,
-            llm_only=settings.llm_only,
-        )
-    made = PrefixDataset(
-        model.processor, texts, seed=settings.seed, language=data.language, distill=settings.distill
-    )
-    if not len(made):
+def check_trackers(report_to: str) -> None:
+    """Refuse a tracker that the library does not know or that is not installed."""
+    installed = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
+    trackers = ["none", "all", *installed]
+    if report_to not in trackers:
         raise PalamError(
-            f"{settings.text} has too few lines of two words or more to train on and to validate"
+            f"report_to is {report_to!r}; here it must be one of: {', '.join(trackers)}"
         )
-    return made
 
 
-def _some(settings: TrainConfig, data: TrainingData, train_set: Any) -> Sequence[str]:
-    """What the start is solved from: the training inputs, or a seeded sample of many."""
-    inputs: Sequence[str] = train_set.read() if data.task else data.train
-    many = len(inputs) > SOLVE_TEXTS
-    return random.Random(settings.seed).sample(inputs, SOLVE_TEXTS) if many else inputs
+class InterruptedRun(NamedTuple):
+    """What a run is resumed with."""
+
+    config: TrainConfig
+    checkpoint: Path
 
 
-def _cache(settings: TrainConfig, model: PalamModel, sets: list[Any], console: Console) -> None:
-    """Let the encoder read the texts that are the same in every epoch, once."""
-    rows = [
-        row.get("encoder_input_ids")
-        for data in sets
-        if getattr(data, "words", 1) is None
-        for row in data.rows
-    ]
-    budget = int(settings.cache_states * 1e9)
-    if not rows or not budget or settings.llm_only:
-        return
-    model.cache = EncoderStateCache(model, budget, settings.cache_dir)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        item = bar.add_task("the encoder reads", total=len(rows))
-        model.cache.fill(model, rows, lambda n: bar.advance(item, n))
+class RunFolder:
+    """Where a run is written: to `work` until it is complete, then to `out`.
+
+    Args:
+        out: the checkpoint's folder, an absolute path.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.work = out.with_name(f"{out.name}.partial")
+
+    def check(self) -> None:
+        """Refuse folders that hold something else."""
+        check_replaceable(self.out, CHECKPOINT_MARKER)
+        check_replaceable(self.work, SETTINGS_FILE)
+
+    def interrupted_run(self, config: TrainConfig) -> InterruptedRun:
+        """The run to resume, with the dtype that it had measured.
+
+        Raises:
+            PalamError: no complete checkpoint, or one of a run with other settings.
+        """
+        checkpoint = newest_checkpoint(self.work)
+        if checkpoint is None:
+            raise PalamError(
+                f"there is nothing to resume: {self.work} holds no complete checkpoint"
+            )
+        interrupted = TrainConfig.from_yaml(self.work / SETTINGS_FILE)
+        if config.runtime.dtype == "auto":  # another time it may be measured otherwise
+            config = config.with_settings(dtype=interrupted.runtime.dtype)
+        previous_settings = interrupted.settings()
+        for name, value in config.settings().items():
+            previous = previous_settings[name]
+            if value != previous:
+                raise PalamError(
+                    f"the interrupted run has {name} {previous}, not {value}; "
+                    "resume with its settings, or start anew without --resume"
+                )
+        return InterruptedRun(config, checkpoint)
+
+    def read_results(self) -> Results:
+        """The results so far of the run to resume."""
+        results: Results = json.loads((self.work / RESULTS_FILE).read_text(encoding="utf-8"))
+        return results
+
+    def create(self, config: TrainConfig, results: Results) -> None:
+        """Make the working folder, in place of one that an earlier run left."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+        write_record(self.work, config.to_yaml(), results)
+
+    @contextlib.contextmanager
+    def removed_on_failure(self) -> Iterator[None]:
+        """Remove the working folder if the block raises and there is nothing to resume from."""
+        parents = [parent for parent in self.work.parents if not parent.exists()]
+        try:
+            yield
+        except BaseException:
+            if newest_checkpoint(self.work) is None:
+                shutil.rmtree(self.work, ignore_errors=True)
+                for parent in parents:
+                    with contextlib.suppress(OSError):  # another run may be using it
+                        parent.rmdir()
+            raise
+
+    def save(self, model: PalamModel, config: TrainConfig, results: Results) -> None:
+        """Write the checkpoint with its record, and remove the working folder."""
+        settings = config.to_yaml()
+        card = model_card(
+            model.config,
+            parameters=model.bridge.num_parameters(),
+            template=model.processor.template,
+            max_length=model.processor.max_length,
+            english=config.data.is_english,
+            settings=settings,
+            results=results,
+        )
+        with atomic_directory(self.out, marker=CHECKPOINT_MARKER) as aside:
+            model.write_checkpoint(aside, card)
+            write_record(aside, settings, results)
+            shutil.copy(self.work / LOG_FILE, aside / LOG_FILE)
+        shutil.rmtree(self.work)
 
 
-def _arguments(settings: TrainConfig, rows: int, device: str, work: Path) -> PalamTrainingArguments:
-    steps = math.ceil(rows / settings.batch_size / settings.accumulate) * settings.epochs
-    total = int(settings.max_steps if settings.max_steps > 0 else steps)
-    mixing = (
-        settings.fusion_lr
-        if settings.fusion_lr is not None
-        else FUSIONS[settings.fusion].learning_rate
-    )
-    same = (
-        "max_steps",
-        "weight_decay",
-        "adam_beta1",
-        "adam_beta2",
-        "max_grad_norm",
-        "seed",
-        "report_to",
-    )
-    given: dict[str, Any] = {name: getattr(settings, name) for name in same}
-    given |= {
-        "num_train_epochs": settings.epochs,
-        "gradient_accumulation_steps": settings.accumulate,
-    }
-    given |= {
-        "per_device_train_batch_size": settings.batch_size,
-        "per_device_eval_batch_size": 2 * settings.batch_size,
-    }
-    given |= {"learning_rate": settings.lr, "mixing_learning_rate": mixing}
-    given |= {"lr_scheduler_type": "cosine", "warmup_steps": int(settings.warmup * total)}
-    if settings.average is not None:
-        given |= {
-            "lr_scheduler_type": "constant_with_warmup",
-            "average_from": int(settings.average * total),
+def write_record(folder: Path, settings: str, results: Results) -> None:
+    """Write `settings.yaml` and `results.json` into a folder.
+
+    Args:
+        folder: an existing one.
+        settings: as YAML.
+        results: by name.
+    """
+    (folder / SETTINGS_FILE).write_text(settings, encoding="utf-8")
+    content = json.dumps(results, indent=2) + "\n"
+    (folder / RESULTS_FILE).write_text(content, encoding="utf-8")
+
+
+@dataclass
+class TrainingRun:
+    """A run's model and data, and its steps: start, fill the encoder cache, fit, validate."""
+
+    config: TrainConfig
+    console: Console
+    data: TrainingData
+    model: PalamModel
+    train_set: AnswerDataset | PrefixDataset
+    dev_set: AnswerDataset | PrefixDataset
+
+    @classmethod
+    def prepare(cls, config: TrainConfig, console: Console, bases: Bases | None) -> "TrainingRun":
+        """Read the data, build the model and tokenise."""
+        seed = config.runtime.seed
+        set_seed(seed)
+        data = read_training_data(config.data, seed=seed, prompt=config.model.prompt)
+        model = build_model(config.model, data, config.runtime, bases)
+        prepare_for_training(model, config.optim, config.runtime)
+        train_set = build_dataset(config, data, data.train, model.processor)
+        dev_set = build_dataset(config, data, data.dev, model.processor)
+        run = cls(config, console, data, model, train_set, dev_set)
+        if config.optim.prompts_file is not None:
+            run.answer_prompts(config.optim.prompts_file)
+        return run
+
+    def answer_prompts(self, prompts_file: Path) -> None:
+        """Let the LLM answer the prompts about each text; see [`answer_prompts_with_llm`]."""
+        mode = self.config.model.mode
+        seed = self.config.runtime.seed
+        with self.console.status("the LLM answers the prompts"):
+            for dataset in (self.train_set, self.dev_set):
+                assert isinstance(dataset, PrefixDataset)  # prompts are for raw text
+                answer_prompts_with_llm(self.model, dataset, prompts_file, mode=mode, seed=seed)
+
+    def start(self) -> Results:
+        """Give the bridge the weights that training starts from: another's, solved, or random."""
+        results: Results = {"validation": self.data.note}
+        optim = self.config.optim
+        if optim.init_from is not None:
+            load_weights_from(self.model.bridge, optim.init_from)
+        elif optim.init == "solve" and not optim.llm_only:
+            results["solved"] = asdict(self.solve())
+        results["rows"] = len(self.train_set)
+        return results
+
+    def solve(self) -> AlignmentResult:
+        """Solve the mapper from English text; see [`solve_bridge`]."""
+        text_file = self.config.optim.solve_text_file
+        texts: Iterable[str]
+        if text_file is not None:
+            texts = read_texts(text_file)
+        else:
+            texts = self.sample_alignment_texts()
+        with self.console.status("solving the start"):
+            solved = solve_bridge(self.model, texts, repeat(self.data.language))
+        self.console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
+        return solved
+
+    def sample_alignment_texts(self) -> Sequence[str]:
+        """The training inputs, or a seeded sample where there are very many."""
+        if isinstance(self.train_set, AnswerDataset):
+            inputs = self.train_set.current_texts()
+        else:
+            inputs = self.data.texts(self.data.train, self.config.model.mode)
+        if len(inputs) <= MAX_SOLVE_TEXTS:
+            return inputs
+        return random.Random(self.config.runtime.seed).sample(inputs, MAX_SOLVE_TEXTS)
+
+    def fill_encoder_cache(self) -> None:
+        """Let the encoder read the texts that are the same in every epoch, once."""
+        runtime = self.config.runtime
+        budget = int(runtime.cache_states * 1e9)
+        datasets: tuple[TrainingDataset, ...] = (self.train_set, self.dev_set)
+        token_ids = [ids for dataset in datasets for ids in dataset.repeated_encoder_ids()]
+        if not token_ids or not budget:
+            return
+        cache = EncoderStateCache(self.model, budget, runtime.cache_dir)
+        with progress_bar("the encoder reads", len(token_ids), self.console) as advance:
+            cache.fill(token_ids, advance)
+        self.model.encoding = cache
+
+    def fit(
+        self, work: Path, checkpoint: Path | None, callbacks: Sequence[TrainerCallback]
+    ) -> Results:
+        """Train; the model then has the best weights, and reads every text anew.
+
+        Args:
+            work: the folder of the log and the checkpoints.
+            checkpoint: to resume from, or None.
+            callbacks: beside the run's own.
+        """
+        model = self.model
+        optim = self.config.optim
+        began = time.time()
+        progress = ProgressBar(self.console)
+        all_callbacks = [JsonLog(work / LOG_FILE), progress, *callbacks]
+        if optim.patience:
+            all_callbacks.append(EarlyStoppingCallback(optim.patience))
+        try:
+            trainer = PalamTrainer(
+                model,
+                training_arguments(self.config, len(self.train_set), model.device.type, work),
+                train_dataset=self.train_set,
+                eval_dataset=self.dev_set,
+                callbacks=all_callbacks,
+            )
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            progress.stop()
+            model.encoding = model.live_encoding
+        model.eval()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return {
+            "steps": trainer.state.global_step,
+            "best_step": trainer.state.best_global_step,
+            "validation_loss": trainer.state.best_metric,
+            "training_seconds": round(time.time() - began, 1),
+            "trained_parameters": sum(parameter.numel() for parameter in trained),
+            "texts": {code: asdict(stats) for code, stats in model.processor.stats.items()},
         }
-    often = "steps" if settings.eval_steps else "epoch"
-    given |= {"eval_strategy": often, "eval_steps": settings.eval_steps}
-    given |= {"save_strategy": often, "save_steps": settings.eval_steps or 500}
-    given |= {
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
-    }
-    given |= {
-        "logging_steps": max(1, min(10, total // 20)),
-        "logging_nan_inf_filter": False,
-        "disable_tqdm": True,
-    }
-    given |= {
-        "use_cpu": device == "cpu",
-        "dataloader_pin_memory": device == "cuda",
-        "remove_unused_columns": False,
-    }
-    given |= {"prediction_loss_only": True, "restore_callback_states_from_checkpoint": True}
-    return PalamTrainingArguments(output_dir=str(work), **given)
+
+    def validate(self) -> Results:
+        """Say how the texts were tokenised, and measure the accuracy on the validation data."""
+        for line in self.model.processor.text_report():
+            self.console.print(line)
+        task = self.data.task
+        if task is None or task.number:  # answers that are worked out take long
+            return {}
+        with self.console.status("reading the validation data"):
+            examples = {self.data.language: self.data.dev}
+            evaluation = evaluate(self.model, task, "dev", examples)
+        return {"validation_accuracy": evaluation.macro}
+
+
+def training_arguments(
+    config: TrainConfig, rows: int, device: str, work: Path
+) -> PalamTrainingArguments:
+    """A run's configuration as the library's arguments.
+
+    Args:
+        config: of the run.
+        rows: of the training data.
+        device: the kind of device the model is on, e.g. `"cuda"`.
+        work: the folder of the checkpoints.
+    """
+    optim = config.optim
+    steps = total_steps(optim, rows)
+    schedule = "cosine"
+    average_from = None
+    if optim.average_weights_from is not None:
+        schedule = "constant_with_warmup"
+        average_from = int(optim.average_weights_from * steps)
+    fusion_lr = optim.fusion_lr
+    if fusion_lr is None:
+        fusion_lr = FUSIONS[config.model.fusion].learning_rate
+    validate_every = "steps" if optim.eval_steps else "epoch"
+    return PalamTrainingArguments(
+        output_dir=str(work),
+        seed=config.runtime.seed,
+        report_to=config.runtime.report_to,
+        # how long, in which batches
+        num_train_epochs=optim.epochs,
+        max_steps=optim.max_steps,
+        per_device_train_batch_size=optim.batch_size,
+        per_device_eval_batch_size=2 * optim.batch_size,
+        gradient_accumulation_steps=optim.gradient_accumulation_steps,
+        # the optimiser
+        learning_rate=optim.lr,
+        fusion_learning_rate=fusion_lr,
+        lr_scheduler_type=schedule,
+        warmup_steps=int(optim.warmup * steps),
+        average_from=average_from,
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.adam_beta1,
+        adam_beta2=optim.adam_beta2,
+        max_grad_norm=optim.max_grad_norm,
+        # validation and checkpoints
+        eval_strategy=validate_every,
+        eval_steps=optim.eval_steps,
+        save_strategy=validate_every,
+        save_steps=optim.eval_steps or 500,  # by epochs, the number is not used
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
+        prediction_loss_only=True,
+        # the log
+        logging_steps=max(1, min(10, steps // 20)),
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        # the batches' way to the model
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device == "cuda",
+        remove_unused_columns=False,
+    )
+
+
+def total_steps(optim: OptimConfig, rows: int) -> int:
+    """How many optimiser steps a run has, if it does not stop early."""
+    if optim.max_steps > 0:
+        return optim.max_steps
+    steps_per_epoch = math.ceil(rows / optim.batch_size / optim.gradient_accumulation_steps)
+    return int(steps_per_epoch * optim.epochs)

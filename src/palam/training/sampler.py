@@ -1,51 +1,71 @@
-"""TODO palam.training.sampler."""
+"""The order of training rows: shuffled batches of similar length."""
 
 import random
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from torch.utils.data import Sampler
 
-POOL = 32  # batches sorted by length together: little padding, much shuffling
+POOL = 32
+"""How many batches are sorted by length together: little padding, much shuffling."""
+
+
+class HasLengths(Protocol):
+    """Rows of known lengths; with a `set_epoch` too if they change with the epoch."""
+
+    lengths: Sequence[int]
+    """The length of each row, in any unit."""
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Shuffled batches of similar length; the order is a function of seed and epoch, so a resumed run repeats it.
+    """Shuffled batches of similar length.
+
+    The order is a function of seed and epoch alone, so that a resumed run repeats it.
 
     Args:
-        data: with the `lengths` of its rows, in any unit. If it has `set_epoch`, it is told the epoch too.
+        data: if it has `set_epoch`, it is told the epoch too.
         batch_size: rows of one optimiser step.
         seed: of the order.
     """
 
-    def __init__(self, data: Any, batch_size: int, seed: int) -> None:
+    def __init__(self, data: HasLengths, batch_size: int, seed: int) -> None:
         self.data = data
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's order; the data loader calls it, and (in the middle of an epoch) not the data's own."""
+        """Choose the epoch's order.
+
+        The data loader calls it; in the middle of an epoch it does not call the data's own.
+        """
         self.epoch = epoch
-        if hasattr(self.data, "set_epoch"):
-            self.data.set_epoch(epoch)
+        tell_data = getattr(self.data, "set_epoch", None)
+        if tell_data is not None:
+            tell_data(epoch)
 
     def __len__(self) -> int:
         return len(self.data.lengths)
 
     def __iter__(self) -> Iterator[int]:
         generator = random.Random(f"{self.seed}/{self.epoch}")
-        lengths = self.data.lengths
-        order = list(range(len(lengths)))
+        order = list(range(len(self)))
         generator.shuffle(order)
-        pool = self.batch_size * POOL
-        batches = []
-        for first in range(0, len(order), pool):
-            rows = sorted(order[first : first + pool], key=lambda i: -lengths[i])
-            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
-        short = [
-            batch for batch in batches if len(batch) < self.batch_size
-        ]  # at most one, and it goes last
+        batches = self._batches(order)
         full = [batch for batch in batches if len(batch) == self.batch_size]
+        short = [batch for batch in batches if len(batch) < self.batch_size]
         generator.shuffle(full)
+        # At most one batch is short, and it goes last.
         return iter([row for batch in full + short for row in batch])
+
+    def _batches(self, order: list[int]) -> list[list[int]]:
+        """Rows in batches: sorted by length within each pool of the order, the longest first."""
+        lengths = self.data.lengths
+        pool_size = self.batch_size * POOL
+        batches = []
+        for pool_start in range(0, len(order), pool_size):
+            pool = order[pool_start : pool_start + pool_size]
+            pool.sort(key=lambda row: -lengths[row])
+            for start in range(0, len(pool), self.batch_size):
+                batches.append(pool[start : start + self.batch_size])
+        return batches

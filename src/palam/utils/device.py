@@ -1,4 +1,4 @@
-"""Which device and which dtype, where the user does not say."""
+"""Where base models are put and in which dtype, chosen where the user does not say."""
 
 from typing import Any, TypedDict
 
@@ -8,6 +8,7 @@ from palam.errors import PalamError
 from palam.utils.autotune import bf16_pays, fused_attention_pays
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The dtypes of base models by their short names."""
 
 
 class Placement(TypedDict, total=False):
@@ -28,13 +29,14 @@ class Placement(TypedDict, total=False):
 def pick_device(name: str | None = None) -> torch.device:
     """The named device, or the best there is: CUDA, then MPS, then the CPU.
 
+    Args:
+        name: as torch writes it, `cuda:1`; None or `auto` is the best.
+
     Raises:
         PalamError: no such device here.
     """
     if name is None or name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return _best_device()
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()
@@ -45,8 +47,20 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The named dtype, or for `auto` the faster of bf16 and fp32: known on CUDA, measured on a CPU.
+
+    Args:
+        name: one of [`DTYPES`], or `auto`.
+        device: where it will be used.
 
     Raises:
         PalamError: no dtype of that name.
@@ -60,17 +74,19 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _bf16_is_faster(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return device.type == "cpu" and bf16_pays()
 
 
 def pick_attention(device: torch.device, dtype: torch.dtype) -> str | None:
     """The attention of transformers to load the base models with; None is its own choice.
 
-    On CPUs the fused attention can be much slower on short texts: the plain one is taken unless it
-    loses clearly.
+    On CPUs the fused attention can be much slower on short texts: there the plain one is taken,
+    unless the fused one is clearly faster.
     """
-    return "eager" if device.type == "cpu" and not fused_attention_pays(dtype) else None
+    if device.type == "cpu" and not fused_attention_pays(dtype):
+        return "eager"
+    return None
 
 
 def resolve_placement(
@@ -78,16 +94,27 @@ def resolve_placement(
 ) -> Placement:
     """The placement that names mean here: device, dtype and attention are chosen where not given.
 
+    Args:
+        device: see [`pick_device`].
+        dtype: see [`pick_dtype`].
+        load_in: `8bit`, `4bit` or None; passed on unchecked.
+
     Raises:
         PalamError: no such device or dtype.
     """
-    chosen = pick_device(device)
-    kind = pick_dtype(dtype, chosen)
+    torch_device = pick_device(device)
+    torch_dtype = pick_dtype(dtype, torch_device)
     return Placement(
-        device=chosen, dtype=kind, attention=pick_attention(chosen, kind), load_in=load_in
+        device=torch_device,
+        dtype=torch_dtype,
+        attention=pick_attention(torch_device, torch_dtype),
+        load_in=load_in,
     )
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The short name of a dtype, as the commands take it."""
-    return next(name for name, value in DTYPES.items() if value == dtype)
+    """The short name of one of [`DTYPES`], as the commands take it."""
+    for name, value in DTYPES.items():
+        if value == dtype:
+            return name
+    raise ValueError(f"{dtype} has no short name")

@@ -1,7 +1,7 @@
-"""Language codes: the 205 FLORES/NLLB codes of SIB-200, and the ISO 639 codes that mean the same language.
+"""Language codes: the 205 FLORES/NLLB codes of SIB-200, and ISO 639 codes of the same languages.
 
-The table is `languages.tsv`, one row a language in one script. Where an ISO code covers several rows
-(`zh`, `ar`, `ace`), the first of them in the file is meant: the one that NLLB takes as the default.
+The table is `languages.tsv`, one row a language in one script. Where an ISO code covers several
+rows (`zh`, `ar`, `ace`), the first of them in the file is meant: NLLB's default.
 """
 
 from collections.abc import Sequence
@@ -9,21 +9,30 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+TABLE = Path(__file__).with_name("languages.tsv")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Language:
     """One language in one script.
 
-    `code` is FLORES' (`sin_Sinh`), `iso1` ISO 639-1 or None (`si`), `iso3` ISO 639-3 (`sin`), `aliases` other
-    codes in use: of the macrolanguage (`swa` for `swh_Latn`), superseded ones, single models' own. `high_resource` are
-    classes 4 and 5 of Joshi et al. (2020, arXiv 2004.09095); `in_xlmr` are the languages of XLM-R's training data
-    (Conneau et al. 2020, arXiv 1911.02116), which multilingual E5's encoders began with too.
+    Attributes:
+        code: FLORES' code, `sin_Sinh`.
+        iso1: ISO 639-1, `si`, or None.
+        iso3: ISO 639-3, `sin`.
+        name: in English.
+        script: in English, as Unicode names it.
+        high_resource: classes 4 and 5 of Joshi et al. (2020, arXiv 2004.09095).
+        in_xlmr: one of XLM-R's training languages (Conneau et al. 2020, arXiv 1911.02116), from
+            which the encoders of multilingual E5 were initialised too.
+        aliases: other codes in use: the macrolanguage's (`swa` for `swh_Latn`), superseded ones,
+            single models' own.
     """
 
     code: str
     iso1: str | None
     iso3: str
-    language_name: str
+    name: str
     script: str
     high_resource: bool
     in_xlmr: bool
@@ -33,51 +42,68 @@ class Language:
 @cache
 def languages() -> tuple[Language, ...]:
     """All languages of the table, in its order."""
-    lines = (Path(__file__).parent / "languages.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    rows = (line.split("\t") for line in lines)
-    return tuple(
-        Language(
-            code,
-            iso1 or None,
-            iso3,
-            language_name,
-            script,
-            resources == "high",
-            xlmr == "yes",
-            tuple(aliases.split()),
-        )
-        for code, iso1, iso3, language_name, script, resources, xlmr, aliases in rows
+    _header, *lines = TABLE.read_text(encoding="utf-8").splitlines()
+    return tuple(_parse_row(line) for line in lines)
+
+
+def _parse_row(line: str) -> Language:
+    """The language of one row of the table."""
+    code, iso1, iso3, name, script, resources, in_xlmr, aliases = line.split("\t")
+    return Language(
+        code=code,
+        iso1=iso1 or None,
+        iso3=iso3,
+        name=name,
+        script=script,
+        high_resource=resources == "high",
+        in_xlmr=in_xlmr == "yes",
+        aliases=tuple(aliases.split()),
     )
 
 
 @cache
-def _index() -> dict[str, Language]:
+def _by_code() -> dict[str, Language]:
+    """Languages by every code that means them, in lower case; of two, the first in the table."""
     index = {language.code.lower(): language for language in languages()}
     for language in languages():
-        script = language.code[3:].lower()
-        for alias in filter(None, (language.iso1, language.iso3, *language.aliases)):
-            index.setdefault(alias.lower(), language)
-            index.setdefault(alias.lower() + script, language)  # zh_Hant, sr-Cyrl
+        script_suffix = language.code[3:].lower()
+        for code in (language.iso1, language.iso3, *language.aliases):
+            if code:
+                index.setdefault(code.lower(), language)
+                index.setdefault(code.lower() + script_suffix, language)  # zh_Hant, sr-Cyrl
     return index
 
 
 def find_language(code: str) -> Language | None:
-    """The language that a FLORES, ISO 639-1 or ISO 639-3 code means, in any case; None if it is unknown."""
-    return _index().get(code.strip().replace("-", "_").lower())
+    """The language that a FLORES, ISO 639-1 or ISO 639-3 code means, in any case.
+
+    Returns:
+        None for an unknown code.
+    """
+    return _by_code().get(code.strip().replace("-", "_").lower())
 
 
 def resolve_language(code: str, available: Sequence[str]) -> str | None:
     """The one of the `available` codes that `code` means, as it is written there, or None.
 
-    An exact match comes first, then the same in another case, then the same language in the same script
-    through the table, in either direction: `si` finds `sin_Sinh`, and `swh_Latn` finds `sw`.
+    An exact match comes first, then the same in another case, then the same language in the same
+    script through the table, in either direction: `si` matches `sin_Sinh`, `swh_Latn` matches `sw`.
     """
+    if code in available:
+        return code
+    for candidate in available:
+        if candidate.lower() == code.lower():
+            return candidate
     language = find_language(code)
-    same_case = (other for other in available if other.lower() == code.lower())
-    same_language = (other for other in available if language and find_language(other) == language)
-    return code if code in available else next(same_case, None) or next(same_language, None)
+    if language is None:
+        return None
+    for candidate in available:
+        if find_language(candidate) == language:
+            return candidate
+    return None
 
 
 def language_name(code: str) -> str:
-    """The language's English name; an unknown code names itself."""
-    return language.name if (language := find_language(code)) else code
+    """The language's English name; for an unknown code the code."""
+    language = find_language(code)
+    return code if language is None else language.name

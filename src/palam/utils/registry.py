@@ -1,4 +1,4 @@
-"""Names for classes that are imported only when they are used: listing them costs nothing."""
+"""Classes by name, imported only when they are used: listing the names costs nothing."""
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -11,6 +11,9 @@ Item = TypeVar("Item")
 
 class Registry(Mapping[str, type[Item]]):
     """A mapping from names to classes.
+
+    Only `registry[name]` (and what needs the classes: `values`, `items`) imports one; iterating
+    over the names and `name in registry` do not.
 
     Args:
         kind: what the classes are, for messages: `"fusion"`.
@@ -29,6 +32,9 @@ class Registry(Mapping[str, type[Item]]):
             self._entries[name] = entry
         return entry
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
@@ -39,17 +45,21 @@ class Registry(Mapping[str, type[Item]]):
         """The class of that name.
 
         Raises:
-            PalamError: there is none; the message lists those that exist.
+            PalamError: there is none; the message lists the names.
         """
         self.check(name)
         return self[name]
 
     def check(self, name: str) -> None:
-        """Refuse a name that is not registered, as `lookup` does, without importing anything."""
-        if name not in self._entries:
-            known = ", ".join(self._entries)
+        """Refuse a name that is not registered, without importing anything.
+
+        Raises:
+            PalamError: see [`Registry.lookup`].
+        """
+        if name not in self:
+            known = ", ".join(self)
             raise PalamError(f"{self.kind} {name!r} is not known; it must be one of: {known}")
 
     def register(self, name: str, item: type[Item]) -> None:
-        """Add a class, or put another in the place of one that has this name."""
+        """Add a class, or replace the one that has this name."""
         self._entries[name] = item

@@ -16,16 +16,30 @@ def render(package: str, name: str, /, **values: Any) -> str:
         package: the package in whose `templates` folder it is, e.g. `"palam.bench"`.
         name: the file's name, e.g. `"bench.html.j2"`.
         **values: what the template names; one that is missing is an error.
+
+    Raises:
+        jinja2.TemplateNotFound: neither that package nor `palam.utils` has the template.
+        jinja2.UndefinedError: the template names a value that is not given.
     """
+    return _environment(package).get_template(name).render(**values)
+
+
+def _environment(package: str) -> Environment:
+    """Where a package's templates are found, and the filters that they use."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader(SHARED)]),
         undefined=StrictUndefined,
-        autoescape=name.endswith(".html.j2"),
+        autoescape=_is_html,
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = table_cell
     environment.filters["json"] = to_json
-    return environment.get_template(name).render(**values)
+    return environment
+
+
+def _is_html(name: str | None) -> bool:
+    """Whether a template of this name makes HTML."""
+    return name is not None and name.endswith(".html.j2")
 
 
 def table_cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""A LoRA on the LLM trains beside the bridge, is saved beside it, and leaves the base weights as they were."""
+"""A LoRA on the LLM trains and is saved beside the bridge, and leaves the base weights alone."""
 
 import hashlib
 
@@ -8,7 +8,9 @@ from safetensors.torch import load_file
 
 from palam import PalamError, PalamModel
 
-TEXTS, ANSWERS = ["I am going home.", "මම ගෙදර යනවා.", ""], ["travel", "health", "a"]
+TEXTS = ["I am going home.", "මම ගෙදර යනවා.", ""]
+ANSWERS = ["travel", "health", "a"]
+DROPOUT = {"llama": {"attention_dropout": 0.5}, "gpt2": {"resid_pdrop": 0.5}, "gemma3": {}}
 
 
 def batch_of(model):
@@ -32,15 +34,13 @@ def step(model, lr=0.05):
     return loss.detach()
 
 
-@pytest.fixture(params=["llama", "gpt2", "gemma3"])
+@pytest.fixture(params=DROPOUT)
 def model(tiny_model, base_folder, request):
-    dropout = {"llama": {"attention_dropout": 0.5}, "gpt2": {"resid_pdrop": 0.5}, "gemma3": {}}[
-        request.param
-    ]
-    made = tiny_model("bert", base_folder(request.param, **dropout))
+    llm = base_folder(request.param, **DROPOUT[request.param])
+    adapted = tiny_model("bert", llm)
     torch.manual_seed(0)
-    made.add_lora(rank=2)
-    return made
+    adapted.add_lora(rank=2)
+    return adapted
 
 
 def test_starts_as_the_base(tiny_model, model):
@@ -72,38 +72,36 @@ def test_bridge_and_adapter_learn_and_the_base_does_not(model, checkpointing):
     assert all(p.abs().max() > 0 for p in adapted)
 
 
+def files_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
 def test_saved_beside_the_bridge_and_loaded_equal(model, tmp_path):
     model.train()
     for _ in range(2):
         step(model)
     model.eval()
     model.save_pretrained(tmp_path / "out")
-    files = {
-        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()
+    assert files_in(tmp_path / "out") == {
+        "config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "README.md",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
     }
-    assert files == {
-        "config.json", "model.safetensors", "processor_config.json", "README.md",
-        "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
-    }  # fmt: skip
-    assert all(
-        "lora_" in name
-        for name in load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
-    )
+    weights = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert all("lora_" in name for name in weights)
     assert "adapter/" in (tmp_path / "out" / "README.md").read_text()
     loaded = PalamModel.from_pretrained(tmp_path / "out")
     with torch.no_grad():
         assert torch.equal(loaded(**batch_of(loaded)).logits, model(**batch_of(model)).logits)
     assert base_hash(loaded) == base_hash(model)
-    assert torch.equal(
-        loaded.generate(**loaded.processor(TEXTS), max_new_tokens=4, do_sample=False),
-        model.generate(**model.processor(TEXTS), max_new_tokens=4, do_sample=False),
-    )
+    options = {"max_new_tokens": 4, "do_sample": False}
+    expected = model.generate(**model.processor(TEXTS), **options)
+    assert torch.equal(loaded.generate(**loaded.processor(TEXTS), **options), expected)
     loaded.save_pretrained(tmp_path / "again")
-    assert {
-        str(p.relative_to(tmp_path / "again"))
-        for p in (tmp_path / "again").rglob("*")
-        if p.is_file()
-    } == files
+    assert files_in(tmp_path / "again") == files_in(tmp_path / "out")
 
 
 def test_a_loaded_bridge_can_get_one(tiny_model, tmp_path):
@@ -123,9 +121,8 @@ def test_only_peft_reads_it_too(model, tmp_path):
     step(model)
     model.eval()
     model.save_pretrained(tmp_path / "out")
-    llm = peft.PeftModel.from_pretrained(
-        load_llm(model.config.llm), str(tmp_path / "out" / "adapter")
-    )
+    bare = load_llm(model.config.llm)
+    llm = peft.PeftModel.from_pretrained(bare, str(tmp_path / "out" / "adapter"))
     ids = torch.arange(10, 20)[None]
     with torch.no_grad():
         assert torch.equal(llm(ids).logits, model.llm(ids).logits)

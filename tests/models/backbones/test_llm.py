@@ -1,4 +1,4 @@
-"""The LLM takes vectors for tokens, stays frozen whatever is asked, and can still recompute its layers."""
+"""The LLM takes vectors for tokens, stays frozen, and can still recompute its layers."""
 
 import math
 
@@ -80,9 +80,8 @@ def test_refused_when_loading(tmp_path):
 
 
 def test_remote_code_is_never_run(tmp_path, monkeypatch):
-    config = tf.DebertaV2Config(
-        auto_map={"AutoModelForCausalLM": "mine.Mine"}
-    )  # no causal class of its own
+    # It has no causal class of its own.
+    config = tf.DebertaV2Config(auto_map={"AutoModelForCausalLM": "mine.Mine"})
     config.save_pretrained(tmp_path)
     (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.setattr("builtins.input", lambda *_: "y")  # transformers asks where it is not told
@@ -103,14 +102,24 @@ def test_a_model_without_inputs_embeds_is_refused(folders, monkeypatch):
 
 def test_a_model_with_embeddings_per_layer_is_refused(tmp_path):
     options = {
-        "vocab_size_per_layer_input": 420, "hidden_size": 32, "hidden_size_per_layer_input": 8,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
-        "intermediate_size": 64, "num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0, 0.0],
-        "laurel_rank": 4, "layer_types": ["full_attention", "full_attention"], "initializer_range": 0.3,
+        "vocab_size_per_layer_input": 420,
+        "hidden_size": 32,
+        "hidden_size_per_layer_input": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 64,
+        "num_kv_shared_layers": 0,
+        "activation_sparsity_pattern": [0.0, 0.0],
+        "laurel_rank": 4,
+        "layer_types": ["full_attention", "full_attention"],
+        "initializer_range": 0.3,
         "pad_token_id": 0,
-    }  # fmt: skip
+    }
     tokenizer = tiny.fast(tiny.byte_bpe(["<pad>", "<eos>", "<bos>"]))
-    tiny.build(tmp_path, "Gemma3nText", "Gemma3nForCausalLM", tokenizer, options)
+    gemma3n = tiny.Architecture(tokenizer, "Gemma3nText", "Gemma3nForCausalLM", options)
+    tiny.build(tmp_path, gemma3n, {})
     assert "needs token ids beside inputs_embeds" in refusal(check_llm, load_llm(str(tmp_path)))
 
 
@@ -130,9 +139,9 @@ def test_embedding_rms_samples_the_whole_of_a_large_vocabulary(tmp_path):
     assert embedding_rms(model) == pytest.approx(float(table.square().mean().sqrt()), rel=0.02)
 
 
-# --------------------------------------------------------------------------- gradient checkpointing
+# ------------------------------------------------------------------ gradient checkpointing
 def gradient(model):
-    """Loss, gradient with respect to the vectors, and how often a module inside the first layer ran."""
+    """Loss, the vectors' gradient, and how often a module inside the first layer ran."""
     torch.manual_seed(0)
     ids = torch.arange(10, 34).view(2, 12)
     vectors = model.get_input_embeddings()(ids).detach().requires_grad_()

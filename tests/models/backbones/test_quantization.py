@@ -1,4 +1,4 @@
-"""Base models in 8 and 4 bits: smaller, nearly the same answers, and gradients still reach the bridge."""
+"""Base models in 8 and 4 bits: smaller, nearly the same, and gradients reach the bridge."""
 
 import sys
 
@@ -8,14 +8,10 @@ import torch
 from palam import PalamError, PalamModel
 
 bnb = pytest.importorskip("bitsandbytes")
-TEXTS, ANSWERS = (
-    ["I am going home.", "මම ගෙදර යනවා.", "The rice price went up again."],
-    ["travel", "health", "a"],
-)
-FAR = {
-    "8bit": 0.08,
-    "4bit": 1e-4,
-}  # of the logits' standard deviation; 8 bits round the activations too
+TEXTS = ["I am going home.", "මම ගෙදර යනවා.", "The rice price went up again."]
+ANSWERS = ["travel", "health", "a"]
+# Of the logits' standard deviation; 8 bits round the activations too.
+TOLERANCE = {"8bit": 0.08, "4bit": 1e-4}
 
 
 def logits_and_gradient(model):
@@ -34,9 +30,9 @@ def same_values(whole, small):
             value = weight.data.float() * layer.state.SCB[:, None] / 127  # it has run already
         else:
             continue
-        mine = whole.get_submodule(name).weight
-        assert (value - mine).abs().max() < 0.2 * mine.abs().max()
-        mine.data = value.to(mine.dtype)
+        whole_weight = whole.get_submodule(name).weight
+        assert (value - whole_weight).abs().max() < 0.2 * whole_weight.abs().max()
+        whole_weight.data = value.to(whole_weight.dtype)
 
 
 @pytest.mark.parametrize("load_in", ["8bit", "4bit"])
@@ -50,16 +46,17 @@ def test_a_saved_bridge_reads_with_smaller_bases(tiny_model, tmp_path, load_in, 
         )
     whole = tiny_model(encoder, llm, fusion="mean", normalize="layer")
     whole.save_pretrained(tmp_path / "bridge")
-    small = PalamModel.from_pretrained(
-        tmp_path / "bridge", load_in=load_in, device="cpu"
-    )  # its fingerprints fit
-    for one, other in ((small.encoder, whole.encoder), (small.llm, whole.llm)):
-        assert one.get_memory_footprint() < other.get_memory_footprint()
-        assert torch.equal(one.get_input_embeddings().weight, other.get_input_embeddings().weight)
-        same_values(other, one)
-    (expected, gradient), (found, rough) = logits_and_gradient(whole), logits_and_gradient(small)
-    assert (found - expected).std() < FAR[load_in] * expected.std()
-    assert torch.cosine_similarity(rough, gradient, 0) > 0.98
+    # Its fingerprints fit.
+    small = PalamModel.from_pretrained(tmp_path / "bridge", load_in=load_in, device="cpu")
+    for small_base, base in ((small.encoder, whole.encoder), (small.llm, whole.llm)):
+        assert small_base.get_memory_footprint() < base.get_memory_footprint()
+        embeddings = base.get_input_embeddings().weight
+        assert torch.equal(small_base.get_input_embeddings().weight, embeddings)
+        same_values(base, small_base)
+    expected, gradient = logits_and_gradient(whole)
+    logits, small_gradient = logits_and_gradient(small)
+    assert (logits - expected).std() < TOLERANCE[load_in] * expected.std()
+    assert torch.cosine_similarity(small_gradient, gradient, 0) > 0.98
     assert not any(
         p.requires_grad for part in (small.encoder, small.llm) for p in part.parameters()
     )

@@ -8,31 +8,33 @@ import torch.nn.functional as F
 from torch import nn
 
 from palam import PalamError
-from palam.models.fusion import FUSIONS
 from palam.models.fusion.base import NORMALIZE
+from palam.models.registry import FUSIONS
 
 WIDTH, LAYERS = 12, 4
 VARIANTS = {
     "last": ("last", {}),
     "mean": ("mean", {}),
     "global_softmax": ("global_softmax", {}),
-    "global_softmax faithful": ("global_softmax", {"faithful": True}),
+    "global_softmax paper": ("global_softmax", {"paper_temperature": True}),
     "transformer_softmax": ("transformer_softmax", {}),
     "transformer_softmax rank": ("transformer_softmax", {"rank": 6}),
 }
 
 
 def plain(name, fusion, states):
-    """What the fusion should give for states [L, ..., d], from its parameters alone: fused, weights or None."""
+    """What the fusion should give for states [L, ..., d], from its parameters alone.
+
+    The fused states, and the weights or None.
+    """
     if fusion.normalize == "layer":
         mean = states.mean(-1, keepdim=True)
         states = (states - mean) / (((states - mean) ** 2).mean(-1, keepdim=True) + 1e-5).sqrt()
     if name == "last":
         return states[-1], None
     if name == "mean":
-        return states.sum(0) / LAYERS, torch.full(
-            (*states.shape[1:-1], LAYERS), 1 / LAYERS, dtype=states.dtype
-        )
+        equal = states.new_full((*states.shape[1:-1], LAYERS), 1 / LAYERS)
+        return states.sum(0) / LAYERS, equal
     if name == "global_softmax":
         a = fusion.scores
         raised = torch.exp((100 + 1e5 * fusion.temperature) * a if fusion.paper_temperature else a)
@@ -43,7 +45,10 @@ def plain(name, fusion, states):
 
 
 def literal_transformer(fusion, states):
-    """The paper's: a transformer encoder layer over [CLS, states + layer embedding] of each token, read at CLS."""
+    """The paper's: a transformer encoder layer over each token's layers, read at CLS.
+
+    The sequence is [CLS, states + layer embedding].
+    """
     tokens = states.flatten(1, -2).transpose(0, 1)  # [tokens, L, d]
     if fusion.layer.self_attn.embed_dim != WIDTH:
         tokens = tokens @ fusion.project.weight.T
@@ -70,17 +75,11 @@ def build(variant, normalize="none", **options):
     """A fusion in float64 and eval mode, away from its start, where some gradients are zero."""
     name, settings = VARIANTS[variant]
     torch.manual_seed(1)
-    fusion = (
-        FUSIONS[name](WIDTH, LAYERS, normalize=normalize, **settings, **options).double().eval()
-    )
+    fusion = FUSIONS[name](WIDTH, LAYERS, normalize, **settings, **options).double().eval()
+    scales = {"temperature": 1e-5, "scores": 1e-3} if "paper_temperature" in settings else {}
     with torch.no_grad():
         for key, parameter in fusion.named_parameters():
-            scale = (
-                1e-3
-                if name == "global_softmax" and fusion.paper_temperature and key == "scores"
-                else 0.3
-            )
-            parameter.add_(torch.randn_like(parameter) * (1e-5 if key == "temperature" else scale))
+            parameter.add_(torch.randn_like(parameter) * scales.get(key, 0.3))
     return name, fusion
 
 
@@ -104,8 +103,10 @@ def test_forward_and_gradient_equal_a_plain_computation(variant, normalize):
         leaf = states.clone().requires_grad_()
         fusion.zero_grad()
         fused, weights = compute(leaf)
-        extra = 0 if weights is None else (weights * torch.arange(LAYERS)).sum()
-        ((fused * upstream).sum() + extra).backward()
+        total = (fused * upstream).sum()
+        if weights is not None:
+            total = total + (weights * torch.arange(LAYERS)).sum()
+        total.backward()
         gradients = {key: parameter.grad for key, parameter in fusion.named_parameters()}
         results.append((fused, weights, leaf.grad, gradients))
     (fused, weights, gradient, gradients), (fused_, weights_, gradient_, gradients_) = results
@@ -116,9 +117,9 @@ def test_forward_and_gradient_equal_a_plain_computation(variant, normalize):
     else:
         torch.testing.assert_close(weights, weights_, rtol=1e-9, atol=1e-11)
     for key, expected in gradients_.items():
-        found = torch.zeros_like(expected) if gradients[key] is None else gradients[key]
+        actual = torch.zeros_like(expected) if gradients[key] is None else gradients[key]
         torch.testing.assert_close(
-            found, expected, rtol=1e-8, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}"
+            actual, expected, rtol=1e-8, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}"
         )
         if not key.endswith("in_proj_bias"):  # the key's third of it has no effect on a softmax
             assert expected.abs().max() > 1e-9, key
@@ -131,14 +132,14 @@ def test_tokens_are_fused_one_by_one(variant, normalize):
     states = some_states(3, 6)
     keep = torch.rand(3, 6) < 0.6
     fused, weights = fusion(list(states))
-    some, some_weights = fusion([state[keep] for state in states])
+    part, part_weights = fusion([state[keep] for state in states])
     assert fused.shape == (3, 6, fusion.output_size)
-    torch.testing.assert_close(some, fused[keep], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(part, fused[keep], rtol=1e-9, atol=1e-12)
     if weights is not None:
         assert weights.shape == (3, 6, LAYERS)
         assert (weights >= 0).all()
         torch.testing.assert_close(weights.sum(-1), torch.ones(3, 6, dtype=weights.dtype))
-        torch.testing.assert_close(some_weights, weights[keep], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(part_weights, weights[keep], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -164,32 +165,32 @@ def test_bfloat16_states_under_autocast_stay_within_two_percent(variant):
 
 def test_initial_values():
     torch.manual_seed(0)
-    start = FUSIONS["transformer_softmax"](1024, 24)
+    start = FUSIONS["transformer_softmax"](1024, 24, "none")
     for parameter in (start.cls, start.layer_embedding):
         assert parameter.std().item() == pytest.approx(0.02, rel=0.1)
         assert abs(parameter.mean().item()) < 0.002
     states = torch.randn(LAYERS, 5, WIDTH)
-    for options in ({}, {"faithful": True}):
-        fused, weights = FUSIONS["global_softmax"](WIDTH, LAYERS, **options)(list(states))
+    for options in ({}, {"paper_temperature": True}):
+        fusion = FUSIONS["global_softmax"](WIDTH, LAYERS, "none", **options)
+        fused, weights = fusion(list(states))
         torch.testing.assert_close(weights, torch.full((5, LAYERS), 1 / LAYERS))
         torch.testing.assert_close(fused, states.mean(0))
 
 
 def test_the_papers_shapes():
-    paper = FUSIONS["transformer_softmax"](WIDTH, LAYERS)
+    paper = FUSIONS["transformer_softmax"](WIDTH, LAYERS, "none")
     assert paper.layer.linear1.out_features == 2048
     assert paper.layer.dropout.p == paper.layer.self_attn.dropout == 0.1
     assert not paper.layer.norm_first
-    paper_temperature = FUSIONS["global_softmax"](WIDTH, LAYERS, paper_temperature=True)
-    assert paper_temperature.temperature.item() == pytest.approx(1e-5)
-    assert paper_temperature.scores.tolist() == pytest.approx([3e-5] * LAYERS)
+    paper = FUSIONS["global_softmax"](WIDTH, LAYERS, "none", paper_temperature=True)
+    assert paper.temperature.item() == pytest.approx(1e-5)
+    assert paper.scores.tolist() == pytest.approx([3e-5] * LAYERS)
 
 
 def test_a_rank_is_cheaper():
-    count = [
-        sum(p.numel() for p in FUSIONS["transformer_softmax"](256, 12, rank=r).parameters())
-        for r in (None, 16)
-    ]
+    whole = FUSIONS["transformer_softmax"](256, 12, "none")
+    cheap = FUSIONS["transformer_softmax"](256, 12, "none", rank=16)
+    count = [sum(p.numel() for p in fusion.parameters()) for fusion in (whole, cheap)]
     assert count[1] < count[0] / 8
 
 
@@ -198,12 +199,12 @@ def test_dropout_has_the_distribution_of_the_literal_layer():
     _, fusion = build("transformer_softmax", feedforward=16, dropout=0.3)
     states = [state.expand(20000, -1) for state in some_states(1)]
     torch.manual_seed(0)
-    found = fusion.train()(states)[1]
+    weights = fusion.train()(states)[1]
     expected = literal_transformer(fusion, torch.stack(states))
-    assert found.std(0).min() > 0.01
+    assert weights.std(0).min() > 0.01
     error = expected.std(0) / math.sqrt(len(expected))
-    assert ((found.mean(0) - expected.mean(0)).abs() < 6 * error).all()
-    torch.testing.assert_close(found.std(0).double(), expected.std(0), rtol=0.05, atol=0)
+    assert ((weights.mean(0) - expected.mean(0)).abs() < 6 * error).all()
+    torch.testing.assert_close(weights.std(0).double(), expected.std(0), rtol=0.05, atol=0)
     assert torch.equal(fusion.eval()(states)[1][0], fusion(states)[1][1])
 
 
@@ -222,4 +223,4 @@ def test_layer_normalisation_is_torchs_own():
 )
 def test_a_wrong_option_is_refused(name, options, message):
     with pytest.raises(PalamError, match=message):
-        FUSIONS[name](WIDTH, LAYERS, **options)
+        FUSIONS[name](WIDTH, LAYERS, **{"normalize": "none", **options})

@@ -12,9 +12,18 @@ def with_lora(llm: PreTrainedModel, rank: int, alpha: int, target_modules: Any) 
     """The LLM inside a peft model with a new, trainable LoRA; see [`PalamModel.add_lora`]."""
     peft = import_peft()
     config = peft.LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules=target_modules, task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=target_modules,
+        task_type="CAUSAL_LM",
     )
     return peft.get_peft_model(llm, config)
+
+
+def without_adapter(llm: Any) -> PreTrainedModel:
+    """The bare LLM, whether it is inside a peft model or not."""
+    bare: PreTrainedModel = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
+    return bare
 
 
 def load_adapter(llm: PreTrainedModel, path: str, folder: str, revision: str | None) -> Any:
@@ -26,18 +35,23 @@ def load_adapter(llm: PreTrainedModel, path: str, folder: str, revision: str | N
         folder: where in it the adapter is.
         revision: of the checkpoint on the hub.
     """
-    return import_peft().PeftModel.from_pretrained(llm, path, subfolder=folder, revision=revision)
+    peft = import_peft()
+    return peft.PeftModel.from_pretrained(llm, path, subfolder=folder, revision=revision)
 
 
 def save_adapter(llm: Any, folder: Path) -> None:
-    """Write the LLM's adapter to a folder."""
+    """Write the adapter of an LLM inside a peft model to a folder."""
     # The base's vocabulary is never extended; peft would ask the hub whether it was.
     llm.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # an empty form
 
 
 def import_peft() -> Any:
-    """The peft library, or a PalamError that says how to get it."""
+    """The peft library.
+
+    Raises:
+        PalamError: it is not installed; the message says how to get it.
+    """
     try:
         import peft
     except ImportError:

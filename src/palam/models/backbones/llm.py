@@ -1,18 +1,17 @@
-"""The frozen English LLM: loading it, checking that it reads vectors in place of tokens, keeping it frozen.
+"""The frozen English LLM: loading it, checking that it reads vectors, keeping it frozen.
 
-Ids are always embedded by calling the embedding module: Gemma scales inside it. Gradient checkpointing needs
-care, because transformers' layers recompute only while `training` is set, and a frozen LLM is in eval mode.
+Ids are always embedded by calling the embedding module: Gemma scales inside it. Gradient
+checkpointing needs care, because transformers' layers recompute only while `training` is set, and a
+frozen LLM is in evaluation.
 """
-
-from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -26,135 +25,190 @@ from palam.models.backbones.loading import (
 )
 from palam.models.backbones.quantization import quantization_options
 
+SAMPLED_EMBEDDINGS = 8192
+"""At most so many embeddings are read to measure their size."""
+TOLERANCE = 1e-3
+"""How far logits may be from those they should equal, relative to the largest (at least to 1)."""
 
+
+class CompiledLayer(NamedTuple):
+    """One of the LLM's layers, and its forward pass compiled."""
+
+    layer: nn.Module
+    forward: Callable[..., Any]
+
+
+# ------------------------------------------------------------------ loading and checking
 def load_llm(
-    name_or_path: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32,
-    device: str | torch.device | None = None, device_map: Any = None, attention: str | None = None,
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    device_map: Any = None,
+    attention: str | None = None,
     load_in: str | None = None,
-) -> PreTrainedModel:  # fmt: skip
-    """Load a decoder-only language model; frozen, in eval mode.
+) -> PreTrainedModel:
+    """Load a decoder-only language model; frozen, in evaluation.
 
     Args:
-        name_or_path: a folder, a hub id, or `starter:llm`. This and the others are as in [`load_encoder`].
-        device_map: as in transformers, to spread it over several devices; `device` is then not used.
+        name_or_path: a folder, a hub id, or `starter:llm`. This and the others are as in
+            [`load_encoder`].
+        device_map: as in transformers, to spread it over several devices; `device` is then not
+            used.
 
     Raises:
         PalamError: it cannot be found or read, a weight is missing, or it is not decoder-only.
     """
-    path, config = load_config(name_or_path, "LLM", revision)
-    if config.is_encoder_decoder:
+    located = load_config(name_or_path, "LLM", revision)
+    if located.config.is_encoder_decoder:
         raise PalamError(
             f"LLM {name_or_path!r} is an encoder-decoder; Palam needs a decoder-only model"
         )
-    options = {
-        "revision": revision,
-        "dtype": dtype,
-        "device_map": device_map,
-        "attn_implementation": attention,
-    }
-    options |= (fewer := quantization_options(load_in, dtype, device, device_map))
+    options = {"device_map": device_map}
+    options.update(quantization_options(load_in, dtype, device, device_map))
     model: Any = load_weights(
-        AutoModelForCausalLM.from_pretrained, path, name_or_path, "LLM", config=config, **options
+        AutoModelForCausalLM.from_pretrained,
+        located.path,
+        name_or_path,
+        "LLM",
+        config=located.config,
+        revision=revision,
+        dtype=dtype,
+        attn_implementation=attention,
+        **options,
     )
-    return freeze(
-        model.to(device=device)
-        if device is not None and device_map is None and not fewer
-        else model
-    )
+    if device is not None and options["device_map"] is None:
+        model = model.to(device=device)
+    return freeze(model)
 
 
 @torch.no_grad()
 def check_llm(model: PreTrainedModel) -> None:
-    """Check on eight tokens that vectors can stand in for tokens and that the model reads left to right.
+    """Check on eight tokens that vectors can stand in for tokens, and that it reads left to right.
 
     Raises:
-        PalamError: it takes no `inputs_embeds`; or gives other logits for the embeddings of ids than for the
-            ids (it needs the ids too, as with embeddings per layer); or a token sees those after it.
+        PalamError: it takes no `inputs_embeds`; or gives other logits for the embeddings of ids
+            than for the ids (it needs the ids too, as with embeddings per layer); or a token sees
+            those after it.
     """
     name = model.name_or_path or type(model).__name__
     if "inputs_embeds" not in inspect.signature(model.forward).parameters:
         raise PalamError(f"LLM {name!r} takes no inputs_embeds: it cannot read the encoder's text")
     ids = probe_ids(model)
     with readable_errors(name, "LLM", "cannot be used"):
-        mask = torch.ones_like(ids)
-        by_ids = model(input_ids=ids, attention_mask=mask).logits
-        try:
-            vectors = model.get_input_embeddings()(ids)
-            logits = model(inputs_embeds=vectors, attention_mask=mask).logits
-            off = (
-                float((logits - by_ids).abs().max())
-                if logits.shape == by_ids.shape
-                else float("inf")
-            )
-        except (ValueError, TypeError, RuntimeError, AttributeError):
-            off = float("inf")
-        if not off <= 1e-3 * max(1.0, float(by_ids.abs().max())):
+        expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        logits = _logits_of_embeddings(model, ids)
+        if logits is None or logits.shape != expected.shape or not _close(logits, expected):
             raise PalamError("it needs token ids beside inputs_embeds, and mapped text has none")
-        seen = float((logits[0, 0] - logits[1, 0]).abs().max())
-        if seen > 1e-3 * max(1.0, float(logits.abs().max())):
+        # The rows differ in their last token alone.
+        largest = float(logits.abs().max())
+        if float((logits[0, 0] - logits[1, 0]).abs().max()) > TOLERANCE * max(1.0, largest):
             raise PalamError(
                 "its tokens see those after them; Palam needs a decoder-only language model"
             )
 
 
+def _logits_of_embeddings(model: PreTrainedModel, ids: Tensor) -> Tensor | None:
+    """The logits for the embeddings of ids; None if the model cannot do without the ids."""
+    try:
+        embed: Any = model.get_input_embeddings()
+        output = model(inputs_embeds=embed(ids), attention_mask=torch.ones_like(ids))
+    except (ValueError, TypeError, RuntimeError, AttributeError):
+        return None
+    logits: Tensor = output.logits
+    return logits
+
+
+def _close(logits: Tensor, expected: Tensor) -> bool:
+    """Whether logits are as expected; those that are not numbers are not."""
+    difference = float((logits - expected).abs().max())
+    return difference <= TOLERANCE * max(1.0, float(expected.abs().max()))
+
+
 @torch.no_grad()
 def embedding_rms(model: PreTrainedModel) -> float:
-    """Root mean square of what the embedding module returns, over at most 8192 ids spread over its table."""
+    """Root mean square of what the embedding module returns, over ids spread over its table."""
     size = model.config.get_text_config().vocab_size
-    ids = torch.linspace(0, size - 1, min(size, 8192), dtype=torch.float64).round().long()
+    count = min(size, SAMPLED_EMBEDDINGS)
+    ids = torch.linspace(0, size - 1, count, dtype=torch.float64).round().long()
     module: Any = model.get_input_embeddings()
     vectors = module(ids.to(module.weight.device)).float()
     return float(vectors.square().mean().sqrt())
 
 
+# ------------------------------------------------------------------ training through it
 def enable_checkpointing(llm: PreTrainedModel, kwargs: dict[str, Any] | None = None) -> None:
-    """Recompute the LLM's layers in the backward pass instead of keeping their states; it stays frozen.
+    """Recompute the LLM's layers in the backward pass instead of keeping their states.
+
+    It stays frozen.
 
     Args:
-        llm: from `load_llm`.
-        kwargs: for `torch.utils.checkpoint.checkpoint`; default `{"use_reentrant": False}`.
+        llm: of [`load_llm`].
+        kwargs: for `torch.utils.checkpoint.checkpoint`, beside `use_reentrant=False`.
 
     Raises:
         PalamError: the model does not support it.
     """
     # The older name is deprecated where the newer one exists.
-    enable = (
-        getattr(llm, "activation_checkpointing_enable", None) or llm.gradient_checkpointing_enable
-    )
+    newer = getattr(llm, "activation_checkpointing_enable", None)
+    enable = newer or llm.gradient_checkpointing_enable
+    options = {"use_reentrant": False, **(kwargs or {})}
     with readable_errors(type(llm).__name__, "LLM", "cannot recompute its layers"):
-        enable({"use_reentrant": False} | (kwargs or {}))
+        enable(options)
         if not _checkpointed(llm):
             raise PalamError("it does not support gradient checkpointing; train without it")
-    for layer in _checkpointed(llm):  # a layer's own dropout would wake up with its `training`
+    for layer in _checkpointed(llm):
+        # A layer's own dropout would wake up with its `training`.
         for name, value in vars(layer).items():
             if "dropout" in name and isinstance(value, float):
                 setattr(layer, name, 0.0)
     keep_frozen(llm)
 
 
-def compile_layers(llm: PreTrainedModel) -> list[tuple[nn.Module, Callable[..., Any]]]:
+def keep_frozen(llm: PreTrainedModel, training: bool = True) -> None:
+    """Put everything in evaluation; with `training`, let checkpointed layers (alone) recompute.
+
+    Pass `training=False` before generating: a layer that recomputes drops the cache of past tokens.
+    """
+    llm.train(False)
+    for layer in _checkpointed(llm):
+        layer.training = training
+
+
+def _checkpointed(llm: PreTrainedModel) -> list[GradientCheckpointingLayer]:
+    return [layer for layer in _layers(llm) if layer.gradient_checkpointing]
+
+
+def _layers(llm: PreTrainedModel) -> list[GradientCheckpointingLayer]:
+    return [module for module in llm.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def compile_layers(llm: PreTrainedModel) -> list[CompiledLayer]:
     """The LLM's layers, each with its forward pass compiled; the model itself stays as it is.
 
-    The layers are alike, so one of them is compiled for all, for batches of any shape, at the first training step.
+    The layers are alike, so one of them is compiled for all, for batches of any shape, at the first
+    training step.
 
     Raises:
-        PalamError: torch.compile does not work here (on a CPU it needs a C++ compiler), or no layers are found.
+        PalamError: torch.compile does not work here (on a CPU it needs a C++ compiler), or no
+            layers are found.
     """
     try:
         torch.compile(torch.neg)(torch.ones(2, device=llm.device))
     except Exception as error:  # whatever a compiler that is missing or broken makes of it
         reason = str(error).strip().partition("\n")[0]
         raise PalamError(f"torch.compile does not work here ({reason}); train without it") from None
-    layers = [module for module in llm.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = _layers(llm)
     if not layers:
         raise PalamError(
             f"{type(llm).__name__} has no layers that could be compiled; train without it"
         )
-    return [(layer, torch.compile(layer.forward, dynamic=True)) for layer in layers]
+    return [CompiledLayer(layer, torch.compile(layer.forward, dynamic=True)) for layer in layers]
 
 
 @contextmanager
-def with_compiled(layers: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+def with_compiled(layers: Sequence[CompiledLayer]) -> Iterator[None]:
     """Within the block these layers run compiled (see [`compile_layers`])."""
     for layer, forward in layers:
         vars(layer)["forward"] = forward
@@ -165,19 +219,25 @@ def with_compiled(layers: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Ite
             del vars(layer)["forward"]
 
 
-def keep_frozen(llm: PreTrainedModel, training: bool = True) -> None:
-    """Put everything in eval mode; with `training`, let checkpointed layers (alone) still recompute.
+# ------------------------------------------------------------------ generating
+def stopping_options(llm: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:
+    """Arguments of transformers' `generate`: where it stops, and what pads the rows that have.
 
-    Pass `training=False` before generating: a layer that recomputes drops the cache of past tokens.
+    It stops at the LLM's own stop tokens and at its tokenizer's EOS, with which answers end in
+    training.
+
+    Args:
+        llm: of [`load_llm`], inside a peft model or not.
+        tokenizer: the LLM's; nothing is set if it has no EOS.
     """
-    llm.train(False)
-    for layer in _checkpointed(llm):
-        layer.training = training
-
-
-def _checkpointed(llm: PreTrainedModel) -> list[GradientCheckpointingLayer]:
-    return [
-        m
-        for m in llm.modules()
-        if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing
-    ]
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        return {}
+    defaults: Any = llm.generation_config
+    stops = defaults.eos_token_id
+    stops = stops if isinstance(stops, list) else [stops]
+    options: dict[str, Any] = {"eos_token_id": list({eos, *stops} - {None})}
+    if defaults.pad_token_id is None:
+        pad = tokenizer.pad_token_id
+        options["pad_token_id"] = eos if pad is None else pad
+    return options

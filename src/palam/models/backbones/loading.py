@@ -1,29 +1,27 @@
-"""Loading a base model's configuration, weights and tokenizer; a library's error becomes one line."""
+"""Loading a base model's configuration, weights and tokenizer.
 
-from __future__ import annotations
+What encoder and LLM share: only safetensors are read, no remote code is run, a missing weight is an
+error, and a library's error becomes one line.
+"""
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
-from palam import starter
 from palam.errors import PalamError
+from palam.starter.resolve import resolve
 
-# What libraries raise for a folder or a name that is not a usable model.
 LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -33,7 +31,18 @@ LIBRARY_ERRORS = (
     AttributeError,
     ImportError,
 )
+"""What libraries raise for a folder or a name that is not a usable model."""
 LOADING_ERRORS = (*LIBRARY_ERRORS, SafetensorError, StrictDataclassError)
+SHOWN_KEYS = 3
+"""How many missing weights a message names."""
+
+
+class LocatedConfig(NamedTuple):
+    """Where a model is, and what it is."""
+
+    path: str
+    """A folder or a hub id."""
+    config: PreTrainedConfig
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
@@ -43,12 +52,21 @@ def freeze(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-# --------------------------------------------------------------------------- shared with the LLM
-def load_config(name_or_path: str, role: str, revision: str | None) -> tuple[str, PreTrainedConfig]:
-    """Where the model is (a folder or a hub id) and its config. Raises PalamError, as `load_encoder` does."""
-    path = starter.resolve(name_or_path)
+def load_config(name_or_path: str, role: str, revision: str | None) -> LocatedConfig:
+    """Find a model and read its configuration.
+
+    Args:
+        name_or_path: a folder, a hub id, `starter:encoder` or `starter:llm`.
+        role: what it is to be, for messages: `"encoder"`.
+        revision: of the hub's repository; None is its main branch.
+
+    Raises:
+        PalamError: it cannot be found or read.
+    """
+    path = resolve(name_or_path)
     with readable_errors(name_or_path, role):
-        return path, AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    return LocatedConfig(path, config)
 
 
 def load_weights(
@@ -59,37 +77,74 @@ def load_weights(
     unused: str = "",
     **options: Any,
 ) -> PreTrainedModel:
-    """Call `from_pretrained`; PalamError if a weight not named `unused...` is not in the safetensors."""
-    options |= {
-        "use_safetensors": True,
-        "trust_remote_code": False,
-        "ignore_mismatched_sizes": True,
-    }
+    """Load a model, all of whose weights are in its safetensors.
+
+    transformers only warns when weights are missing and leaves them random.
+
+    Args:
+        from_pretrained: of a model's class.
+        path: where the model is.
+        name: what the user calls it.
+        role: what it is to be, for messages.
+        unused: how the names of weights begin that may be missing; "" is none.
+        **options: of `from_pretrained`.
+
+    Raises:
+        PalamError: it cannot be read, or a weight is missing or of another shape.
+    """
     with readable_errors(name, role):
-        model, info = from_pretrained(path, output_loading_info=True, **options)
-    missing = sorted(key for key in info["missing_keys"] if not (unused and key.startswith(unused)))
-    reshaped = sorted(key for key, *_ in info["mismatched_keys"])
-    for keys, fault in (
-        (missing, "lacks"),
-        (reshaped, "has another shape than its config says for"),
-    ):
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise PalamError(f"{role} {name!r}: the checkpoint {fault} {', '.join(keys[:3])}{more}")
+        model, info = from_pretrained(
+            path,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    missing = [key for key in info["missing_keys"] if not (unused and key.startswith(unused))]
+    reshaped = [key for key, *_ in info["mismatched_keys"]]
+    if missing:
+        raise PalamError(f"{role} {name!r}: the checkpoint lacks {_listed(missing)}")
+    if reshaped:
+        raise PalamError(
+            f"{role} {name!r}: the checkpoint has another shape than its config says for "
+            f"{_listed(reshaped)}"
+        )
     loaded: PreTrainedModel = model
-    loaded.name_or_path = (
-        name  # what the user calls it; a starter model's folder is another on each machine
-    )
-    for module in loaded.modules():
-        # On CPUs with bf16 units bitsandbytes would rearrange 4-bit weights, which not every shape survives.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            vars(module)["support_avx512bf16_for_cpu"] = False
+    # What the user calls it: a starter model's folder is another on each machine.
+    loaded.name_or_path = name
+    _keep_weight_layout(loaded)
     return loaded
 
 
+def _listed(keys: list[str]) -> str:
+    """The first names of weights, and how many more there are."""
+    shown = ", ".join(sorted(keys)[:SHOWN_KEYS])
+    more = len(keys) - SHOWN_KEYS
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _keep_weight_layout(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from rearranging 4-bit weights on CPUs with bf16 units.
+
+    Not every shape survives that.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            vars(module)["support_avx512bf16_for_cpu"] = False
+
+
 def load_tokenizer(name_or_path: str, revision: str | None = None) -> Any:
-    """A base model's tokenizer. Raises PalamError if there is none at that id or folder."""
-    path = starter.resolve(name_or_path)
+    """A base model's tokenizer.
+
+    Args:
+        name_or_path: a folder, a hub id, `starter:encoder` or `starter:llm`.
+        revision: of the hub's repository; None is its main branch.
+
+    Raises:
+        PalamError: there is none, or it is damaged.
+    """
+    path = resolve(name_or_path)
     try:
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except Exception:  # a damaged file raises whatever its reader raises
@@ -100,29 +155,45 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> Any:
 
 @contextmanager
 def readable_errors(name: str, role: str, fault: str = "cannot be loaded") -> Iterator[None]:
-    """Turn a library's errors into one PalamError line, and keep its warnings silent meanwhile."""
-    logs = (transformers_logging, hub_logging)
-    before = [log.get_verbosity() for log in logs]
-    for log in logs:
-        log.set_verbosity_error()
+    """Turn a library's errors into one line, and keep its warnings silent meanwhile.
+
+    Args:
+        name: what the user calls the model.
+        role: what it is to be: `"encoder"`.
+        fault: what cannot be done with it.
+
+    Raises:
+        PalamError: in place of what a library raises within the block.
+    """
+    with _quiet_libraries():
+        try:
+            yield
+        except LOADING_ERRORS as error:
+            raise PalamError(f"{role} {name!r} {fault}: {_one_line(error)}") from None
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Let transformers and huggingface_hub log errors only."""
+    before = (transformers_logging.get_verbosity(), hub_logging.get_verbosity())
+    transformers_logging.set_verbosity(logging.ERROR)
+    hub_logging.set_verbosity(logging.ERROR)
     try:
         yield
-    except LOADING_ERRORS as error:
-        text = re.sub(r":\s*\n\s*", ": ", str(error).strip()) or type(error).__name__
-        if "file named model.safetensors" in text:
-            text = (
-                "it has no model.safetensors (pickled weights, pytorch_model.bin, are never read)"
-            )
-        elif (
-            "Repo id must" in text
-            or "couldn't connect" in text
-            or "not a valid model identifier" in text
-        ):
-            text = "no such folder, and the model hub does not have it or cannot be reached"
-        raise PalamError(f"{role} {name!r} {fault}: {text.splitlines()[0]}") from None
     finally:
-        for log, level in zip(logs, before, strict=True):
-            log.set_verbosity(level)
+        transformers_logging.set_verbosity(before[0])
+        hub_logging.set_verbosity(before[1])
+
+
+def _one_line(error: BaseException) -> str:
+    """A library's message as one line that says what can be done."""
+    text = re.sub(r":\s*\n\s*", ": ", str(error).strip()) or type(error).__name__
+    if "file named model.safetensors" in text:
+        return "it has no model.safetensors (pickled weights, pytorch_model.bin, are never read)"
+    not_found = ("Repo id must", "couldn't connect", "not a valid model identifier")
+    if any(phrase in text for phrase in not_found):
+        return "no such folder, and the model hub does not have it or cannot be reached"
+    return text.splitlines()[0]
 
 
 def probe_ids(model: PreTrainedModel) -> Tensor:

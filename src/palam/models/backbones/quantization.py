@@ -14,10 +14,12 @@ LOAD_IN = ("8bit", "4bit")
 def quantization_options(
     load_in: str | None, dtype: torch.dtype, device: Any, device_map: Any
 ) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that load a base model's matrices in fewer bits; its embeddings stay whole.
+    """Arguments of `from_pretrained` that load a base model's matrices in fewer bits.
+
+    Its embeddings stay whole.
 
     Args:
-        load_in: one of `LOAD_IN`; None is none.
+        load_in: one of `LOAD_IN`; None is none, and gives no arguments.
         dtype: of the arithmetic.
         device, device_map: where the model goes, which has to be known as it is loaded.
 
@@ -33,9 +35,12 @@ def quantization_options(
     except ImportError:
         raise PalamError(f'{load_in} needs bitsandbytes: pip install "palam[quant]"') from None
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of a cast at every product
-    kind: Any = BitsAndBytesConfig
-    settings = kind(
-        load_in_8bit=load_in == "8bit", load_in_4bit=load_in == "4bit",
-        bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4",
-    )  # fmt: skip
-    return {"quantization_config": settings, "device_map": device_map or {"": str(device or "cpu")}}
+    config_class: Any = BitsAndBytesConfig
+    config = config_class(
+        load_in_8bit=load_in == "8bit",
+        load_in_4bit=load_in == "4bit",
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_type="nf4",
+    )
+    whole_device = {"": str(device or "cpu")}
+    return {"quantization_config": config, "device_map": device_map or whole_device}

@@ -15,23 +15,27 @@ NORMALIZE = ("none", "layer")
 class Fusion(nn.Module, ABC):
     """Turns the encoder's L layers into one state per token.
 
+    A fusion's own options are the constructor's parameters after these three, each with a default.
+
     Args:
         hidden_size: width d of the encoder's states.
         num_layers: number L of layers.
-        normalize: `"none"` takes the states as the encoder returns them (the paper); `"layer"` applies
-            LayerNorm over the width (no affine, eps 1e-5) to each token and layer before anything else, so that
-            a layer's weight is not confounded with its norm.
+        normalize: `"none"` takes the states as the encoder returns them (the paper); `"layer"`
+            applies LayerNorm over the width (no affine, eps 1e-5) to each token and layer before
+            anything else, so that a layer's weight is not confounded with its norm.
+
+    Raises:
+        PalamError: another `normalize`.
     """
 
     learning_rate: float | None = None
-    """Default learning rate of this fusion's own weights in training; None is that of the mapper."""
+    """Default learning rate of this fusion's own weights; None is the mapper's."""
 
     def __init__(self, hidden_size: int, num_layers: int, normalize: str) -> None:
         super().__init__()
         if normalize not in NORMALIZE:
-            raise PalamError(
-                f"normalize is {normalize!r}; it must be one of: {', '.join(NORMALIZE)}"
-            )
+            listed = ", ".join(NORMALIZE)
+            raise PalamError(f"normalize is {normalize!r}; it must be one of: {listed}")
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.normalize = normalize
@@ -55,8 +59,8 @@ class Fusion(nn.Module, ABC):
             states: L tensors [..., d], `hidden_states[1:]` of the encoder.
 
         Returns:
-            The fused states [..., output_size], and each token's layer weights [..., L] (None where a fusion
-            has none).
+            The fused states [..., output_size], and each token's layer weights [..., L] (None
+            where a fusion has none).
         """
 
 
@@ -69,7 +73,6 @@ def mix(states: Sequence[Tensor], weights: Tensor) -> Tensor:
     """
     mixed = weights[..., 0, None] * states[0]
     for layer, state in enumerate(states[1:], start=1):
-        mixed = torch.addcmul(
-            mixed, weights[..., layer, None].to(mixed.dtype), state.to(mixed.dtype)
-        )
+        weight = weights[..., layer, None].to(mixed.dtype)
+        mixed = torch.addcmul(mixed, weight, state.to(mixed.dtype))
     return mixed

@@ -13,9 +13,9 @@ class GlobalSoftmax(Fusion):
 
     Args:
         hidden_size, num_layers, normalize: see [`Fusion`].
-        paper_temperature: the paper's experiments weight by softmax((100 + 1e5·t)·a) with a and t learned from
-            a = 3e-5, t = 1e-5. It is a learning-rate trick; a learning rate of its own for the mixing weights
-            says the same plainly, so the default is off.
+        paper_temperature: the paper's experiments weight by softmax((100 + 1e5·t)·a) with a and t
+            learned from a = 3e-5, t = 1e-5. It is a learning-rate trick; a learning rate of its own
+            for the fusion says the same plainly, so the default is off.
     """
 
     def __init__(
@@ -27,7 +27,8 @@ class GlobalSoftmax(Fusion):
     ) -> None:
         super().__init__(hidden_size, num_layers, normalize)
         self.paper_temperature = paper_temperature
-        self.scores = nn.Parameter(torch.full((num_layers,), 3e-5 if paper_temperature else 0.0))
+        start = 3e-5 if paper_temperature else 0.0
+        self.scores = nn.Parameter(torch.full((num_layers,), start))
         if paper_temperature:
             self.temperature = nn.Parameter(torch.tensor(1e-5))
 

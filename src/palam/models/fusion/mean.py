@@ -12,6 +12,6 @@ class Mean(Fusion):
 
     def forward(self, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See [`Fusion.forward`]."""
-        share = states[0].new_full((self.num_layers,), 1 / self.num_layers)
-        fused = mix([self.prepare(state) for state in states], share)
-        return fused, share.expand(*fused.shape[:-1], -1)
+        weights = states[0].new_full((self.num_layers,), 1 / self.num_layers)
+        fused = mix([self.prepare(state) for state in states], weights)
+        return fused, weights.expand(*fused.shape[:-1], -1)

@@ -1,9 +1,10 @@
+"""A task reads its labels, renders its texts and refuses templates that do not fit."""
+
 import pytest
 
 from palam.errors import PalamError
 from palam.tasks.registry import TASKS, get_task
 from palam.tasks.task import Example, Task, last_number
-from palam.utils.languages import languages
 
 
 def a_task(**changes):
@@ -17,36 +18,6 @@ def a_task(**changes):
     return Task(**{**settings, **changes})
 
 
-def test_the_registry_names_its_tasks():
-    known = {
-        "sib200",
-        "demo",
-        "xnli",
-        "indicxnli",
-        "lingnli",
-        "mnli",
-        "snli",
-        "cad_nli",
-        "sinhala_news",
-        "newsfirst",
-    }
-    assert known | {"amazon_reviews", "tweet_sentiment"} <= set(TASKS)
-    assert all(get_task(name).name == name for name in TASKS)
-    with pytest.raises(PalamError, match=r'unknown task "sib20": one of sib200, demo, xnli'):
-        get_task("sib20")
-
-
-def test_a_family_shares_labels_prompt_and_text():
-    for task in TASKS.values():
-        for other in (other for other in TASKS.values() if other.family == task.family):
-            assert list(task.labels.items()) == list(other.labels.items())
-            assert (task.prompt, task.text, task.paper_text) == (
-                other.prompt,
-                other.text,
-                other.paper_text,
-            )
-
-
 LABELLED = {name: task for name, task in TASKS.items() if not task.number}
 
 
@@ -55,8 +26,8 @@ def test_labels_can_be_told_apart(task):
     assert len(set(task.labels.values())) == len(task.labels)
     for number, (label, words) in enumerate(task.labels.items()):
         numbered = () if label.isdigit() else (number, str(number))
-        for given in (label, label.upper(), words, words.lower(), *numbered):
-            assert task.label_of(given) == label
+        for value in (label, label.upper(), words, words.lower(), *numbered):
+            assert task.label_of(value) == label
     for wrong in ("", "maybe", None, 1.0, [], -1, "-1", len(task.labels) + 1, "9" * 5000, "²"):
         assert task.label_of(wrong) is None
 
@@ -84,7 +55,7 @@ def test_a_task_of_numbers_answers_with_the_working():
         task.answer("She sold 48/2 = <<48/2=24>>24 clips.\n#### 24")
         == "She sold 48/2 = 24 clips.\n#### 24"
     )
-    assert [task.label_of(one) for one in ("72", 72, "", None)] == ["72", "72", None, None]
+    assert [task.label_of(value) for value in ("72", 72, "", None)] == ["72", "72", None, None]
     assert get_task("sib200").answer("science/technology") == "science"
     assert get_task("mgsm").family == task.family
 
@@ -103,17 +74,15 @@ def test_the_papers_texts():
     ]
     assert TASKS["sinhala_news"].labels["Science/Technology"] == "Science"
     assert TASKS["amazon_reviews"].labels == {
-        "1": "Very Negative", "2": "Negative", "3": "Neutral", "4": "Positive", "5": "Very Positive",
-    }  # fmt: skip
+        "1": "Very Negative",
+        "2": "Negative",
+        "3": "Neutral",
+        "4": "Positive",
+        "5": "Very Positive",
+    }
     assert TASKS["amazon_reviews"].label_of(5) == "5"
     with pytest.raises(PalamError, match="unknown mode"):
         TASKS["xnli"].render(nli, "plain")
-
-
-def test_languages_are_the_tasks_own_codes():
-    assert set(TASKS["sib200"].languages) == {language.code for language in languages()}
-    assert len(TASKS["xnli"].languages) == 15
-    assert TASKS["sinhala_news"].languages == ("en", "si")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,233 @@
+"""A benchmark's results folder: its files, and the objects that are in them.
+
+| file | content |
+|---|---|
+| `recipe.yaml` | what is compared, see [`Recipe`] |
+| `run.json` | versions, and hashes of the data, see [`RunInfo`] |
+| `cells.jsonl` | a line for each method and seed, see [`Cell`] |
+| `rates.jsonl` | a line for each training run, see [`TrainedRun`] |
+| `curve.jsonl` | a line for each point of a learning curve, see [`CurvePoint`] |
+| `predictions/<method>.<seed>.jsonl` | every prediction |
+| `predictions.json.xz` | the same of all runs, once they are packed |
+| `summary.json` | the figures, once they are packed |
+| `bridges/` | the trained bridges |
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from palam.bench.json_lines import append_row, read_rows
+from palam.bench.predictions import Run, RunPredictions, read_packed, read_plain
+from palam.bench.recipe import Recipe
+from palam.utils.files import atomic_file
+
+RECIPE_FILE = "recipe.yaml"
+RUN_FILE = "run.json"
+CELLS_FILE = "cells.jsonl"
+RATES_FILE = "rates.jsonl"
+CURVE_FILE = "curve.jsonl"
+PREDICTIONS_FOLDER = "predictions"
+PACKED_PREDICTIONS_FILE = "predictions.json.xz"
+SUMMARY_FILE = "summary.json"
+BRIDGES_FOLDER = "bridges"
+
+Row = TypeVar("Row", bound="JSONRow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JSONRow:
+    """A line of a JSON-lines file, as an object."""
+
+    details: dict[str, Any] = field(default_factory=dict)
+    """What else the line holds."""
+
+    @classmethod
+    def from_row(cls: type[Row], row: Mapping[str, Any]) -> Row:
+        """From the line's content."""
+        names = {field.name for field in fields(cls)}
+        known = {name: value for name, value in row.items() if name in names}
+        details = {name: value for name, value in row.items() if name not in names}
+        return cls(**known, details=details)
+
+    def to_row(self) -> dict[str, Any]:
+        """As the file has it: without what is not known."""
+        row = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name != "details" and value not in (None, {}):
+                row[item.name] = value
+        return {**row, **self.details}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(JSONRow):
+    """What one method reached with one seed.
+
+    Where a baseline chose something, the choice is among `details`: the `label` of majority, the
+    `way` of llm_only, the `penalty` of a head.
+    """
+
+    method: str
+    seed: int
+    seconds: float
+    """All of it: training, evaluation."""
+    results: dict[str, float]
+    """Accuracy by language."""
+    layers: dict[str, list[float]] = field(default_factory=dict)
+    """By language, what each encoder layer contributes (weight × norm, as a share); none of a
+    single layer."""
+    lr: float | None = None
+    """The learning rate that was chosen."""
+    steps: int | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    training_seconds: float | None = None
+    trained_parameters: int | None = None
+
+    @property
+    def run(self) -> Run:
+        """The method and the seed."""
+        return Run(self.method, self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun(JSONRow):
+    """One training run; `details` holds what else the run's `results.json` holds."""
+
+    method: str
+    lr: float
+    seed: int
+    validation_loss: float
+    """Infinite, if the loss did not stay finite."""
+    validation_accuracy: float | None = None
+    steps: int | None = None
+    training_seconds: float | None = None
+    trained_parameters: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint(JSONRow):
+    """What a run's bridge reached on the way."""
+
+    method: str
+    lr: float
+    seed: int
+    at: int
+    """After how many steps."""
+    results: dict[str, float]
+    """Accuracy by language."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """With what the results were made."""
+
+    versions: dict[str, str]
+    """Of Python and of the packages."""
+    data: dict[str, str]
+    """Hashes of the training and validation examples, and of each language's."""
+    validation: str
+    """What the validation examples are."""
+
+
+class ResultsFolder:
+    """The files of a results folder.
+
+    Args:
+        path: of the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    # ------------------------------------------------------------------ reading
+    @property
+    def is_started(self) -> bool:
+        """Whether a benchmark was started in it."""
+        return (self.path / RECIPE_FILE).is_file()
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether there are results."""
+        return self.is_started and (self.path / CELLS_FILE).is_file()
+
+    def recipe(self) -> Recipe:
+        """The recipe of all that was run in it."""
+        return Recipe.parse(yaml.safe_load((self.path / RECIPE_FILE).read_text(encoding="utf-8")))
+
+    def run_info(self) -> RunInfo:
+        """Versions and data."""
+        return RunInfo(**json.loads((self.path / RUN_FILE).read_text(encoding="utf-8")))
+
+    def cells(self) -> list[Cell]:
+        """The finished cells, in the order in which they were finished."""
+        return [Cell.from_row(row) for row in read_rows(self.path / CELLS_FILE)]
+
+    def trained_runs(self) -> list[TrainedRun]:
+        """The finished training runs."""
+        return [TrainedRun.from_row(row) for row in read_rows(self.path / RATES_FILE)]
+
+    def curve_points(self) -> list[CurvePoint]:
+        """The points of all learning curves."""
+        return [CurvePoint.from_row(row) for row in read_rows(self.path / CURVE_FILE)]
+
+    def predictions(self, run: Run) -> RunPredictions:
+        """One run's predictions by language, packed or not; none if there are none.
+
+        Raises:
+            PalamError: a packed file that cannot be read.
+        """
+        plain = self.predictions_file(run)
+        if plain.is_file():
+            return read_plain(plain)
+        return self._packed_predictions.get(run, {})
+
+    @cached_property
+    def _packed_predictions(self) -> dict[Run, RunPredictions]:
+        packed = self.path / PACKED_PREDICTIONS_FILE
+        return read_packed(packed) if packed.is_file() else {}
+
+    def predictions_file(self, run: Run) -> Path:
+        """Where a run's predictions are until they are packed."""
+        return self.path / PREDICTIONS_FOLDER / f"{run.method}.{run.seed}.jsonl"
+
+    def bridge(self, method: str, lr: float, seed: int) -> Path:
+        """Where the bridge of a training run is."""
+        return self.path / BRIDGES_FOLDER / f"{method}-{lr:g}-{seed}"
+
+    # ------------------------------------------------------------------ writing
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the recipe of all that was and will be run in it."""
+        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+        with atomic_file(self.path / RECIPE_FILE) as file:
+            file.write(text.encode())
+
+    def write_run_info(self, info: RunInfo) -> None:
+        """Write versions and data."""
+        with atomic_file(self.path / RUN_FILE) as file:
+            file.write(json.dumps(dataclasses.asdict(info)).encode())
+
+    def write_predictions(self, run: Run, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write a run's predictions: `{"language", "row", "label", "prediction", …}` each."""
+        with atomic_file(self.predictions_file(run)) as file:
+            for row in rows:
+                file.write(json.dumps(row).encode() + b"\n")
+
+    def add_cell(self, cell: Cell) -> None:
+        """Add a finished cell."""
+        append_row(self.path / CELLS_FILE, cell.to_row())
+
+    def add_trained_run(self, run: TrainedRun) -> None:
+        """Add a finished training run."""
+        append_row(self.path / RATES_FILE, run.to_row())
+
+    def add_curve_point(self, point: CurvePoint) -> None:
+        """Add a point of a learning curve."""
+        append_row(self.path / CURVE_FILE, point.to_row())

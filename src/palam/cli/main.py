@@ -1,0 +1,106 @@
+"""The command: its sub-commands, and what becomes of a mistake.
+
+A user's mistake is one line on standard error and exit code 2, never a traceback. A sub-command's
+module is imported when it is needed, and what it needs (torch, transformers) when it runs, so that
+help and the answer to a typo are immediate.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
+
+from palam import __version__
+from palam.cli._config_file import apply_config_file
+from palam.cli._help import CompactHelp
+from palam.errors import PalamError
+
+COMMANDS = {
+    "quickstart": "palam.cli.quickstart:quickstart",
+    "train": "palam.cli.train:train",
+    "align": "palam.cli.align:align",
+    "plan": "palam.cli.plan:plan",
+    "evaluate": "palam.cli.evaluate:evaluate",
+    "classify": "palam.cli.classify:classify",
+    "generate": "palam.cli.generate:generate",
+    "bench": "palam.cli.bench:bench",
+    "report": "palam.cli.report:report",
+    "eval-harness": "palam.cli.eval_harness:eval_harness",
+    "inspect": "palam.cli.inspect:inspect",
+    "info": "palam.cli.info:info",
+}
+
+app = App(
+    name="palam",
+    help="A bridge from a multilingual encoder to an English LLM: train on English, read every "
+    "language.",
+    version=f"palam {__version__}",
+    help_format="plaintext",
+    help_formatter=CompactHelp(),
+    group_parameters=Group("Options", sort_key=0),
+    # No --no-<flag> and --empty-<list>; of an option that is given twice, the last counts.
+    default_parameter=Parameter(negative_bool=(), negative_iterable=(), allow_repeating=True),
+    config=apply_config_file,
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+for position, (name, function) in enumerate(COMMANDS.items()):
+    app.command(function, name=name, sort_key=position)
+app.register_install_completion_command(help="Install completion for this shell.")
+app["--help"].help = "Show this help."
+app["--version"].help = "Show the version."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command with these arguments (default: the process's) and exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # When it is imported, it reports kernels that it cannot find.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    if not tokens or tokens[0] in app.help_flags:
+        app.resolved_commands()  # the list of commands shows the first line of each docstring
+    try:
+        app(tokens)
+        sys.stdout.flush()
+        return 0
+    except PalamError as error:
+        return _fail(str(error))
+    except CycloptsError as error:
+        return _fail(_describe(error))
+    except KeyboardInterrupt as stop:
+        advice = f"; {stop}" if str(stop) else ""
+        print(f"palam: stopped{advice}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # e.g. `palam classify ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        reason = str(error.strerror or error)
+        return _fail(f"{reason}: {error.filename}" if error.filename else reason)
+
+
+def _describe(error: CycloptsError) -> str:
+    """What is wrong with a command line, and whose help says what would be right."""
+    if isinstance(error, MissingArgumentError) and error.argument and not error.keyword:
+        message = f"{error.argument.name} is missing"
+    elif isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        message = f"unexpected argument {error.unused_tokens[0]!r}"
+    else:
+        message = str(error).partition(" Available commands:")[0].removesuffix(".")
+    command = " ".join(["palam", *(error.command_chain or ())])
+    return f"{message} (see {command} --help)"
+
+
+def _fail(message: str) -> int:
+    print(f"palam: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

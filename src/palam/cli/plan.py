@@ -1,0 +1,60 @@
+"""`palam plan`."""
+
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
+
+from palam.cli._options import (
+    MODEL_DEFAULTS,
+    OPTIM_DEFAULTS,
+    TRAIN_RUNTIME_DEFAULTS,
+    ConfigFile,
+    ModelOptions,
+    OptimOptions,
+    TrainRuntimeOptions,
+    silence_libraries,
+)
+from palam.cli._output import print_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSize:
+    """How much there is to read."""
+
+    rows: PositiveInt = 10_000
+    """Rows of the training data."""
+    text_tokens: PositiveInt = 64
+    """Encoder tokens of a text."""
+    prompt_tokens: NonNegativeInt = 8
+    """LLM tokens around the text."""
+    answer_tokens: PositiveInt = 4
+    """LLM tokens of the answer, with its end."""
+
+
+SizeOptions = Annotated[DataSize, Parameter(name="*", group=Group("Data", sort_key=1))]
+SIZE_DEFAULTS = DataSize()
+
+
+def plan(
+    *,
+    tflops: PositiveFloat | None = None,
+    config: ConfigFile = None,
+    size: SizeOptions = SIZE_DEFAULTS,
+    model: ModelOptions = MODEL_DEFAULTS,
+    optim: OptimOptions = OPTIM_DEFAULTS,
+    runtime: TrainRuntimeOptions = TRAIN_RUNTIME_DEFAULTS,
+) -> None:
+    """Show what a training run will need.
+
+    Memory, arithmetic and time. Loads no weights; of a model, only its config.
+
+    Args:
+        tflops: The device's matrix rate, 10¹² operations a second; not set measures it.
+    """
+    from palam.bench.plan import plan as plan_run
+
+    silence_libraries()
+    rate = None if tflops is None else tflops * 1e12
+    print_values(plan_run(model, optim, runtime, rate=rate, **asdict(size)).lines())

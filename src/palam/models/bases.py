@@ -1,0 +1,152 @@
+"""The two frozen base models of a bridge: loaded, and checked to be those it was trained with."""
+
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from palam.errors import PalamError
+from palam.models.backbones.encoder import encoder_max_length, encoder_shape, load_encoder
+from palam.models.backbones.llm import check_llm, load_llm
+from palam.models.backbones.loading import load_tokenizer
+from palam.models.configuration import PalamConfig
+from palam.models.fingerprint import check_fingerprint, fingerprint
+from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
+from palam.models.processing import PalamProcessor
+from palam.models.template import Template
+from palam.utils.device import Placement
+
+
+class Bases(NamedTuple):
+    """Loaded base models."""
+
+    encoder: PreTrainedModel
+    llm: PreTrainedModel
+
+    @property
+    def llm_hidden_size(self) -> int:
+        """Width d_llm of the LLM's input embeddings."""
+        embeddings: Any = self.llm.get_input_embeddings()
+        return int(embeddings.weight.shape[-1])
+
+    @property
+    def bridge_device(self) -> torch.device:
+        """Where the LLM's input embeddings are, beside which the bridge stands."""
+        embeddings: Any = self.llm.get_input_embeddings()
+        device: torch.device = embeddings.weight.device
+        return device
+
+
+class BaseName(NamedTuple):
+    """A base model that is still to be loaded."""
+
+    name: str
+    """Hub id, folder, `starter:encoder` or `starter:llm`."""
+    revision: str | None
+    """On the hub; None is its main branch."""
+
+
+def locate(
+    base: str | PreTrainedModel | None, name: str, revision: str | None
+) -> PreTrainedModel | BaseName:
+    """Which base model to take.
+
+    Args:
+        base: a loaded model, or where it is; None is as configured.
+        name, revision: what is configured.
+    """
+    if base is None:
+        return BaseName(name, revision)
+    if isinstance(base, str):
+        return BaseName(base, None)
+    return base
+
+
+def load_bases(
+    encoder: PreTrainedModel | BaseName, llm: PreTrainedModel | BaseName, placement: Placement
+) -> Bases:
+    """Load the base models that are not loaded yet, and check the LLM.
+
+    Args:
+        encoder, llm: loaded models, or which to load.
+        placement: of what is loaded; the encoder is always on one device.
+
+    Raises:
+        PalamError: a model that cannot be loaded or used.
+    """
+    if isinstance(encoder, BaseName):
+        one_device: dict[str, Any] = {**placement}
+        one_device.pop("device_map", None)
+        encoder = load_encoder(encoder.name, revision=encoder.revision, **one_device)
+    if isinstance(llm, BaseName):
+        llm = load_llm(llm.name, revision=llm.revision, **placement)
+    check_llm(llm)
+    return Bases(encoder, llm)
+
+
+def build_processor(config: ModelConfig, encoder: PreTrainedModel) -> PalamProcessor:
+    """A processor with the base models' own tokenizers.
+
+    Args:
+        config: names the base models, the template and the longest text.
+        encoder: the loaded encoder, whose positions bound the longest text.
+
+    Raises:
+        PalamError: a tokenizer that cannot be loaded, a template that cannot be built, or a
+            `max_length` that is more than the encoder takes.
+    """
+    encoder_tokenizer = load_tokenizer(config.encoder, config.encoder_revision)
+    llm_tokenizer = load_tokenizer(config.llm, config.llm_revision)
+    limit = encoder_max_length(encoder, encoder_tokenizer)
+    if config.max_length is not None and config.max_length > limit:
+        raise PalamError(
+            f"max_length is {config.max_length}, but the encoder takes at most {limit} tokens"
+        )
+    return PalamProcessor(
+        encoder_tokenizer,
+        llm_tokenizer,
+        encoder=config.encoder,
+        encoder_revision=config.encoder_revision,
+        llm=config.llm,
+        llm_revision=config.llm_revision,
+        template=Template.build(config.mode, config.prompt, llm_tokenizer),
+        max_length=config.max_length or min(DEFAULT_MAX_LENGTH, limit),
+        append_source_tokens=config.append_source_tokens,
+    )
+
+
+def fingerprints(bases: Bases, processor: PalamProcessor) -> dict[str, Any]:
+    """The base models' fingerprints by part, as [`PalamConfig`] records them."""
+    return {
+        "encoder": fingerprint(bases.encoder, processor.encoder_tokenizer),
+        "llm": fingerprint(bases.llm, processor.llm_tokenizer),
+    }
+
+
+def check_fingerprints(config: PalamConfig, bases: Bases, processor: PalamProcessor) -> None:
+    """Refuse base models that are not those the bridge was trained with.
+
+    Raises:
+        PalamError: one of them is another.
+    """
+    actual = fingerprints(bases, processor)
+    hint = "; give the right one, or --allow-mismatch to use it all the same"
+    for part, base in bases._asdict().items():
+        role = "LLM" if part == "llm" else part
+        expected = config.fingerprints.get(part)
+        check_fingerprint(role, expected, actual[part], base.name_or_path, hint)
+
+
+def check_shapes(config: PalamConfig, bases: Bases) -> None:
+    """Refuse base models whose shapes do not fit the bridge.
+
+    Raises:
+        PalamError: an encoder of another width or number of layers, or an LLM of another width.
+    """
+    actual = (*encoder_shape(bases.encoder), bases.llm_hidden_size)
+    needed = (config.encoder_hidden_size, config.encoder_num_layers, config.llm_hidden_size)
+    if actual != needed:
+        raise PalamError(
+            f"the base models' encoder width, layers and LLM width are {actual}; "
+            f"this bridge needs {needed}"
+        )

@@ -1,0 +1,70 @@
+"""Where a task's files are: a data folder, this package, or a copy of the hub's repository."""
+
+import os
+from pathlib import Path
+
+from palam.errors import PalamError
+from palam.tasks.task import Task
+
+DataDir = str | Path | None
+"""A data folder: in it, one folder a task. None is the environment's PALAM_DATA."""
+
+SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}
+"""Palam's names of splits by other names."""
+
+
+def find_folder(task: Task, data_dir: DataDir = None) -> Path | None:
+    """The local folder of a task's files, or None if the hub has them.
+
+    A data folder must have the task; where it is the environment's and the package has the task's
+    data, it need not.
+
+    Raises:
+        PalamError: the data folder has no such task; or there is no data folder, and the task is
+            not on the hub.
+    """
+    root = data_dir or data_root()
+    if root:
+        folder = Path(root) / task.name
+        if folder.is_dir():
+            return folder
+    if task.packaged and not data_dir:
+        return packaged_folder(task.packaged)
+    if root:
+        origin = "" if data_dir else " (PALAM_DATA)"
+        raise PalamError(f'no folder "{task.name}" in the data folder {root}{origin}')
+    if task.hub is None:
+        raise PalamError(f"{task.name} is not on the hub: give --data DIR or set PALAM_DATA")
+    return None
+
+
+def data_root() -> str | None:
+    """The environment's data folder, if there is one."""
+    return os.environ.get("PALAM_DATA") or None
+
+
+def packaged_folder(packaged: str) -> Path:
+    """The folder of a task's data in this package."""
+    return Path(__file__).parent / packaged
+
+
+def split_files(folder: Path | None) -> dict[tuple[str, str], Path]:
+    """The files `<split>.<language>.jsonl` and `.csv` of a folder, in the order of their names.
+
+    Returns:
+        Paths by split and language; none for a folder that is missing.
+    """
+    if folder is None or not folder.is_dir():
+        return {}
+    files = {}
+    for path in sorted(folder.iterdir()):
+        parts = path.name.split(".")
+        if len(parts) == 3 and path.suffix in (".jsonl", ".csv"):
+            split, language, _ = parts
+            files[SPLIT_NAMES.get(split, split), language] = path
+    return files
+
+
+def is_hub_copy(folder: Path) -> bool:
+    """Whether a folder is a copy of a repository on the hub: Parquet files, and none of ours."""
+    return not split_files(folder) and any(folder.rglob("*.parquet"))

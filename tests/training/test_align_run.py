@@ -1,0 +1,111 @@
+"""A bridge that is solved and not trained: what its folder holds, and what is compared."""
+
+import json
+
+import pytest
+import yaml
+
+from palam import PalamError, PalamModel
+from palam.inference.scoring import score_labels
+from palam.models.model_config import ModelConfig
+from palam.models.registry import FUSIONS
+from palam.training.align_run import run_alignment
+from palam.training.config import DataConfig, RuntimeConfig, TrainConfig, setting_names
+
+RUNTIME = RuntimeConfig(device="cpu", dtype="fp32")
+ROWS = ["layer 1", "layer 2", "layer 3", *FUSIONS]
+
+
+@pytest.fixture
+def model_config(base_folder):
+    """`model_config(fusion="last", ...)`: between two tiny base models."""
+
+    def build(**settings):
+        bases = {"encoder": str(base_folder("bert")), "llm": str(base_folder("llama"))}
+        return ModelConfig(**bases, **settings)
+
+    return build
+
+
+@pytest.fixture
+def task(data_folder):
+    return DataConfig(task="sib200", data=data_folder)
+
+
+def names_of(probe):
+    return [row["name"] for row in probe]
+
+
+def test_a_task_is_solved_and_calibrated(model_config, task, tmp_path):
+    out = tmp_path / "aligned"
+    model = model_config(fusion="global_softmax")
+    results = run_alignment(model, task, RUNTIME, out)
+    assert names_of(results["probe"]) == ROWS
+    assert json.loads((out / "results.json").read_text()) == results
+    assert {path.name for path in out.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "probe.html",
+        "processor_config.json",
+        "results.json",
+        "settings.yaml",
+    }
+    settings = yaml.safe_load((out / "settings.yaml").read_text())
+    parts = (ModelConfig, DataConfig, RuntimeConfig)
+    assert list(settings) == [name for part in parts for name in setting_names(part)]
+    again = TrainConfig.from_yaml(out / "settings.yaml")
+    assert (again.model, again.data) == (model, task)
+    loaded = PalamModel.from_pretrained(out)
+    assert loaded.config.task["name"] == "sib200"
+    labels = [words for _, words in loaded.config.task["labels"]]
+    assert loaded.config.label_priors.keys() == set(labels)
+    assert score_labels(loaded, ["the match was won"], labels).isfinite().all()
+
+
+def test_the_page_has_every_row(model_config, task, tmp_path):
+    results = run_alignment(model_config(), task, RUNTIME, tmp_path / "out")
+    page = (tmp_path / "out" / "probe.html").read_text(encoding="utf-8")
+    assert "bert → llama" in page
+    for row in results["probe"]:
+        assert f">{row['name']}</th>" in page
+        assert f"</i>{100 * row['r2']:.1f}</div>" in page
+        assert f"</i>{100 * row['nearest_token_accuracy']:.1f}</div>" in page
+
+
+def test_without_a_folder_it_only_compares(model_config, task, bases, tmp_path):
+    results = run_alignment(model_config(), task, RUNTIME, None, bases=bases)
+    assert list(results) == ["probe"]
+    assert names_of(results["probe"]) == ROWS
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "template"),
+    [
+        ({}, ("prompt", "", "\n")),
+        ({"prompt": "{text} What?"}, ("prompt", "", " What?")),
+        ({"mode": "paper"}, ("paper", "", "")),
+    ],
+)
+def test_raw_text_is_read_with_a_prompt_of_its_own(
+    model_config, text_file, bases, tmp_path, settings, template
+):
+    data = DataConfig(text_file=text_file)
+    results = run_alignment(model_config(**settings), data, RUNTIME, tmp_path / "out", bases=bases)
+    assert "task" not in results
+    loaded = PalamModel.from_pretrained(tmp_path / "out", *bases)
+    found = loaded.processor.template
+    assert (found.mode, found.prefix, found.suffix) == template
+    assert loaded.config.task is None
+
+
+def test_a_mistake_leaves_nothing(model_config, task, tmp_path):
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    out = tmp_path / "new" / "out"
+    with pytest.raises(PalamError, match="too little text"):
+        run_alignment(model_config(), DataConfig(text_file=empty), RUNTIME, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.txt"]
+    with pytest.raises(PalamError, match="holds other files"):
+        run_alignment(model_config(), task, RUNTIME, tmp_path)
