@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: help quickstart test install lint types docs check clean
 
 help:  ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.installed-starter  ## Train and read with two small models; write a report.
 	$(BIN)/palam quickstart

@@ -63,7 +63,10 @@ def test_a_wrong_setting_is_refused(change, message):
             "methods: {a: {fusion: none}}\ntrain: {task: demo}",
             "fusion is 'none'; it must be one of: last",
         ),
-        ("methods: {a: {direct: true}}\ntrain: {task: demo}", "method a: there is no setting direct"),
+        (
+            "methods: {a: {direct: true}}\ntrain: {task: demo}",
+            "method a: there is no setting direct",
+        ),
         ("methods: {a: {}}\ntrain: {3: 4}", "train: there is no setting 3"),
         ("methods: {a: {}}", "train needs a task, or a file"),
         ("methods: {a: {}}\ntrain: {text_file: plain.txt}", "train needs a task, or a file"),

@@ -46,7 +46,10 @@ def test_the_interval_is_that_of_the_central_limit():
 
 
 def test_parallel_languages_are_resampled_jointly():
-    """Four languages with the same gains hold no more than one; were they independent, the interval would be half."""
+    """Four languages with the same gains hold no more information than one.
+
+    Were they independent, the interval would be half as wide.
+    """
     generator = np.random.default_rng(2)
     one, two = generator.random(400) < 0.6, generator.random(400) < 0.5
     method, other = ({code: answers(x) for code in "abcd"} for x in (one, two))

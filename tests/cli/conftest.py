@@ -1,16 +1,43 @@
 """The real command, in this process, on tiny models; a small task, and a bridge trained on it."""
 
+import copy
 import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import tiny
+import yaml
 
 from palam.cli.main import run
 from palam.tasks.registry import get_task
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
+
+RECIPE = {
+    "train": {
+        "task": "sib200",
+        "epochs": 1,
+        "max_train_samples": 20,
+        "batch_size": 4,
+        "device": "cpu",
+        "dtype": "fp32",
+    },
+    "read": {"split": "dev", "languages": ["si", "en"]},
+    "seeds": [0, 1],
+    "curve": [0, 3],
+    "methods": {
+        "last": {"fusion": "last", "lr": [1e-3, 1e-2]},
+        "mean": {"fusion": "mean", "init": "random", "average_weights_from": 0.2},
+        "lora": {"llm_only": True, "lora_rank": 2},
+        "most": {"baseline": "majority"},
+        "LLM alone": {"baseline": "llm_only"},
+        "translated": {"baseline": "translate"},
+        "head": {"baseline": "head", "layers": "mean"},
+    },
+    "published": {"note": "A note.", "last": {"si": 71.66, "mean": 50}},
+}
+"""Every kind of method, on the small task; the base models are filled in."""
 
 
 @pytest.fixture
@@ -92,3 +119,23 @@ def bridge(trained, tmp_path):
 def jsonl():
     """`jsonl(text)`: its lines as JSON."""
     return lambda text: [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def results(data, base_folder, tmp_path_factory):
+    """A folder with `recipe.yaml` and its finished results in `out`; not to be changed."""
+    folder = tmp_path_factory.mktemp("bench")
+    recipe = copy.deepcopy(RECIPE)
+    recipe["train"]["encoder"] = str(base_folder("bert"))
+    recipe["train"]["llm"] = str(base_folder("llama"))
+    recipe["train"]["data"] = str(data)
+    recipe["methods"]["translated"]["translator"] = str(base_folder("nllb"))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    assert run(["bench", str(folder / "recipe.yaml"), "--out", str(folder / "out")]) == 0
+    return folder
+
+
+@pytest.fixture
+def again(results, tmp_path):
+    """A copy of the recipe and its results, to be changed at will."""
+    return shutil.copytree(results, tmp_path / "again")

@@ -7,6 +7,7 @@ import torch
 from palam.inference.evaluation import wilson
 from palam.inference.layer_weights import LayerView
 from palam.quickstart.report import write_report
+from palam.quickstart.result import QuickstartResult
 from palam.utils.languages import find_language
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -106,7 +107,8 @@ class Page(HTMLParser):
 @pytest.fixture
 def written(tmp_path):
     def write(**changes):
-        write_report(result(**changes), tmp_path / "report.html")
+        content = QuickstartResult.from_dict(result(**changes))
+        write_report(content, tmp_path / "report.html")
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
         return (tmp_path / "report.html").read_text(encoding="utf-8")
 

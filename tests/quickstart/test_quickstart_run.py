@@ -11,11 +11,11 @@ from rich.console import Console
 import palam
 import palam.quickstart.run as module
 from palam import PalamError, PalamModel
-from palam.cli import run
+from palam.cli.main import run
 from palam.quickstart.run import LANGUAGES, quickstart
 
 FILES = ["bridge-last", "bridge-mean", "report.html", "results.json"]
-DEMO = Path(palam.__file__).parent / "demo"
+DEMO = Path(palam.__file__).parent / "tasks" / "demo"
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def files(folder):
 
 @pytest.mark.usefixtures("tiny_starters")
 def test_everything_is_there_and_agrees(tmp_path, capsys):
-    result = quickstart(tmp_path / "new" / "qs", console=Console())
     out = tmp_path / "new" / "qs"
-    said = " ".join(capsys.readouterr().out.split())
+    result = quickstart(out, console=Console()).to_dict()
+    printed = " ".join(capsys.readouterr().out.split())
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert [path.name for path in out.parent.iterdir()] == ["qs"]
     assert json.loads((out / "results.json").read_text(encoding="utf-8")) == result
@@ -71,7 +71,7 @@ def test_everything_is_there_and_agrees(tmp_path, capsys):
         }
         shares = [one["accuracy"] for code, one in method["results"].items() if code != "eng_Latn"]
         method["unseen"] = f"{sum(shares) / len(shares):.0%}"
-    row = said[said.index("mean without English") :].split("│")
+    row = printed[printed.index("mean without English") :].split("│")
     assert [cell.strip() for cell in row[1:4]] == [method["unseen"] for method in result["methods"]]
     assert {one["language"] for one in result["examples"]} == set(LANGUAGES) - {"eng_Latn"}
     for one in result["examples"]:
@@ -81,10 +81,10 @@ def test_everything_is_there_and_agrees(tmp_path, capsys):
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "not a benchmark" in page
     assert "read 7 of them" in page
-    assert "not a benchmark" in said
+    assert "not a benchmark" in printed
     for language in result["languages"]:
         assert language["name"] in page
-        assert language["name"] in said
+        assert language["name"] in printed
     assert PalamModel.from_pretrained(out / "bridge-last").config.fusion == "last"
     assert PalamModel.from_pretrained(out / "bridge-mean").config.fusion == "mean"
 
@@ -103,7 +103,7 @@ def test_the_command_that_it_ends_with_works(tmp_path, capsys):
 
 @pytest.mark.usefixtures("tiny_starters")
 def test_real_data_in_place_of_the_demonstration(tmp_path, sib200, capsys):
-    result = quickstart(tmp_path / "qs", data=sib200, short=True, console=Console())
+    result = quickstart(tmp_path / "qs", data=sib200, short=True, console=Console()).to_dict()
     assert result["data"] == "sib200"
     assert result["settings"]["data"] == str(sib200)
     assert "not a benchmark" not in capsys.readouterr().out

@@ -1,6 +1,9 @@
+import csv
 import io
 import json
+import os
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palam.errors import PalamError
-from palam.tasks.readers import read_rows
+from palam.tasks.readers import (
+    RowSource,
+    check_readable,
+    language_of,
+    numbered_rows,
+    read_rows,
+    read_texts,
+)
 
 ODD = [
     "",
@@ -70,9 +80,10 @@ def test_jsonl_round_trip(rows):
     ("data", "column", "expected"),
     [
         (b'{"text": "a"}\n{"text": "b"}\n', None, [{"text": "a"}, {"text": "b"}]),
-        (b"id,text\n1,a\n", None, [{"id": "1", "text": "a"}]),
-        (b'"id","body"\n1,"a\nb"\n', "body", [{"id": "1", "body": "a\nb"}]),
+        (b'[\n{"text": "a"},\n{"text": "b"}]', None, [{"text": "a"}, {"text": "b"}]),
         (b"a, b\nc\n", None, [{"text": "a, b"}, {"text": "c"}]),
+        (b"\n\na\n", None, [{"text": ""}, {"text": ""}, {"text": "a"}]),
+        (b"[Applause] Thank you.\n", None, [{"text": "[Applause] Thank you."}]),
         (b"", None, []),
     ],
 )
@@ -99,7 +110,7 @@ def test_rows_stream(monkeypatch):
         ("a.jsonl", "[" * 200_000, "a.jsonl, line 1: not JSON"),
         ("a.jsonl", '{"n": ' + "9" * 5000 + "}", "a.jsonl, line 1: not JSON"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}', "a.jsonl, line 2: not UTF-8 (byte 11)"),
-        ("a.jsonl", '{"text": "a"}'.encode("utf-16"), "a.jsonl, line 1: holds a NUL byte"),
+        ("a.jsonl", '{"text": "a"}'.encode("utf-16-le"), "a.jsonl, line 1: holds a NUL byte"),
         ("a.txt", b"a\nb\0\n", "a.txt, line 2: holds a NUL byte"),
         (
             "a.jsonl",
@@ -127,7 +138,283 @@ def test_a_missing_column_or_file(tmp_path, monkeypatch):
     assert 'no column "body": plain text has none' in error(
         write(tmp_path / "a.txt", "x"), column="body"
     )
-    stdin(monkeypatch, b"title,text\nx,y\n")
+    stdin(monkeypatch, b"a title, a text\nx\n")
     assert 'standard input, line 1: no column "body"' in error("-", column="body")
     assert error(tmp_path / "none.jsonl").endswith("none.jsonl: No such file or directory")
     assert "Is a directory" in error(tmp_path)
+
+
+# --------------------------------------------------------------------------- tables
+PAIRS = [{"text": "The soup was cold.", "label": "bad"}, {"text": "Cake; lovely", "label": "good"}]
+
+
+def table(delimiter, rows=PAIRS):
+    """The rows as a spreadsheet writes them."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, rows[0], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("ending", ["tsv", "TSV", "tab"])
+def test_tab_separated_values_are_a_table(tmp_path, ending):
+    path = write(tmp_path / f"a.{ending}", "text\tlabel\nThe soup was cold.\tbad\n\tgood\n")
+    assert list(read_rows(path)) == [
+        {"text": "The soup was cold.", "label": "bad"},
+        {"text": "", "label": "good"},
+    ]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_delimiter_of_csv_is_found(tmp_path, delimiter, encoding):
+    path = write(tmp_path / "a.csv", table(delimiter).encode(encoding))
+    assert list(read_rows(path)) == PAIRS
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "~"])
+def test_excels_line_names_the_delimiter(tmp_path, delimiter):
+    path = write(tmp_path / "a.csv", f"\ufeffsep={delimiter}\r\n{table(delimiter)}")
+    assert list(read_rows(path)) == PAIRS
+    places = [row.place for row in numbered_rows(path)]
+    assert places == [f"{path}, line 3", f"{path}, line 4"]
+
+
+def test_a_header_with_several_delimiters_is_settled_by_the_rows(tmp_path):
+    for delimiter, name in ((";", "text, as written"), (",", "text; as written")):
+        row = {name: "One, two; three.", "label": "x"}
+        path = write(tmp_path / "a.csv", table(delimiter, [row, row]))
+        assert list(read_rows(path, column=name)) == [row, row]
+
+
+def test_a_quoted_header_may_hold_any_sign(tmp_path):
+    row = {"the\ntext": "a", "x;y": "b"}
+    path = write(tmp_path / "a.csv", table(";", [row]))
+    assert list(read_rows(path, column="the\ntext")) == [row]
+
+
+def test_a_cell_may_be_very_long(tmp_path):
+    rows = [{"text": "long " * 100_000, "label": "x"}]
+    for ending, delimiter in (("csv", ","), ("tsv", "\t")):
+        path = write(tmp_path / f"a.{ending}", table(delimiter, rows))
+        assert list(read_rows(path)) == rows
+
+
+def test_blank_lines_of_one_column_are_rows(tmp_path):
+    texts = ["a", "", "b", "", ""]
+    for name in ("a.csv", "a.tsv"):
+        path = write(tmp_path / name, "text\r\n" + "".join(f"{text}\r\n" for text in texts))
+        assert [row["text"] for row in read_rows(path)] == texts
+    path = write(tmp_path / "two.csv", "\ntext,label\n\na,x\n\n,y\n\n")
+    assert [row["text"] for row in read_rows(path)] == ["a", ""]
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff"))))
+def test_every_row_of_one_column_comes_out_again(texts):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text"])
+            writer.writerows([text] for text in texts)
+        assert [row["text"] for row in read_rows(path)] == texts
+
+
+def test_a_quotation_mark_in_tab_separated_values_is_a_character_unless_it_quotes(tmp_path):
+    lines = [
+        "text\tlabel",
+        '"It is late\tx',  # such as the files of XNLI have
+        'He said "no"\ty',
+        '"No," he said.\tz',
+        '"a\ttab, a ""quote"""\tx',
+        '"two\nlines"\ty',
+        '"the last\ty',
+    ]
+    path = write(tmp_path / "a.tsv", "\n".join(lines))
+    rows = [tuple(row.values()) for row in read_rows(path)]
+    assert rows == [
+        ('"It is late', "x"),
+        ('He said "no"', "y"),
+        ('"No," he said.', "z"),
+        ("a\ttab, a \"quote\"", "x"),
+        ("two\nlines", "y"),
+        ('"the last', "y"),
+    ]
+
+
+def test_joined_tables_have_one_header(tmp_path):
+    part = "\ufefftext,label\na,x\n"
+    path = write(tmp_path / "a.csv", part + part)
+    assert list(read_rows(path)) == [{"text": "a", "label": "x"}] * 2
+    path = write(tmp_path / "b.csv", "text,label\na,x\ntext,label\n")
+    assert "b.csv, line 3: the header again" in error(path)
+
+
+# --------------------------------------------------------------------------- JSON
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ndjson"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_of_objects(tmp_path, name, indent):
+    rows = [{"text": "[a]"}, {"text": "b\n", "more": {"text": 1}}]
+    path = write(tmp_path / name, "\ufeff\n" + json.dumps(rows, indent=indent))
+    assert list(read_rows(path)) == rows
+    path = write(tmp_path / name, "[]")
+    assert list(read_rows(path)) == []
+
+
+def test_the_places_of_an_arrays_objects(tmp_path):
+    path = write(tmp_path / "a.json", '\n[\n{"text": "a"},\n{"text":\n"b"}\n]\n')
+    assert [row.place for row in numbered_rows(path)] == [f"{path}, line 3", f"{path}, line 5"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ('[{"text": "a"}, 3]', "line 1: not a JSON object"),
+        ('[\n{"text": "a"}\n{"text": "b"}]', "line 3: not JSON: Expecting ','"),
+        ('[\n{"text": "a"},', "line 2: not JSON: Expecting value"),
+        ('[{"text": "a"}]\n{"text": "b"}', "line 2: not JSON: Expecting '['"),
+        ('[\n{"n": ' + "9" * 5000 + "}]", "line 2: not JSON: Exceeds the limit"),
+    ],
+)
+def test_a_wrong_array_is_one_line(tmp_path, data, message):
+    assert message in error(write(tmp_path / "a.json", data))
+
+
+def test_byte_order_marks_of_joined_files(tmp_path):
+    part = '\ufeff{"text": "a"}\n{"text": "\ufeffb"}'
+    texts = ["a", "\ufeffb"] * 3
+    for join in ("\n", ""):  # the first files end with a line feed or not
+        path = write(tmp_path / "a.jsonl", join.join([part] * 3))
+        assert [row["text"] for row in read_rows(path)] == texts
+    path = write(tmp_path / "a.txt", "\ufeffa\n\ufeffb\n")
+    assert [row["text"] for row in read_rows(path)] == ["a", "b"]
+
+
+# --------------------------------------------------------------------------- encodings
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_wide_encodings_with_a_mark(tmp_path, encoding):
+    texts = ["ශ්‍රී\u0a0d ලංකා", "", "🙂", "last"]
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    path = write(tmp_path / "a.txt", (mark + "\r\n".join(texts)).encode(encoding))
+    assert [row["text"] for row in read_rows(path)] == texts
+
+
+def test_a_broken_wide_file_is_one_line(tmp_path):
+    path = write(tmp_path / "a.txt", "a\nb\nc".encode("utf-16")[:-1])
+    assert "a.txt, line 3: not UTF-16" in error(path)
+    path = write(tmp_path / "b.txt", "a\nb\0".encode("utf-16"))
+    assert "b.txt, line 2: holds a NUL" in error(path)
+
+
+def test_carriage_returns_alone_end_lines(tmp_path):
+    path = write(tmp_path / "a.txt", b"a\r\rb")
+    assert [row["text"] for row in read_rows(path)] == ["a", "", "b"]
+    path = write(tmp_path / "a.csv", b"text;label\ra;x\rb;y\r")
+    assert [row["text"] for row in read_rows(path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("beginning", [b"PK\x03\x04", b"PAR1", b"\x1f\x8b\x08"])
+def test_a_file_that_is_no_text_is_called_by_its_name(tmp_path, beginning):
+    assert "no text; save it as .csv" in error(write(tmp_path / "a.xlsx", beginning + b"\0\xff"))
+
+
+# --------------------------------------------------------------------------- guessing
+@pytest.mark.parametrize(
+    "data",
+    [
+        "text\tlabel\nThe soup.\tbad\n",
+        "a b\tc d\ne\tf\ng\th\n",
+        "id,text\n1,a\n",
+        '"id","text"\n1,"a\nb"\n',
+        "review;stars\nGood, really;5\nBad;1\n",
+        "sep=;\na;b\n1;2\n",
+        "text\na\nb\n",
+    ],
+)
+def test_what_looks_like_a_table_needs_an_ending(tmp_path, monkeypatch, data):
+    expected = "looks like a table (columns "
+    for name in ("a", "a.data"):
+        assert expected in error(write(tmp_path / name, data))
+    stdin(monkeypatch, data.encode())
+    assert expected in error("-")
+    assert ".csv or .tsv" in error(write(tmp_path / "b", data))
+
+
+def test_excels_unicode_text_is_refused_as_plain_text(tmp_path):
+    data = "text\tlabel\r\nThe soup.\tbad\r\n".encode("utf-16")
+    assert "looks like a table (columns text, label)" in error(write(tmp_path / "a.txt", data))
+    rows = RowSource(tmp_path / "a.txt", file_format="tsv").rows()
+    assert [row.row for row in rows] == [{"text": "The soup.", "label": "bad"}]
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["Well, yes.\nNo, never.\n", "one\ttab\nnone\n", "a;b\nc\n", "A | B\nC\n", "one word\n"],
+)
+def test_plain_text_without_an_ending_is_read(tmp_path, data):
+    path = write(tmp_path / "a", data)
+    assert [row["text"] for row in read_rows(path)] == data.splitlines()
+
+
+def test_the_format_can_be_said(tmp_path, monkeypatch):
+    stdin(monkeypatch, b"id,text\n1,a\n")
+    (row,) = RowSource("-", file_format="csv").rows()
+    assert row.row == {"id": "1", "text": "a"}
+    path = write(tmp_path / "a.txt", "text\tlabel\na\tb\n")
+    assert len(list(RowSource(path, file_format="text").rows())) == 2
+    with pytest.raises(PalamError, match="there is no format 'xls'"):
+        RowSource(path, file_format="xls")
+
+
+# --------------------------------------------------------------------------- streams
+@pytest.fixture
+def pipe(tmp_path):
+    """A named pipe into which three lines are written once."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=("a\nb\nc\n",), daemon=True)
+    writer.start()
+    return path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_a_pipe_is_opened_once(pipe):
+    assert check_readable(pipe)
+    source = RowSource(pipe)
+    assert source.is_stream
+    assert list(read_texts(source)) == ["a", "b", "c"]
+    with pytest.raises(PalamError, match="cannot be read a second time; save what it gives"):
+        list(read_texts(source))
+
+
+def test_a_file_can_be_read_again(tmp_path, monkeypatch):
+    source = RowSource(write(tmp_path / "a.txt", "a\nb"))
+    assert list(read_texts(source)) == list(read_texts(source)) == ["a", "b"]
+    assert not source.is_stream
+    stdin(monkeypatch, b"a\n")
+    source = RowSource("-")
+    assert list(read_texts(source)) == ["a"]
+    with pytest.raises(PalamError, match="standard input cannot be read a second time"):
+        source.rows()
+
+
+def test_what_cannot_be_read_is_refused_at_once(tmp_path):
+    for path in (tmp_path, tmp_path / "none", "a\0b"):
+        with pytest.raises(PalamError, match="cannot read"):
+            check_readable(path)
+
+
+def test_standard_input_that_is_closed_or_has_no_bytes(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert error("-") == "cannot read standard input: it is closed"
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\nශ්‍රී\n"))
+    assert list(read_texts("-")) == ["a", "ශ්‍රී"]
+
+
+# --------------------------------------------------------------------------- languages
+def test_the_language_of_a_row():
+    assert language_of({"lang": " si-LK "}, "lang", "line 1") == "si-LK"
+    for row in ({"lang": "english"}, {"lang": ""}, {"lang": None}, {}):
+        with pytest.raises(PalamError, match="line 1: "):
+            language_of(row, "lang", "line 1")

@@ -75,13 +75,33 @@ def test_every_code_finds_its_own_row():
         "ak": "aka_Latn",
         "tw": "twi_Latn",
         "sat_Beng": "sat_Olck",
+        "si-LK": "sin_Sinh",
+        "sin_LK": "sin_Sinh",
+        "si_lk": "sin_Sinh",
+        "zh-CN": "zho_Hans",
+        "zh-Hans": "zho_Hans",
+        "zh-Hans-TW": "zho_Hans",
+        "zh-TW": "zho_Hant",
+        "zh_HK": "zho_Hant",
+        "zh-MO": "zho_Hant",
+        "zh-Hant-CN": "zho_Hant",
+        "zh-yue-HK": "yue_Hant",
+        "pt-BR": "por_Latn",
+        "sr-Latn": "srp_Cyrl",
+        "sr-Latn-RS": "srp_Cyrl",
+        "en_US": "eng_Latn",
+        "en_US.UTF-8": "eng_Latn",
+        "de_DE@euro": "deu_Latn",
+        "es-419": "spa_Latn",
+        "sl-rozaj": "slv_Latn",
+        "hi-u-nu-latn": "hin_Deva",
     }.items(),
 )
 def test_lookup(code, expected):
     assert find_language(code).code == expected
 
 
-@pytest.mark.parametrize("code", ["", "xx", "sin_Latn", "english"])
+@pytest.mark.parametrize("code", ["", "xx", "xx-LK", "sin_Latn", "si-Latn-LK", "english", "si-", "si-L"])
 def test_an_unknown_code_is_no_language(code):
     assert find_language(code) is None
     assert language_name(code) == code
@@ -108,6 +128,11 @@ def test_names():
         ("xq", ["xq"], "xq"),  # a code that the task alone knows
         ("no", ["nno_Latn", "nob_Latn"], "nob_Latn"),
         ("si", [], None),
+        ("si-LK", ["en", "si"], "si"),
+        ("pt-BR", ["pt-PT", "pt-BR"], "pt-BR"),
+        ("si", ["en_US", "si_LK"], "si_LK"),
+        ("zh-TW", ["zho_Hans", "zho_Hant"], "zho_Hant"),
+        ("zh-TW", ["zh_CN", "zh_TW"], "zh_TW"),
     ],
 )
 def test_resolve(code, available, expected):

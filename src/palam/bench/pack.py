@@ -46,12 +46,7 @@ def pack(folder: Path) -> None:
     results = ResultsFolder(folder)
     found = summary(folder)
     content = summary_content(found, results)
-    runs = {}
-    for cell in results.cells():
-        predictions = results.predictions(cell.run)
-        if not predictions:
-            raise PalamError(f"{folder} lacks the predictions of {cell.method}, seed {cell.seed}")
-        runs[cell.run] = predictions
+    runs = {cell.run: results.predictions(cell.run) for cell in results.cells()}
     packed = folder / PACKED_PREDICTIONS_FILE
     write_packed(packed, runs)
     if read_packed(packed) != runs:

@@ -202,7 +202,11 @@ def summary(folder: Path, against: str | None = None) -> Summary:
         groups=groups,
         published=_published_figures(recipe, answers, codes),
         note=recipe.published.note,
-        layers=[_layer_panel(method) for method in methods if method.cell.layers],
+        layers=[
+            _layer_panel(method.name, method.cell.layers)
+            for method in methods
+            if method.cell.layers
+        ],
         curves=_learning_curves(results, groups[0].codes),
         run=results.run_info(),
     )
@@ -364,11 +368,10 @@ def _measured(answers: AnswersByLanguage, where: str, codes: Sequence[str]) -> f
     return accuracy.get(resolve_language(where, codes) or "")
 
 
-def _layer_panel(method: MethodSummary) -> Panel:
+def _layer_panel(method: str, layers: Mapping[str, list[float]]) -> Panel:
     """What a method's layers contribute: languages down, layers across."""
-    layers = method.cell.layers
     return Panel(
-        title=method.name,
+        title=method,
         tag=None,
         rows=[(language_name(code), shares) for code, shares in layers.items()],
         foot=[mean(column) for column in zip(*layers.values(), strict=True)],

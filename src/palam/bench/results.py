@@ -26,6 +26,7 @@ import yaml
 from palam.bench.json_lines import append_row, read_rows
 from palam.bench.predictions import Run, RunPredictions, read_packed, read_plain
 from palam.bench.recipe import Recipe
+from palam.errors import PalamError
 from palam.utils.files import atomic_file
 
 RECIPE_FILE = "recipe.yaml"
@@ -61,7 +62,7 @@ class JSONRow:
         row = {}
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name != "details" and value not in (None, {}):
+            if item.name != "details" and value is not None:
                 row[item.name] = value
         return {**row, **self.details}
 
@@ -80,8 +81,8 @@ class Cell(JSONRow):
     """All of it: training, evaluation."""
     results: dict[str, float]
     """Accuracy by language."""
-    layers: dict[str, list[float]] = field(default_factory=dict)
-    """By language, what each encoder layer contributes (weight × norm, as a share); none of a
+    layers: dict[str, list[float]] | None = None
+    """By language, what each encoder layer contributes (weight × norm, as a share); empty of a
     single layer."""
     lr: float | None = None
     """The learning rate that was chosen."""
@@ -179,15 +180,17 @@ class ResultsFolder:
         return [CurvePoint.from_row(row) for row in read_rows(self.path / CURVE_FILE)]
 
     def predictions(self, run: Run) -> RunPredictions:
-        """One run's predictions by language, packed or not; none if there are none.
+        """One run's predictions by language, packed or not.
 
         Raises:
-            PalamError: a packed file that cannot be read.
+            PalamError: there are none, or a packed file that cannot be read.
         """
         plain = self.predictions_file(run)
         if plain.is_file():
             return read_plain(plain)
-        return self._packed_predictions.get(run, {})
+        if run not in self._packed_predictions:
+            raise PalamError(f"{self.path} lacks the predictions of {run.method}, seed {run.seed}")
+        return self._packed_predictions[run]
 
     @cached_property
     def _packed_predictions(self) -> dict[Run, RunPredictions]:

@@ -187,9 +187,9 @@ def _file_data(checkpoint: str, data: TestDataConfig, seed: int) -> TestData:
         text=template,
         paper_text=template,
     )
+    assert data.languages is not None  # exactly one, as the options were checked
     sampled = sample(examples, data.limit, seed)
-    languages = data.languages or []  # exactly one, as the options were checked
-    return TestData(task, str(data.file), {language: sampled for language in languages})
+    return TestData(task, str(data.file), {data.languages[0]: sampled})
 
 
 def _table(evaluation: "Evaluation", model: "PalamModel") -> Table:

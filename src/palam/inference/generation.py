@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from palam.inference.scoring import Progress, padded_batches
+from palam.inference.batches import Progress, padded_batches
 from palam.models.modeling import PalamModel
 
 

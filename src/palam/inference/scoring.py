@@ -3,11 +3,12 @@
 A label's score is Σ log P of its tokens and the EOS after them. The LLM reads each text once; its
 last logits give the first token of every label, and the later tokens continue from its cache:
 several labels packed side by side in one row where the LLM keeps them apart, one after the other
-elsewhere.
+elsewhere. What an LLM gives so is not taken on trust: it is compared with plain reading, and where
+it differs every text is read again with each label.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,37 +17,54 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from palam.errors import PalamError
-from palam.models.backbones.loading import LIBRARY_ERRORS
+from palam.inference.answers import (
+    Answer,
+    AnswerTree,
+    answer_trees,
+    of_equal_length,
+    spread,
+)
+from palam.inference.batches import Features
+from palam.inference.batches import PaddedBatch as PaddedBatch
+from palam.inference.batches import Progress as Progress
+from palam.inference.batches import padded_batches as padded_batches
+from palam.inference.batches import text_length
+from palam.inference.finite import check_scores
+from palam.models.backbones.loading import LIBRARY_ERRORS, readable_errors
+from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
+from palam.models.processing import TEXT_SLOT
 from palam.models.sequence import LLMInputs
+from palam.utils.texts import checked_texts
 
 MAX_PACKED_TOKENS = 8
 """Label tokens in one call of the LLM: bounds their logits, each as wide as the vocabulary."""
-FULL_BATCH_TOKENS = 256
-"""How long a text may be for a batch to hold `batch_size` of them."""
+MAX_CALL_TOKENS = 256
+"""Label tokens in all rows of one call, where there are few rows and many labels."""
+MAX_TREE_TOKENS = 512
+"""Label tokens after one copy of the texts' cache."""
+MAX_ROWS = 32
+"""Rows of one call, where a text is repeated for several labels."""
+MAX_REPEATED_TOKENS = 8192
+"""Tokens in all rows of one call, where a text is read again with labels."""
+MAX_LABEL_TOKENS = 512
+"""How long a label may be."""
 MIN_PREFIX_TOKENS = 64
 """How long a prompt before the text must be to be worth reading once for all texts."""
+COMPARED_LABELS = 8
+"""How many labels are read plainly to compare with, at most."""
+COMPARED_TOKENS = 4096
+"""How many tokens of a text with its labels are read plainly; two labels are always."""
+SURELY_ALIKE_TOKENS = 256
+"""Up to this length, no text is so much longer than one that was compared as to need it again."""
 
-Progress = Callable[[int], object]
-"""Called with the number of texts just read."""
-Features = dict[str, Any]
-"""One text's unpadded ids, as [`PalamProcessor.features`] gives them."""
-Answer = Sequence[int]
-"""The ids of a label's tokens and the EOS after them."""
+LaterScores = Callable[["_ReadTexts", Sequence[Answer]], Tensor]
+"""Gives Σ log P of each answer's tokens after its first, [batch, answers]."""
 
 
 # ---------------------------------------------------------------------- what is passed on
-class PaddedBatch(NamedTuple):
-    """Texts that are read at a time."""
-
-    rows: list[int]
-    """Their places among all texts."""
-    inputs: BatchFeature
-    """What [`PalamModel`] takes."""
-
-
 class CachedPrefix(NamedTuple):
-    """A prompt before the text, as the LLM has read it."""
+    """What stands before every text, as the LLM has read it."""
 
     cache: Any
     """The LLM's cache, of one row."""
@@ -79,54 +97,30 @@ class _ReadTexts(NamedTuple):
 
     inputs: LLMInputs
     """The mask is over a cached prefix too, and the positions after it."""
+    first_logprobs: Tensor
+    """[batch, vocabulary], of what follows each text."""
     cache: Any
-    """The LLM's cache; None if it gave none."""
+    """The LLM's cache; None if there is none, or it is not to be used."""
 
+    @property
+    def rows(self) -> int:
+        """How many texts."""
+        return len(self.inputs.attention_mask)
 
-class _LaterTokens(NamedTuple):
-    """The tokens of several answers after the first of each, one answer behind the other."""
-
-    ids: Tensor
-    """[tokens], what the LLM reads: each answer without its last token."""
-    targets: Tensor
-    """[tokens], what follows: each answer without its first token."""
-    answer: Tensor
-    """[tokens], the number of the answer that a token is of."""
-    depth: Tensor
-    """[tokens], positions after the text, from 1."""
-    answers: int
-    """How many there are."""
-
-    @classmethod
-    def of(cls, answers: Sequence[Answer], device: torch.device) -> "_LaterTokens":
-        """The tokens of answers that have two or more."""
-        ids: list[int] = []
-        targets: list[int] = []
-        numbers: list[int] = []
-        depths: list[int] = []
-        for number, answer in enumerate(answers):
-            later = len(answer) - 1
-            ids.extend(answer[:-1])
-            targets.extend(answer[1:])
-            numbers.extend([number] * later)
-            depths.extend(range(1, later + 1))
-        fields = torch.tensor([ids, targets, numbers, depths], device=device)
-        return cls(
-            ids=fields[0],
-            targets=fields[1],
-            answer=fields[2],
-            depth=fields[3],
-            answers=len(answers),
-        )
+    @property
+    def width(self) -> int:
+        """How many positions, padding included."""
+        return self.inputs.attention_mask.shape[1]
 
 
 # ---------------------------------------------------------------------- scoring
 class LabelScorer:
     """Scores the same labels for any number of texts, in one call or in many.
 
-    Whether labels may be packed is found out on the first batch that allows it and holds for all
-    later ones, so one scorer should serve all texts with the same labels: the languages of an
-    evaluation, the chunks of a file.
+    How this LLM may read labels is found out by comparing, on the shortest and the longest of the
+    first texts, with one plain reading: each text alone with each label behind it, without padding
+    and without a cache. It holds for all later texts that are not much longer, so one scorer should
+    serve all texts with the same labels: the languages of an evaluation, the chunks of a file.
 
     Args:
         model: in evaluation or not; nothing is drawn at random here. The labels are tokenised as
@@ -137,12 +131,19 @@ class LabelScorer:
             labels; see [`measure_priors`].
 
     Attributes:
-        packing_is_exact: whether this LLM scores labels that are packed in one row as it scores
-            each alone; None is not known yet. It can be set to what another scorer of the same LLM
-            has found.
+        cache_is_exact: whether this LLM scores the tokens of a label after its cache of the text as
+            it scores them after the text itself; None is not known yet. Where it is not, texts are
+            read again with each label.
+        packing_is_exact: whether it scores labels that are packed in one row as it scores each
+            alone; None is not known yet.
+        padding_is_exact: whether a text in a batch is scored as it is alone; None is not known yet.
+            Where it is not, texts are read one at a time.
+
+        All three can be set to what another scorer of the same LLM has found.
 
     Raises:
-        PalamError: no label, or an empty one.
+        PalamError: no label, an empty one, one of more than 512 tokens, or two that are the same to
+            the LLM.
     """
 
     def __init__(
@@ -153,16 +154,18 @@ class LabelScorer:
         llm_only: bool = False,
         calibrated: bool = True,
     ) -> None:
-        if not labels or not all(labels):
-            raise PalamError(f"the labels are {list(labels)}; give at least one, and none empty")
+        self.labels = checked_texts(labels, "labels")
+        if not self.labels or not all(self.labels):
+            raise PalamError(f"the labels are {self.labels}; give at least one, and none empty")
         self.model = model
-        self.labels = list(labels)
         self.llm_only = llm_only
         self.calibrated = calibrated
+        self.cache_is_exact: bool | None = None
         self.packing_is_exact: bool | None = None
-        self._answers: list[Answer] = []
-        for label in labels:
-            self._answers.append(model.processor.answer_ids(label))
+        self.padding_is_exact: bool | None = None
+        self._one_token_at_a_time = False
+        self._compared_length = 0
+        self._answers = _tokenised(model, self.labels)
 
     @torch.no_grad()
     def score(
@@ -183,20 +186,28 @@ class LabelScorer:
             progress: called with the number of texts just read.
 
         Returns:
-            Scores [texts, labels] in natural log, fp32 on the CPU.
+            Scores [texts, labels] in natural log, fp32 on the CPU; all of them finite.
+
+        Raises:
+            PalamError: texts that are no strings, or a score that is not finite: the message names
+                the part it comes from.
         """
+        texts = checked_texts(texts)
         model = self.model
         llm_only = self.llm_only or model.config.llm_only
+        priors = self._priors()
         features = model.processor.features(texts, languages=languages, llm_only=llm_only)
         scores = torch.empty(len(texts), len(self.labels))
         with model.evaluating():
+            self._compare_readings(features)
             prefix = self._prefill_prefix(features)
             features = [_without_prefix(row, prefix) for row in features]
+            if self.padding_is_exact is False:
+                batch_size = 1
             batches = padded_batches(model, features, batch_size, progress, prefix.tokens)
             for batch in batches:
-                batch_scores = self._score_batch(batch.inputs, prefix)
+                batch_scores = self._score_batch(batch.inputs, self._answers, prefix)
                 scores[batch.rows] = batch_scores.cpu()
-        priors = self._priors()
         return scores if priors is None else scores - priors
 
     def _priors(self) -> Tensor | None:
@@ -206,27 +217,137 @@ class LabelScorer:
         priors = self.model.config.label_priors
         if not all(label in priors for label in self.labels):
             return None
+        check_finite(priors, "the labels' priors")
         return torch.tensor([priors[label] for label in self.labels])
 
-    # ------------------------------------------------------------------ the prompt before the text
+    # ------------------------------------------------------------------ how this LLM may read
+    def _compare_readings(self, features: Sequence[Features]) -> None:
+        """Compare with plain reading, where texts are of a kind that was not compared yet."""
+        by_length = sorted(features, key=text_length)
+        if not by_length or not self._to_compare(by_length):
+            return
+        probes = [by_length[0], by_length[-1]] if len(by_length) > 1 else by_length
+        length = _llm_length(by_length[-1])
+        labels = max(2, COMPARED_TOKENS // max(1, length))
+        answers = spread(self._answers, min(COMPARED_LABELS, labels))
+        with readable_errors(self._llm_name(), "LLM", "cannot score labels"):
+            plain = [self._score_plainly(row, answers) for row in probes]
+        self._compared_length = max(2 * length, SURELY_ALIKE_TOKENS)
+        batch = self.model.processor.pad(probes)
+        expected = torch.cat(plain)
+        if self.cache_is_exact is not False:
+            self._compare_cached(batch, answers, expected)
+        if len(probes) > 1:
+            self.padding_is_exact = self.cache_is_exact or self._agrees(
+                lambda: self._score_read(
+                    self._read_texts(batch, use_cache=False), answers, self._score_whole_sequences
+                ),
+                expected,
+            )
+
+    def _to_compare(self, by_length: Sequence[Features]) -> bool:
+        """Whether these texts, the shortest first, are of a kind that was not compared yet."""
+        if self.cache_is_exact is None:
+            return True
+        if not self._compared_length:  # set by the caller
+            return False
+        if len(by_length) > 1 and self.padding_is_exact is None:
+            return True
+        return _llm_length(by_length[-1]) > self._compared_length
+
+    def _llm_name(self) -> str:
+        llm = self.model.llm
+        return str(llm.name_or_path or type(llm).__name__)
+
+    def _score_plainly(self, row: Features, answers: Sequence[Answer]) -> Tensor:
+        """Scores [1, answers] of one text with each answer behind it, without padding or cache."""
+        batch = self.model.processor.pad([row])
+        read = self._read_texts(batch, use_cache=False)
+        scores = self._score_read(read, answers, self._score_whole_sequences)
+        check_scores(self.model, batch, scores)
+        return scores
+
+    def _compare_cached(
+        self, batch: BatchFeature, answers: Sequence[Answer], expected: Tensor
+    ) -> None:
+        """Find out whether the cache, and packing after it, give the expected scores.
+
+        Args:
+            batch: the texts, padded.
+            answers: what is scored.
+            expected: scores [batch, answers].
+        """
+        self.cache_is_exact = False
+        try:
+            read = self._read_texts(batch)
+        except LIBRARY_ERRORS:
+            return
+        if read.cache is None:
+            return
+        for one_token_at_a_time in (False, True):
+            self._one_token_at_a_time = one_token_at_a_time
+            self.cache_is_exact = self._agrees(
+                lambda: self._score_read(read, answers, self._score_sequentially), expected
+            )
+            if self.cache_is_exact:
+                break
+        if not self.cache_is_exact or self._one_token_at_a_time:
+            self.packing_is_exact = False
+        elif self.packing_is_exact is not False and self._fits_packed(read, answers):
+            self.packing_is_exact = self._agrees(
+                lambda: self._score_read(read, answers, self._score_packed), expected
+            )
+
+    def _compare_packed(self, read: _ReadTexts) -> None:
+        """Find out whether packing gives what one answer after the other gives."""
+        longer = [answer for answer in self._answers if len(answer) > 1]
+        answers = spread(longer, COMPARED_LABELS)
+        expected = self._score_sequentially(read, answers)
+        trial = read._replace(cache=copy.deepcopy(read.cache))
+        self.packing_is_exact = self._agrees(lambda: self._score_packed(trial, answers), expected)
+
+    def _agrees(self, score: Callable[[], Tensor], expected: Tensor) -> bool:
+        """Whether scores can be had, and are the expected ones."""
+        try:
+            scores = score()
+        except LIBRARY_ERRORS:
+            return False
+        return self._scores_agree(scores, expected)
+
+    def _scores_agree(self, scores: Tensor, expected: Tensor) -> bool:
+        """Whether scores [batch, answers] differ by rounding alone; NaN never agrees.
+
+        In 16 bits there is so much of it that only the mean tells.
+        """
+        difference = (scores - expected).abs()
+        size = expected.abs()
+        if self.model.llm.dtype == torch.float32:
+            agree = difference <= 1e-3 * size.clamp(min=1)
+            return bool(agree.all())
+        return bool(difference.mean() <= 2e-2 * size.mean().clamp(min=1))
+
+    # ------------------------------------------------------------------ what all texts begin with
     def _prefill_prefix(self, features: Sequence[Features]) -> CachedPrefix:
-        """Let the LLM read what stands before every text, such as examples, once for all of them.
+        """Let the LLM read what all texts begin with, such as examples, once for all of them.
 
         Nothing is cached where that is short, and where the LLM does not then score the shortest
         and the longest text, side by side, as it does otherwise.
         """
-        processor = self.model.processor
-        ids = processor.prefix_ids()
-        ids = ids[:-1]  # the last one stays, so that no row is left empty
-        if len(ids) < MIN_PREFIX_TOKENS or len(features) < 3:
+        if not self.cache_is_exact or len(features) < 3:
             return NO_PREFIX
-        by_length = sorted(features, key=_text_length)
+        processor = self.model.processor
+        ids = _common_prefix([row["input_ids"] for row in features])
+        ids = ids[:-1]  # the last one stays, so that no row is left empty
+        if len(ids) < MIN_PREFIX_TOKENS:
+            return NO_PREFIX
+        by_length = sorted(features, key=text_length)
         probes = [by_length[0], by_length[-1]]
-        expected = self._score_batch(processor.pad(probes))
+        answers = spread(self._answers, COMPARED_LABELS)
+        expected = self._score_batch(processor.pad(probes), answers)
         try:
             prefix = CachedPrefix(self._read_prefix(ids), len(ids))
             probes = [_without_prefix(row, prefix) for row in probes]
-            scores = self._score_batch(processor.pad(probes), prefix)
+            scores = self._score_batch(processor.pad(probes), answers, prefix)
         except LIBRARY_ERRORS:  # another kind of cache, or none
             return NO_PREFIX
         return prefix if self._scores_agree(scores, expected) else NO_PREFIX
@@ -246,23 +367,54 @@ class LabelScorer:
         return _cache_of(output)
 
     # ------------------------------------------------------------------ a batch
-    def _score_batch(self, batch: BatchFeature, prefix: CachedPrefix = NO_PREFIX) -> Tensor:
-        """Scores [batch, labels] of padded texts without answers and without a cached prefix."""
+    def _score_batch(
+        self,
+        batch: BatchFeature,
+        answers: Sequence[Answer],
+        prefix: CachedPrefix = NO_PREFIX,
+    ) -> Tensor:
+        """Scores [batch, answers] of padded texts without answers and without a cached prefix."""
+        read = self._read_texts(batch, prefix, use_cache=bool(self.cache_is_exact))
+        scores = self._score_read(read, answers, self._continuation_logprobs)
+        check_scores(self.model, batch, scores)
+        return scores
+
+    def _read_texts(
+        self,
+        batch: BatchFeature,
+        prefix: CachedPrefix = NO_PREFIX,
+        *,
+        use_cache: bool = True,
+    ) -> _ReadTexts:
+        """Let the LLM read padded texts, after a prefix if there is one."""
         inputs = self.model.llm_inputs(**batch)
         cache = None
         if prefix.tokens:
             cache = prefix.cache_for(inputs)
             inputs = prefix.before(inputs)
-        output = self.model.run_llm(inputs, 1, use_cache=True, cache=cache)
+        output = self.model.run_llm(inputs, 1, use_cache=use_cache, cache=cache)
         logits = output.logits[:, -1].float()
-        first_logprobs: Tensor = logits.log_softmax(-1)
-        first_ids = [answer[0] for answer in self._answers]
-        scores = first_logprobs[:, first_ids]
-        longer = [index for index, answer in enumerate(self._answers) if len(answer) > 1]
+        return _ReadTexts(
+            inputs=inputs,
+            first_logprobs=logits.log_softmax(-1),
+            cache=_cache_of(output) if use_cache else None,
+        )
+
+    def _score_read(
+        self, read: _ReadTexts, answers: Sequence[Answer], later: LaterScores
+    ) -> Tensor:
+        """Scores [batch, answers] of texts that were read.
+
+        Args:
+            read: the texts.
+            answers: what is scored.
+            later: scores the tokens after the first of those answers that have more than one.
+        """
+        first_ids = [answer[0] for answer in answers]
+        scores = read.first_logprobs[:, first_ids]
+        longer = [index for index, answer in enumerate(answers) if len(answer) > 1]
         if longer:
-            read = _ReadTexts(inputs, _cache_of(output))
-            answers = [self._answers[index] for index in longer]
-            scores[:, longer] += self._continuation_logprobs(read, answers)
+            scores[:, longer] += later(read, [answers[index] for index in longer])
         return scores
 
     def _continuation_logprobs(self, read: _ReadTexts, answers: Sequence[Answer]) -> Tensor:
@@ -271,24 +423,21 @@ class LabelScorer:
         Not every LLM takes a mask that lets tokens of one row not see each other. The first batch
         that fits is scored both ways, which shows whether this one does.
         """
+        if read.cache is None:
+            return self._score_whole_sequences(read, answers)
         if self.packing_is_exact is False or not self._fits_packed(read, answers):
             return self._score_sequentially(read, answers)
+        if self.packing_is_exact is None:
+            self._compare_packed(read)
         if self.packing_is_exact:
             return self._score_packed(read, answers)
-        expected = self._score_sequentially(read, answers)
-        try:
-            scores = self._score_packed(read, answers)
-        except LIBRARY_ERRORS:
-            scores = torch.full_like(expected, torch.nan)
-        self.packing_is_exact = self._scores_agree(scores, expected)
-        return scores if self.packing_is_exact else expected
+        return self._score_sequentially(read, answers)
 
     def _fits_packed(self, read: _ReadTexts, answers: Sequence[Answer]) -> bool:
-        """Whether there is a cache, and all that a row would hold fits the LLM's windows."""
-        if read.cache is None:
-            return False
-        width = read.inputs.attention_mask.shape[1]
-        width += sum(len(answer) for answer in answers)
+        """Whether all that a row would hold fits the LLM's windows."""
+        tokens = sum(len(answer) for answer in answers)
+        longest = max(len(answer) for answer in answers)
+        width = read.width + min(tokens, MAX_TREE_TOKENS + longest)
         config = self.model.llm.config.get_text_config()
         for name in ("sliding_window", "attention_chunk_size"):
             window = getattr(config, name, None)
@@ -296,115 +445,164 @@ class LabelScorer:
                 return False
         return True
 
+    # ------------------------------------------------------------------ several answers in a row
     def _score_packed(self, read: _ReadTexts, answers: Sequence[Answer]) -> Tensor:
         """`_continuation_logprobs` with several answers side by side in a row. The cache grows."""
-        sums = []
-        sees = read.inputs.attention_mask.bool()  # [batch, cached]
-        for pack in _packs(answers):
-            tokens = _LaterTokens.of(pack, self.model.device)
-            inputs = self._packed_inputs(read, tokens, sees)
-            pack_sums = self._sum_logprobs(inputs, tokens, read.cache)
-            sums.append(pack_sums)
-            hidden = sees.new_zeros(len(sees), len(tokens.ids))
-            sees = torch.cat([sees, hidden], 1)  # later packs do not see this one
-        return torch.cat(sums, 1)
+        scores = torch.zeros(read.rows, len(answers), device=self.model.device)
+        trees = answer_trees(answers, MAX_TREE_TOKENS)
+        for tree in trees[:-1]:
+            copied = read._replace(cache=copy.deepcopy(read.cache))
+            scores[:, tree.numbers] = self._score_tree(copied, tree, many=True)
+        tree = trees[-1]
+        scores[:, tree.numbers] = self._score_tree(read, tree, many=len(trees) > 1)
+        return scores
 
-    def _score_sequentially(self, read: _ReadTexts, answers: Sequence[Answer]) -> Tensor:
-        """`_continuation_logprobs`, each answer after a copy of the cache.
-
-        It is copied since some kinds cannot be cut back. Without a cache the text is read again.
-        """
-        sums = []
-        for answer in answers:
-            tokens = _LaterTokens.of([answer], self.model.device)
-            inputs = self._appended_inputs(read, tokens)
-            cache = copy.deepcopy(read.cache)
-            answer_sums = self._sum_logprobs(inputs, tokens, cache)
-            sums.append(answer_sums)
-        return torch.cat(sums, 1)
-
-    # ------------------------------------------------------------------ one call of the LLM
-    def _appended_inputs(self, read: _ReadTexts, tokens: _LaterTokens) -> LLMInputs:
-        """One answer after the texts: after their cache, or after themselves if there is none."""
-        text = read.inputs
-        rows = len(text.attention_mask)
-        embeds = self.model.embed(tokens.ids)
-        embeds = embeds.to(text.inputs_embeds.dtype).expand(rows, -1, -1)
-        positions = text.position_ids[:, -1:] + tokens.depth
-        answer_mask = text.attention_mask.new_ones(rows, len(tokens.ids))
-        mask = torch.cat([text.attention_mask, answer_mask], 1)
-        if read.cache is None:
-            embeds = torch.cat([text.inputs_embeds, embeds], 1)
-            positions = torch.cat([text.position_ids, positions], 1)
-        return LLMInputs(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=positions,
-            labels=None,
-        )
-
-    def _packed_inputs(
-        self,
-        read: _ReadTexts,
-        tokens: _LaterTokens,
-        sees: Tensor,
-    ) -> LLMInputs:
-        """Several answers after the texts' cache, that do not see each other.
+    def _score_tree(self, read: _ReadTexts, tree: AnswerTree, *, many: bool) -> Tensor:
+        """Σ log P of the later tokens of a tree's answers [batch, answers]. The cache grows.
 
         Args:
             read: the texts.
-            tokens: of the answers.
-            sees: [batch, cached], which cached tokens the answers see.
+            tree: of the answers.
+            many: there are more answers than in this tree; more of them are packed.
         """
-        inputs = self._appended_inputs(read, tokens)
-        dtype = inputs.inputs_embeds.dtype
-        rows = len(sees)
-        count = len(tokens.ids)
-        same_answer = tokens.answer[:, None] == tokens.answer
-        not_later = tokens.depth[:, None] >= tokens.depth
-        sees_answers = same_answer & not_later  # [tokens, tokens]
+        most_of_one = self._call_tokens(read.rows)
+        most = most_of_one if many else MAX_PACKED_TOKENS
+        logprobs = []
+        for nodes in tree.packs(most, most_of_one):
+            inputs = self._packed_inputs(read, tree, nodes)
+            output = self.model.run_llm(inputs, len(nodes), cache=read.cache, use_cache=True)
+            # One position after the other: all at once, it would need copies of all logits.
+            for position, node in enumerate(nodes):
+                targets = list(tree.targets[node])
+                logits = output.logits[:, position].float()
+                logprobs.append(logits[:, targets] - logits.logsumexp(-1, keepdim=True))
+        return _sum_over_paths(tree, torch.cat(logprobs, 1))
+
+    def _packed_inputs(self, read: _ReadTexts, tree: AnswerTree, nodes: range) -> LLMInputs:
+        """Some nodes of a tree after the texts' cache, which holds the nodes before them too.
+
+        A node sees its text and the nodes above it.
+        """
+        text = read.inputs
+        device = self.model.device
+        ids = torch.tensor(tree.ids[nodes.start : nodes.stop], device=device)
+        depths = torch.tensor(tree.depths[nodes.start : nodes.stop], device=device)
+        dtype = text.inputs_embeds.dtype
+        embeds = self.model.embed(ids).to(dtype)
+        sees_nodes = torch.zeros(len(nodes), nodes.stop, dtype=torch.bool)
+        for line, above in enumerate(tree.ancestors()[nodes.start : nodes.stop]):
+            sees_nodes[line, above] = True
+        sees_text = text.attention_mask.bool()
         visible = torch.cat(
             [
-                sees[:, None].expand(-1, count, -1),
-                sees_answers.expand(rows, -1, -1),
+                sees_text[:, None].expand(-1, len(nodes), -1),
+                sees_nodes.to(device).expand(read.rows, -1, -1),
             ],
             2,
         )
-        hidden = ~visible[:, None]  # [batch, 1, tokens, cached and tokens]
+        hidden = ~visible[:, None]  # [batch, 1, nodes, texts and nodes]
         mask = torch.zeros_like(hidden, dtype=dtype)
         mask = mask.masked_fill(hidden, torch.finfo(dtype).min)
-        return replace(inputs, attention_mask=mask)
+        return LLMInputs(
+            inputs_embeds=embeds.expand(read.rows, -1, -1),
+            attention_mask=mask,
+            position_ids=text.position_ids[:, -1:] + depths,
+            labels=None,
+        )
 
-    def _sum_logprobs(
-        self,
-        inputs: LLMInputs,
-        tokens: _LaterTokens,
-        cache: Any,
-    ) -> Tensor:
-        """Σ log P of each answer's later tokens [batch, answers], which end the input."""
-        count = len(tokens.targets)
-        output = self.model.run_llm(inputs, count, cache=cache, use_cache=cache is not None)
-        logprobs = []
-        # One position after the other: all at once, it would need copies of all logits.
-        for position, target in enumerate(tokens.targets):
-            logits = output.logits[:, position].float()
-            logprob = logits[:, target] - logits.logsumexp(-1)
-            logprobs.append(logprob)
-        rows = len(inputs.inputs_embeds)
-        sums = torch.zeros(rows, tokens.answers, device=self.model.device)
-        return sums.index_add(1, tokens.answer, torch.stack(logprobs, 1))
+    def _call_tokens(self, rows: int) -> int:
+        """How many tokens of one answer are read at a time."""
+        return max(MAX_PACKED_TOKENS, MAX_CALL_TOKENS // rows)
 
-    def _scores_agree(self, scores: Tensor, expected: Tensor) -> bool:
-        """Whether scores [batch, answers] differ by rounding alone.
+    # ------------------------------------------------------------------ one answer in a row
+    def _score_sequentially(self, read: _ReadTexts, answers: Sequence[Answer]) -> Tensor:
+        """`_continuation_logprobs`, each answer after a copy of the cache.
 
-        In 16 bits there is so much of it that only the mean tells.
+        It is copied since some kinds cannot be cut back. Where there are few texts, it is repeated
+        for several answers of the same length.
         """
-        difference = (scores - expected).abs()
-        size = expected.abs()
-        if self.model.llm.dtype == torch.float32:
-            agree = difference <= 1e-3 * size.clamp(min=1)
-            return bool(agree.all())
-        return bool(difference.mean() <= 2e-2 * size.mean())
+        scores = torch.zeros(read.rows, len(answers), device=self.model.device)
+        count = max(1, MAX_ROWS // read.rows)
+        for numbers in of_equal_length(answers):
+            for first in range(0, len(numbers), count):
+                part = numbers[first : first + count]
+                repeated = _repeat(read, len(part))
+                tokens = self._id_rows([answers[number] for number in part], read.rows)
+                sums = self._sum_after_cache(repeated, tokens)
+                scores[:, part] = sums.view(read.rows, len(part))
+        return scores
+
+    def _sum_after_cache(self, read: _ReadTexts, tokens: Tensor) -> Tensor:
+        """Σ log P of later tokens [rows], one answer's in each row. The cache grows.
+
+        Args:
+            read: the text of each row.
+            tokens: [rows, tokens], each answer from its first token on.
+        """
+        later = tokens.shape[1] - 1
+        step = 1 if self._one_token_at_a_time else self._call_tokens(read.rows)
+        sums = torch.zeros(read.rows, device=tokens.device)
+        for start in range(0, later, step):
+            stop = min(later, start + step)
+            inputs = self._appended_inputs(read.inputs, tokens, start, stop)
+            output = self.model.run_llm(inputs, stop - start, cache=read.cache, use_cache=True)
+            sums = _add_logprobs(sums, output.logits, tokens[:, start + 1 : stop + 1])
+        return sums
+
+    def _appended_inputs(
+        self, text: LLMInputs, tokens: Tensor, start: int, stop: int
+    ) -> LLMInputs:
+        """Tokens of the answers, from `start` to before `stop`, after what the cache holds."""
+        embeds = self.model.embed(tokens[:, start:stop])
+        depths = torch.arange(start + 1, stop + 1, device=tokens.device)
+        answer_mask = text.attention_mask.new_ones(len(tokens), stop)
+        return LLMInputs(
+            inputs_embeds=embeds.to(text.inputs_embeds.dtype),
+            attention_mask=torch.cat([text.attention_mask, answer_mask], 1),
+            position_ids=text.position_ids[:, -1:] + depths,
+            labels=None,
+        )
+
+    def _score_whole_sequences(self, read: _ReadTexts, answers: Sequence[Answer]) -> Tensor:
+        """`_continuation_logprobs` without a cache: each text is read again with each answer."""
+        scores = torch.zeros(read.rows, len(answers), device=self.model.device)
+        for numbers in of_equal_length(answers):
+            later = len(answers[numbers[0]]) - 1
+            rows = MAX_REPEATED_TOKENS // (read.width + later)
+            rows = max(1, min(MAX_ROWS, rows, MAX_CALL_TOKENS // later))
+            texts = min(read.rows, rows)
+            count = max(1, rows // texts)
+            for place in range(0, read.rows, texts):
+                some = _rows_of(read, place, place + texts)
+                for first in range(0, len(numbers), count):
+                    part = numbers[first : first + count]
+                    repeated = _repeat(some, len(part))
+                    tokens = self._id_rows([answers[number] for number in part], some.rows)
+                    sums = self._sum_of_whole(repeated.inputs, tokens)
+                    scores[place : place + texts, part] = sums.view(some.rows, len(part))
+        return scores
+
+    def _sum_of_whole(self, text: LLMInputs, tokens: Tensor) -> Tensor:
+        """Σ log P of later tokens [rows], one answer's in each row, after its text.
+
+        Args:
+            text: of each row.
+            tokens: [rows, tokens], each answer from its first token on.
+        """
+        later = tokens.shape[1] - 1
+        inputs = self._appended_inputs(text, tokens, 0, later)
+        inputs = replace(
+            inputs,
+            inputs_embeds=torch.cat([text.inputs_embeds, inputs.inputs_embeds], 1),
+            position_ids=torch.cat([text.position_ids, inputs.position_ids], 1),
+        )
+        output = self.model.run_llm(inputs, later)
+        sums = torch.zeros(len(tokens), device=tokens.device)
+        return _add_logprobs(sums, output.logits, tokens[:, 1:])
+
+    def _id_rows(self, answers: Sequence[Answer], texts: int) -> Tensor:
+        """Answers of one length as ids [texts · answers, tokens], all of them for each text."""
+        return torch.tensor(list(map(list, answers)), device=self.model.device).repeat(texts, 1)
 
 
 def score_labels(
@@ -427,51 +625,56 @@ def score_labels(
         texts, languages, batch_size, progress: see [`LabelScorer.score`].
 
     Returns:
-        Scores [texts, labels] in natural log, fp32 on the CPU.
+        Scores [texts, labels] in natural log, fp32 on the CPU; all of them finite.
 
     Raises:
-        PalamError: no label, or an empty one.
+        PalamError: labels or texts that cannot be used, or a score that is not finite; see
+            [`LabelScorer`] and [`LabelScorer.score`].
     """
     scorer = LabelScorer(model, labels, llm_only=llm_only, calibrated=calibrated)
     return scorer.score(texts, languages, batch_size=batch_size, progress=progress)
 
 
-# ---------------------------------------------------------------------- batches and answers
-def padded_batches(
-    model: PalamModel,
-    features: Sequence[Features],
-    batch_size: int,
-    progress: Progress | None,
-    prefix_tokens: int = 0,
-) -> Iterator[PaddedBatch]:
-    """Padded batches of texts, the longest first.
+# ---------------------------------------------------------------------- texts and answers
+def _tokenised(model: PalamModel, labels: Sequence[str]) -> list[Answer]:
+    """The ids of labels.
 
-    Args:
-        model: whose processor pads.
-        features: of each text.
-        batch_size: texts at a time; of texts longer than 256 tokens fewer.
-        progress: called with the number of texts after each batch.
-        prefix_tokens: how many the LLM has read before each text.
+    Raises:
+        PalamError: one is too long, or two are the same.
     """
-    lengths = [_text_length(row) for row in features]
-    places = range(len(features))
-    order = sorted(places, key=lambda row: -lengths[row])
-    while order:
-        longest = prefix_tokens + lengths[order[0]]
-        fitting = batch_size * FULL_BATCH_TOKENS // max(1, longest)
-        size = max(1, min(batch_size, fitting))
-        rows = order[:size]
-        order = order[size:]
-        inputs = model.processor.pad([features[row] for row in rows])
-        yield PaddedBatch(rows, inputs)
-        if progress:
-            progress(len(rows))
+    answers: list[Answer] = []
+    label_of: dict[tuple[int, ...], str] = {}
+    for label in labels:
+        answer = model.processor.answer_ids(label)
+        if len(answer) > MAX_LABEL_TOKENS:
+            raise PalamError(
+                f"the label {label[:40]!r}... has {len(answer)} tokens; "
+                f"{MAX_LABEL_TOKENS} at most can be scored"
+            )
+        other = label_of.setdefault(tuple(answer), label)
+        if len(label_of) == len(answers):
+            raise PalamError(
+                f"the labels {other!r} and {label!r} are the same to the LLM; give each once"
+            )
+        answers.append(answer)
+    return answers
 
 
-def _text_length(row: Features) -> int:
-    """Tokens of a text: the encoder's where it reads it, else the LLM's."""
-    name = "encoder_input_ids" if "encoder_input_ids" in row else "input_ids"
-    return len(row[name])
+def _llm_length(row: Features) -> int:
+    """About how many tokens the LLM reads of a text, with what stands around it."""
+    return len(row["input_ids"]) + len(row.get("encoder_input_ids", ()))
+
+
+def _common_prefix(rows: Sequence[Sequence[int]]) -> Sequence[int]:
+    """The ids that all rows begin with, up to the text's slot."""
+    first = min(rows)
+    last = max(rows)  # what these two share, all between them share
+    length = 0
+    for ours, theirs in zip(first, last, strict=False):
+        if ours != theirs or ours == TEXT_SLOT:
+            break
+        length += 1
+    return first[:length]
 
 
 def _without_prefix(row: Features, prefix: CachedPrefix) -> Features:
@@ -480,19 +683,73 @@ def _without_prefix(row: Features, prefix: CachedPrefix) -> Features:
     return {**row, "input_ids": later_ids}
 
 
-def _packs(answers: Sequence[Answer]) -> Iterator[list[Answer]]:
-    """Answers in their order, as many at a time as `MAX_PACKED_TOKENS` allows, one at least."""
-    pack: list[Answer] = []
-    tokens = 0
-    for answer in answers:
-        later = len(answer) - 1
-        if pack and tokens + later > MAX_PACKED_TOKENS:
-            yield pack
-            pack = []
-            tokens = 0
-        pack.append(answer)
-        tokens += later
-    yield pack
+def _rows_of(read: _ReadTexts, start: int, stop: int) -> _ReadTexts:
+    """Some of the texts, without a cache."""
+    inputs = read.inputs
+    return _ReadTexts(
+        inputs=LLMInputs(
+            inputs_embeds=inputs.inputs_embeds[start:stop],
+            attention_mask=inputs.attention_mask[start:stop],
+            position_ids=inputs.position_ids[start:stop],
+            labels=None,
+        ),
+        first_logprobs=read.first_logprobs[start:stop],
+        cache=None,
+    )
+
+
+def _repeat(read: _ReadTexts, count: int) -> _ReadTexts:
+    """The texts, each repeated for so many answers, with a copy of their cache."""
+    cache = copy.deepcopy(read.cache)
+    if count == 1:
+        return read._replace(cache=cache)
+    inputs = read.inputs
+    rows = torch.arange(read.rows, device=inputs.attention_mask.device)
+    rows = rows.repeat_interleave(count)
+    if cache is not None:
+        cache.reorder_cache(rows)
+    return _ReadTexts(
+        inputs=LLMInputs(
+            inputs_embeds=inputs.inputs_embeds[rows],
+            attention_mask=inputs.attention_mask[rows],
+            position_ids=inputs.position_ids[rows],
+            labels=None,
+        ),
+        first_logprobs=read.first_logprobs,
+        cache=cache,
+    )
+
+
+def _add_logprobs(sums: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    """Sums [rows], and log P of targets [rows, tokens] by logits [rows, tokens, vocabulary]."""
+    # One position after the other: all at once, it would need copies of all logits.
+    for position in range(targets.shape[1]):
+        scores = logits[:, position].float()
+        chosen = scores.gather(1, targets[:, position, None])[:, 0]
+        sums = sums + (chosen - scores.logsumexp(-1))
+    return sums
+
+
+def _sum_over_paths(tree: AnswerTree, logprobs: Tensor) -> Tensor:
+    """Σ log P along each answer's path [batch, answers].
+
+    Args:
+        tree: of the answers.
+        logprobs: [batch, targets of all nodes], node after node.
+    """
+    starts = []
+    start = 0
+    for targets in tree.targets:
+        starts.append(start)
+        start += len(targets)
+    answers: list[int] = []
+    columns: list[int] = []
+    for number, path in enumerate(tree.paths):
+        answers.extend([number] * len(path))
+        columns.extend(starts[step.node] + step.place for step in path)
+    sums = logprobs.new_zeros(len(logprobs), len(tree.paths))
+    index = torch.tensor(answers, device=logprobs.device)
+    return sums.index_add(1, index, logprobs[:, columns])
 
 
 def _cache_of(output: Any) -> Any:

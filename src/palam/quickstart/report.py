@@ -1,86 +1,115 @@
-"""The quickstart's result as one HTML page that needs nothing else: its sentences are computed from the numbers."""
+"""The quickstart's report: one HTML page that needs no other file, its sentences computed."""
 
 import os
 import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from palam.inference.layer_page import language_tag, panel, percent
-from palam.inference.layer_weights import LayerView
+from palam.inference.layer_page import Panel, language_tag, panel, percent
+from palam.quickstart.result import LanguageResult, QuickstartResult, ReadLanguage
 from palam.tasks.registry import get_task
-from palam.utils import languages
 from palam.utils.files import atomic_file
+from palam.utils.languages import find_language, language_name
 from palam.utils.templating import render
 
-
-def _mean(method: dict[str, Any], codes: list[str]) -> float | None:
-    found = [method["results"][code]["accuracy"] for code in codes if code in method["results"]]
-    return sum(found) / len(found) if found else None
+EVEN = 0.1
+"""Layers whose mean shares differ by less, of an even share, are called even."""
 
 
-def _layers_sentence(shares: Tensor) -> str:
-    """Which layer counts most, on average over all tokens [tokens, L]."""
-    mean = shares.mean(0)
-    even, top = 1 / len(mean), int(mean.argmax())
-    if mean.max() - mean.min() < 0.1 * even:
-        return f"All layers count nearly alike: about {percent(even)} % each."
-    return f"Layer {top + 1} counts most, {percent(mean[top].item())} % on average; an even share is {percent(even)} %."
+@dataclass(frozen=True)
+class TableRow:
+    """A language's row of the table."""
+
+    language: ReadLanguage
+    cells: list[LanguageResult | None]
+    """Of each method; None where it did not read the language."""
 
 
-def write_report(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def write_report(result: QuickstartResult, path: str | os.PathLike[str]) -> None:
     """Write the page, whole or not at all.
 
     Args:
-        result: what was found, all shares from 0 to 1: `title`; `data`, a task's name (`"demo"`, `"sib200"`);
-            `n_train`; `n_test`, of a language, and `n_alone`, of those that the LLM alone read; `command`, to try a
-            sentence; `settings` and `seconds`, dictionaries;
-            `methods`, first the LLM alone, then one for each fusion: `{"name", "results", "macro"}` as evaluation
-            gives them; `languages`, in the table's order: `{"code", "name", "script"}`; `layers`, from
-            [`LayerView.to_dict`]; `examples`: `{"language", "text", "label", "answers": {method: answer}}`. Optional:
-            an example's `english`; `layers_method` (the last method); `versions` (those installed).
+        result: what was measured.
         path: of the file.
 
     Raises:
         PalamError: the file cannot be written.
     """
-    methods = result["methods"]
-    codes = [one["code"] for one in result["languages"]]
-    unseen = [code for code in codes if languages.lookup(code) != languages.lookup("eng_Latn")]
-    means = {m["name"]: _mean(m, unseen) for m in methods}
+    codes = [language.code for language in result.languages]
+    english = find_language("eng_Latn")
+    unseen = [code for code in codes if find_language(code) != english]
+    means = {method.name: method.mean(unseen) for method in result.methods}
+    means_of_all = {}
+    if len(unseen) < len(codes):
+        means_of_all = {method.name: method.mean(codes) for method in result.methods}
     rows = [
-        {**one, "cells": [m["results"].get(one["code"]) for m in methods]}
-        for one in result["languages"]
+        TableRow(language, [method.results.get(language.code) for method in result.methods])
+        for language in result.languages
     ]
-    views = list(map(LayerView.from_dict, result["layers"]))
+    views = result.layers
     shares = torch.cat([view.shares for view in views]) if views else torch.zeros(1, 1)
-    panels = [
-        panel(languages.name(v.language or v.text), v, v.shares, shares.max().item()) for v in views
-    ]
-    installed = {"python": platform.python_version()} | {
-        p: version(p) for p in ("palam", "torch", "transformers")
-    }
     page = render(
+        "palam.quickstart",
         "quickstart.html.j2",
         result=result,
         rows=rows,
         unseen=unseen,
         means=means,
-        everywhere={m["name"]: _mean(m, codes) for m in methods}
-        if len(unseen) < len(codes)
-        else {},
-        best=max(
-            (m["name"] for m in methods[1:]), key=lambda name: means[name] or 0.0, default=None
-        ),
-        topics=list(get_task(result["data"]).labels),
-        panels=panels,
-        layers_sentence=_layers_sentence(shares),
-        language_name=languages.name,
+        means_of_all=means_of_all,
+        best=_best_bridge(result, means),
+        topics=list(get_task(result.data).labels),
+        panels=_panels(result, shares),
+        layers_sentence=describe_layers(shares),
+        language_name=language_name,
         language_tag=language_tag,
-        versions=result.get("versions", installed),
+        versions=_versions(),
         percent=percent,
     )
     with atomic_file(path) as file:
         file.write(page.encode(errors="replace"))
+
+
+def describe_layers(shares: Tensor) -> str:
+    """A sentence on which layer counts most.
+
+    Args:
+        shares: what each layer contributes to each token, [tokens, L].
+    """
+    mean = shares.mean(0)
+    even_share = 1 / len(mean)
+    if mean.max() - mean.min() < EVEN * even_share:
+        return f"All layers count nearly alike: about {percent(even_share)} % each."
+    top = int(mean.argmax())
+    highest = percent(mean[top].item())
+    return (
+        f"Layer {top + 1} counts most, {highest} % on average; "
+        f"an even share is {percent(even_share)} %."
+    )
+
+
+def _best_bridge(result: QuickstartResult, means: Mapping[str, float | None]) -> str | None:
+    """The bridge with the highest mean; None if there is no bridge."""
+    bridges = [method.name for method in result.methods[1:]]
+    return max(bridges, key=lambda name: means[name] or 0.0, default=None)
+
+
+def _panels(result: QuickstartResult, shares: Tensor) -> list[Panel]:
+    """A heat map for each view, their colours on one scale."""
+    top = shares.max().item()
+    panels = []
+    for view in result.layers:
+        title = language_name(view.language or view.text)
+        panels.append(panel(title, view, view.shares, top))
+    return panels
+
+
+def _versions() -> dict[str, str]:
+    """Of what is installed."""
+    versions = {"python": platform.python_version()}
+    for package in ("palam", "torch", "transformers"):
+        versions[package] = version(package)
+    return versions

@@ -1,59 +1,111 @@
-"""The quickstart: fetch the starter models, train on English, read languages never trained on, write a report."""
+"""The quickstart: starter models, a training on English, languages never trained on, a report."""
 
 import json
 import shlex
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Column, Table
 
 from palam.errors import PalamError
-from palam.inference import evaluation as evaluate
-from palam.inference.evaluation import Evaluation, load_languages
+from palam.inference.evaluation import Evaluation, evaluate, load_languages
 from palam.inference.layer_weights import LayerView
 from palam.models.backbones.encoder import load_encoder
 from palam.models.backbones.llm import load_llm
+from palam.models.bases import Bases
 from palam.models.modeling import PalamModel
 from palam.quickstart.report import write_report
+from palam.quickstart.result import (
+    AnsweredExample,
+    MethodResult,
+    QuickstartResult,
+    ReadLanguage,
+)
 from palam.starter.resolve import resolve
 from palam.tasks.registry import get_task
 from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task
 from palam.training.config import TrainConfig
 from palam.training.run import train
-from palam.utils.device import dtype_name, resolve_placement
+from palam.utils.device import Placement, dtype_name, resolve_placement
 from palam.utils.files import atomic_directory
 from palam.utils.languages import find_language, language_name
+from palam.utils.progress import progress_bar
 
-BASELINE, FUSED, ALONE = "last", "mean", "LLM alone"
-ENGLISH, SINHALA = "eng_Latn", "sin_Sinh"
+BASELINE = "last"
+FUSED = "mean"
+ALONE = "LLM alone"
+ABOUT = {BASELINE: "the encoder's last layer", FUSED: "all the encoder's layers"}
+ENGLISH = "eng_Latn"
+SINHALA = "sin_Sinh"
 LANGUAGES = [
-    *(ENGLISH, SINHALA, "tam_Taml", "mal_Mlym", "tel_Telu", "ben_Beng", "hin_Deva", "urd_Arab"),
-    *("swh_Latn", "amh_Ethi", "mya_Mymr", "khm_Khmr", "arb_Arab"),
+    ENGLISH,
+    SINHALA,
+    "tam_Taml",
+    "mal_Mlym",
+    "tel_Telu",
+    "ben_Beng",
+    "hin_Deva",
+    "urd_Arab",
+    "swh_Latn",
+    "amh_Ethi",
+    "mya_Mymr",
+    "khm_Khmr",
+    "arb_Arab",
 ]
-SHOWN = (ENGLISH, SINHALA, "amh_Ethi")  # whose layers the report shows
-ALONE_ROWS = (
-    7  # the LLM reads other scripts byte by byte: five times the tokens, for what is chance
-)
-EPOCHS, BATCH_SIZE = 1.25, 8
-SHORT_LANGUAGES, SHORT_ROWS, SHORT_EPOCHS = 3, 14, 0.25
-RESULTS, REPORT = "results.json", "report.html"
+SHOWN = (ENGLISH, SINHALA, "amh_Ethi")
+"""The languages whose layers the report shows."""
+ALONE_ROWS = 7
+"""Of a language. The LLM reads other scripts byte by byte: five times the tokens, for an accuracy
+at chance."""
+EPOCHS = 1.25
+BATCH_SIZE = 8
+SHORT_LANGUAGES = 3
+SHORT_ROWS = 14
+SHORT_EPOCHS = 0.25
+RESULTS = "results.json"
+REPORT = "report.html"
 TITLE = "Palam quickstart"
+
+Rows = dict[str, list[Example]]
+"""By language."""
+
+
+class _Reading(NamedTuple):
+    """What is read."""
+
+    task: Task
+    split: str
+    rows: Rows
+    rows_alone: Rows
+    """Fewer, for the LLM alone."""
+
+
+class _Measured(NamedTuple):
+    """What the methods reached."""
+
+    evaluations: dict[str, Evaluation]
+    """By method: first the LLM alone, then the bridges."""
+    model: PalamModel
+    """The last bridge."""
+    config: TrainConfig
+    """Of its training."""
+    seconds: dict[str, float]
 
 
 def quickstart(
     out: Path, *, data: Path | None = None, short: bool = False, console: Console
-) -> dict[str, Any]:
+) -> QuickstartResult:
     """Run it.
 
     Args:
-        out: folder for `bridge-last/`, `bridge-mean/`, `report.html` and `results.json`; new, empty, or an older
-            quickstart's. It appears when all of it is there.
-        data: folder with real SIB-200 data (its dev split is read); None is the packaged demonstration.
+        out: folder for `bridge-last/`, `bridge-mean/`, `report.html` and `results.json`; new,
+            empty, or an older quickstart's. It appears when all of it is there.
+        data: folder with real SIB-200 data (its dev split is read); None is the packaged
+            demonstration.
         short: few steps, rows and languages: to see that everything works, not to measure.
         console: what is shown.
 
@@ -63,127 +115,214 @@ def quickstart(
     Raises:
         PalamError: a folder with other files, or starter models or data that cannot be had.
     """
-    bridges = {fusion: f"bridge-{fusion}" for fusion in (BASELINE, FUSED)}
-    if out.is_dir() and {path.name for path in out.iterdir()} - {
-        *bridges.values(),
-        RESULTS,
-        REPORT,
-    }:
-        raise PalamError(f"{out} holds other files; give --out a folder that is new or empty")
+    _check_folder(out)
     with atomic_directory(out, marker=(RESULTS, TITLE)) as aside:
-        began = time.time()
-        task, split = (get_task("sib200"), "dev") if data else (get_task("demo"), "test")
-        codes = LANGUAGES[:SHORT_LANGUAGES] if short else LANGUAGES
-        rows = load_languages(
-            task, split, codes, data_dir=data, limit=SHORT_ROWS if short else None
-        )
-        few = {code: sample(examples, ALONE_ROWS, 0) for code, examples in rows.items()}
+        start = time.time()
+        reading = _read_data(data, short)
         for name in ("starter:encoder", "starter:llm"):
             resolve(name)
         fetched = time.time()
-        options = resolve_placement()
-        bases = load_encoder("starter:encoder", **options), load_llm("starter:llm", **options)
-        seconds = {"fetching the models": fetched - began}
-        found: dict[str, Evaluation] = {}
-        for fusion, bridge in bridges.items():
-            start = time.time()
-            fused = "the encoder's last layer" if fusion == BASELINE else "all the encoder's layers"
-            console.print(f"\n[bold]{fusion} ({fused})[/]: training on English", highlight=False)
-            settings = TrainConfig(
-                task=task.name, data=data, fusion=fusion, dtype=dtype_name(options["dtype"])
-            )
-            settings.epochs, settings.batch_size = SHORT_EPOCHS if short else EPOCHS, BATCH_SIZE
-            model = train(settings, aside / bridge, bases=bases, console=console)
-            if fusion == BASELINE:
-                found[ALONE] = _read(model, task, split, few, console, llm_only=True)
-            found[fusion] = _read(model, task, split, rows, console)
-            seconds[f"training and reading, {fusion}"] = time.time() - start
-        seconds["all after fetching"] = time.time() - fetched
-        example = few[SINHALA][0].fields["text"]
-        command = shlex.join(["palam", "classify", str(out / bridges[FUSED]), "--text", example])
-        result = {
-            "title": TITLE,
-            "data": task.name,
-            "n_train": json.loads((aside / bridges[FUSED] / RESULTS).read_text(encoding="utf-8"))[
-                "rows"
-            ],
-            "n_test": len(rows[ENGLISH]),
-            "n_alone": len(few[ENGLISH]),
-            "methods": [
-                {"name": name, **evaluation.to_dict()} for name, evaluation in found.items()
-            ],
-            "languages": [
-                {"code": x.code, "name": x.name, "script": x.script}
-                for x in map(find_language, codes)
-                if x
-            ],
-            "layers": [
-                LayerView.of(model, task.render(few[c][0]), c).to_dict() for c in SHOWN if c in few
-            ],
-            "examples": _examples(few, found),
-            "settings": {
-                key: str(value) for key, value in asdict(settings).items() if value is not None
-            },
-            "seconds": {key: round(value, 1) for key, value in seconds.items()},
-            "command": command,
+        measured = _measure(reading, data, short, aside, console)
+        seconds = {
+            "fetching the models": fetched - start,
+            **measured.seconds,
+            "all after fetching": time.time() - fetched,
         }
-        (aside / RESULTS).write_text(
-            json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        result = _collect(reading, measured, seconds, aside, out)
+        content = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
+        (aside / RESULTS).write_text(f"{content}\n", encoding="utf-8")
         write_report(result, aside / REPORT)
+    _print_summary(result, out, console, is_demo=data is None, short=short)
+    return result
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that holds more than a quickstart's files."""
+    files = {_bridge_name(BASELINE), _bridge_name(FUSED), RESULTS, REPORT}
+    if out.is_dir() and {path.name for path in out.iterdir()} - files:
+        raise PalamError(f"{out} holds other files; give --out a folder that is new or empty")
+
+
+def _bridge_name(fusion: str) -> str:
+    return f"bridge-{fusion}"
+
+
+def _read_data(data: Path | None, short: bool) -> _Reading:
+    """Load all that is read, before any model."""
+    task, split = get_task("demo"), "test"
+    if data is not None:
+        task, split = get_task("sib200"), "dev"
+    codes = LANGUAGES[:SHORT_LANGUAGES] if short else LANGUAGES
+    limit = SHORT_ROWS if short else None
+    rows = load_languages(task, split, codes, data_dir=data, limit=limit)
+    rows_alone = {code: sample(examples, ALONE_ROWS, 0) for code, examples in rows.items()}
+    return _Reading(task, split, rows, rows_alone)
+
+
+def _load_bases(placement: Placement) -> Bases:
+    return Bases(
+        encoder=load_encoder("starter:encoder", **placement),
+        llm=load_llm("starter:llm", **placement),
+    )
+
+
+def _measure(
+    reading: _Reading, data: Path | None, short: bool, folder: Path, console: Console
+) -> _Measured:
+    """Train a bridge of each fusion and evaluate it, and the LLM alone.
+
+    Args:
+        reading: what is read.
+        data: the data folder, or None.
+        short: see [`quickstart`].
+        folder: where the bridges are written.
+        console: what is shown.
+    """
+    placement = resolve_placement()
+    bases = _load_bases(placement)
+    evaluations: dict[str, Evaluation] = {}
+    seconds = {}
+    for fusion, about in ABOUT.items():
+        start = time.time()
+        console.print(f"\n[bold]{fusion} ({about})[/]: training on English", highlight=False)
+        config = TrainConfig.from_settings(
+            {
+                "task": reading.task.name,
+                "data": data,
+                "fusion": fusion,
+                "dtype": dtype_name(placement["dtype"]),
+                "epochs": SHORT_EPOCHS if short else EPOCHS,
+                "batch_size": BATCH_SIZE,
+            }
+        )
+        model = train(config, folder / _bridge_name(fusion), bases=bases, console=console)
+        if fusion == BASELINE:
+            evaluations[ALONE] = _evaluate(model, reading, console, llm_only=True)
+        evaluations[fusion] = _evaluate(model, reading, console)
+        seconds[f"training and reading, {fusion}"] = time.time() - start
+    return _Measured(evaluations, model, config, seconds)
+
+
+def _evaluate(
+    model: PalamModel, reading: _Reading, console: Console, *, llm_only: bool = False
+) -> Evaluation:
+    """A bridge on all rows, or the LLM alone on its fewer ones."""
+    rows = reading.rows_alone if llm_only else reading.rows
+    reader = "the LLM alone" if llm_only else model.config.fusion
+    description = f"{reader} reads {len(rows)} languages"
+    total = sum(len(examples) for examples in rows.values())
+    with progress_bar(description, total, console) as advance:
+        return evaluate(
+            model, reading.task, reading.split, rows, llm_only=llm_only, progress=advance
+        )
+
+
+def _collect(
+    reading: _Reading,
+    measured: _Measured,
+    seconds: Mapping[str, float],
+    folder: Path,
+    out: Path,
+) -> QuickstartResult:
+    """All that the report shows.
+
+    Args:
+        reading: what was read.
+        measured: what the methods reached.
+        seconds: what took how long.
+        folder: where the bridges are.
+        out: where they will be.
+    """
+    rows_alone = reading.rows_alone
+    bridge = _bridge_name(FUSED)
+    training = json.loads((folder / bridge / RESULTS).read_text(encoding="utf-8"))
+    sentence = rows_alone[SINHALA][0].fields["text"]
+    layers = []
+    for code in SHOWN:
+        if code in rows_alone:
+            text = reading.task.render(rows_alone[code][0])
+            layers.append(LayerView.of(measured.model, text, code))
+    return QuickstartResult(
+        title=TITLE,
+        data=reading.task.name,
+        n_train=training["rows"],
+        n_test=len(reading.rows[ENGLISH]),
+        n_alone=len(rows_alone[ENGLISH]),
+        methods=[
+            MethodResult.of(name, evaluation) for name, evaluation in measured.evaluations.items()
+        ],
+        languages=[_describe_language(code) for code in reading.rows],
+        layers=layers,
+        examples=_examples(rows_alone, measured.evaluations),
+        settings=_shown_settings(measured.config),
+        seconds={name: round(value, 1) for name, value in seconds.items()},
+        command=shlex.join(["palam", "classify", str(out / bridge), "--text", sentence]),
+    )
+
+
+def _describe_language(code: str) -> ReadLanguage:
+    language = find_language(code)
+    assert language is not None  # the codes are those of the table
+    return ReadLanguage(code=language.code, name=language.name, script=language.script)
+
+
+def _shown_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings that have a value, as text."""
+    settings = config.settings().items()
+    return {name: str(value) for name, value in settings if value is not None and value != {}}
+
+
+def _examples(rows: Rows, evaluations: Mapping[str, Evaluation]) -> list[AnsweredExample]:
+    """Each other language's first row, with its English and each method's answer."""
+    answers: dict[tuple[str, int], dict[str, str | None]] = {}
+    for name, evaluation in evaluations.items():
+        for prediction in evaluation.predictions:
+            item = (prediction["language"], prediction["row"])
+            answers.setdefault(item, {})[name] = prediction["prediction"]
+    english = {example.row: example.fields["text"] for example in rows[ENGLISH]}
+    examples = []
+    for code, (first, *_) in rows.items():
+        if code == ENGLISH:
+            continue
+        example = AnsweredExample(
+            language=code,
+            text=first.fields["text"],
+            english=english.get(first.row),
+            label=first.label,
+            answers=answers[code, first.row],
+        )
+        examples.append(example)
+    return examples
+
+
+def _print_summary(
+    result: QuickstartResult, out: Path, console: Console, *, is_demo: bool, short: bool
+) -> None:
+    """The table, and what to do next."""
     console.print()
-    console.print(_table(found, codes))
-    if not data:
+    console.print(_table(result))
+    if is_demo:
         console.print("A demonstration on machine-written sentences, not a benchmark.")
     if short:
         console.print(
             "A short run: hardly trained, on few sentences; without --short it takes some minutes."
         )
-    console.out(
-        f"\nreport: {out / REPORT}\ntry a sentence of your own:\n  {command}", highlight=False
-    )
-    return result
+    next_step = f"try a sentence of your own:\n  {result.command}"
+    console.out(f"\nreport: {out / REPORT}\n{next_step}", highlight=False)
 
 
-def _read(
-    model: PalamModel,
-    task: Task,
-    split: str,
-    rows: dict[str, list[Example]],
-    console: Console,
-    **options: Any,
-) -> Evaluation:
-    who = "the LLM alone reads" if options.get("direct") else f"{model.config.fusion} reads"
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        item = bar.add_task(f"{who} {len(rows)} languages", total=sum(map(len, rows.values())))
-        return evaluate(
-            model, task, split, rows, progress=lambda n: bar.advance(item, n), **options
-        )
-
-
-def _examples(rows: dict[str, list[Example]], found: dict[str, Evaluation]) -> list[dict[str, Any]]:
-    """Each language's first row, with its English and each method's answer."""
-    answers = {
-        name: {(one["language"], one["row"]): one["prediction"] for one in evaluation.predictions}
-        for name, evaluation in found.items()
-    }
-    english = {example.row: example.fields["text"] for example in rows[ENGLISH]}
-    result = []
-    for code, (first, *_) in rows.items():
-        if code != ENGLISH:
-            said = {name: by_row[code, first.row] for name, by_row in answers.items()}
-            texts = {"text": first.fields["text"], "english": english.get(first.row)}
-            result.append({"language": code, **texts, "label": first.label, "answers": said})
-    return result
-
-
-def _table(found: dict[str, Evaluation], codes: list[str]) -> Table:
-    columns = [Column(name, justify="right") for name in found]
-    table = Table("language", *columns, title="topics answered rightly", title_justify="left")
-    for code in codes:
-        table.add_row(language_name(code), *(f"{one.accuracy(code):.0%}" for one in found.values()))
+def _table(result: QuickstartResult) -> Table:
+    columns = [Column(method.name, justify="right") for method in result.methods]
+    table = Table("language", *columns, title="accuracy by language", title_justify="left")
+    for language in result.languages:
+        cells = [_percent(method.results[language.code].accuracy) for method in result.methods]
+        table.add_row(language_name(language.code), *cells)
     table.add_section()
-    unseen = [code for code in codes if code != ENGLISH]
-    means = [sum(map(one.accuracy, unseen)) / len(unseen) for one in found.values()]
-    table.add_row("mean without English", *(f"{mean:.0%}" for mean in means), style="bold")
+    unseen = [language.code for language in result.languages if language.code != ENGLISH]
+    means = [_percent(method.mean(unseen)) for method in result.methods]
+    table.add_row("mean without English", *means, style="bold")
     return table
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"

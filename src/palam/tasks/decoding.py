@@ -95,14 +95,18 @@ def _decode_wide(chunks: Iterable[bytes], encoding: str, source: str) -> Iterato
             text = decoder.decode(chunk or b"", final=chunk is None)
         except UnicodeError:
             raise PalamError(f"{source}, line {number}: not {encoding.upper()}") from None
-        if "\0" in text:
-            raise PalamError(f"{source}, line {number}: holds a NUL character; save it as text")
         *lines, pending = (pending + text).split("\n")
         for line in lines:
+            yield _without_nul(f"{line}\n", number, source)
             number += 1
-            yield f"{line}\n".lstrip(BYTE_ORDER_MARK)
     if pending:
-        yield pending.lstrip(BYTE_ORDER_MARK)
+        yield _without_nul(pending, number, source)
+
+
+def _without_nul(line: str, number: int, source: str) -> str:
+    if "\0" in line:
+        raise PalamError(f"{source}, line {number}: holds a NUL character; save it as text")
+    return line.lstrip(BYTE_ORDER_MARK) if number == 1 else line
 
 
 def _with_old_line_ends(lines: Iterator[str]) -> Iterator[str]:

@@ -1,36 +1,69 @@
 """Labelled examples from the rows of a file or of the hub."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from palam.errors import PalamError
-from palam.tasks.readers import NumberedRow, Row, shortened, text_of
+from palam.tasks.formats import Row, shortened
+from palam.tasks.labels import has_no_label, label_text, without_fraction
+from palam.tasks.readers import NumberedRow, text_of
 from palam.tasks.task import Example, Task
+from palam.utils.notes import tell
 
 
 def examples_from_rows(
-    task: Task, rows: Iterable[NumberedRow], source: str, columns: Mapping[str, str]
+    task: Task,
+    rows: Iterable[NumberedRow],
+    source: str,
+    columns: Mapping[str, str],
+    *,
+    notes: list[str] | None = None,
 ) -> list[Example]:
     """The examples of a task, in the order of their rows.
+
+    Rows without a gold label (see [`has_no_label`]) are left out, and counted in a note.
 
     Args:
         task: says which fields and labels there are.
         rows: the rows, each with its place for messages.
         source: where the rows come from, for messages.
         columns: the columns of the task's fields, and of `label`, where they have other names.
+        notes: see [`tell`].
 
     Raises:
         PalamError: a column that is missing or holds no text, a label that is none of the task's
             (names the row), or no rows at all.
     """
     examples = []
+    unlabelled: Counter[str] = Counter()
     for number, (place, row) in enumerate(rows):
-        fields = _fields(task, row, place, columns)
         label = _label(task, row, place, columns)
+        if label is None:
+            unlabelled[_written(row[columns.get("label", task.label_column)])] += 1
+            continue
+        fields = _fields(task, row, place, columns)
         examples.append(Example(number, fields, label))
+    if unlabelled:
+        num_rows = len(examples) + unlabelled.total()
+        tell(_unlabelled_note(unlabelled, num_rows, source), notes)
     if not examples:
-        raise PalamError(f"{source} is empty")
+        raise PalamError(f"{source}: no row has a gold label" if unlabelled else f"{source} is empty")
     return examples
+
+
+def _unlabelled_note(unlabelled: Counter[str], num_rows: int, source: str) -> str:
+    listed = ", ".join(unlabelled)
+    note = f"{source}: {unlabelled.total()} of {num_rows} rows have no gold label ({listed})"
+    note += " and are left out"
+    if "-1" in unlabelled:
+        note += "; if -1 is a label, name it among the labels"
+    return note
+
+
+def _written(value: object) -> str:
+    """How a missing label is written, for messages."""
+    return without_fraction(label_text(value).strip()) or "empty"
 
 
 def _fields(task: Task, row: Row, place: str, columns: Mapping[str, str]) -> dict[str, str]:
@@ -42,15 +75,17 @@ def _fields(task: Task, row: Row, place: str, columns: Mapping[str, str]) -> dic
     return fields
 
 
-def _label(task: Task, row: Row, place: str, columns: Mapping[str, str]) -> str:
-    """The task's label of the row."""
+def _label(task: Task, row: Row, place: str, columns: Mapping[str, str]) -> str | None:
+    """The task's label of the row; None where it has no gold label."""
     column = columns.get("label", task.label_column)
     if column not in row:
         raise PalamError(f'{place}: no column "{column}" among {shortened(row)}')
-    label = task.label_of(row[column])
-    if label is None:
-        value = str(row[column])[:40]
-        raise PalamError(f"{place}: label {value!r} is none of {shortened(task.labels)}")
+    value = row[column]
+    if task.number and has_no_label(value, number=True):
+        return None
+    label = task.label_of(value)
+    if label is None and not has_no_label(value):
+        raise PalamError(f"{place}: label {str(value)[:40]!r} is none of {shortened(task.labels)}")
     return label
 
 

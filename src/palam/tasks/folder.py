@@ -11,6 +11,8 @@ DataDir = str | Path | None
 
 SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}
 """Palam's names of splits by other names."""
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
+"""What the names of a task's files end in."""
 
 
 def find_folder(task: Task, data_dir: DataDir = None) -> Path | None:
@@ -49,19 +51,25 @@ def packaged_folder(packaged: str) -> Path:
 
 
 def split_files(folder: Path | None) -> dict[tuple[str, str], Path]:
-    """The files `<split>.<language>.jsonl` and `.csv` of a folder, in the order of their names.
+    """The files `<split>.<language>.jsonl` (or `.csv`, `.tsv`, `.json`), in the names' order.
 
     Returns:
         Paths by split and language; none for a folder that is missing.
+
+    Raises:
+        PalamError: two files of the same split and language.
     """
     if folder is None or not folder.is_dir():
         return {}
     files = {}
     for path in sorted(folder.iterdir()):
         parts = path.name.split(".")
-        if len(parts) == 3 and path.suffix in (".jsonl", ".csv"):
+        if len(parts) == 3 and path.suffix in ENDINGS:
             split, language, _ = parts
-            files[SPLIT_NAMES.get(split, split), language] = path
+            key = SPLIT_NAMES.get(split, split), language
+            if key in files:
+                raise PalamError(f"{folder} holds {files[key].name} and {path.name}: take one out")
+            files[key] = path
     return files
 
 

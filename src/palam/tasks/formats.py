@@ -22,8 +22,6 @@ FORMATS = {
     ".txt": "text",
 }
 """The formats by the ending of a file's name."""
-GUESSED_FROM = 10
-"""Lines by which the format of a file without a known ending is told."""
 MAX_ARRAY = 2**28
 """Most characters of a JSON array, which is held in memory."""
 LEADING_SPACE = f"{BYTE_ORDER_MARK} \t\r\n"

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from palam.errors import PalamError
-from palam.tasks.readers import NumberedRow, Row
+from palam.tasks.formats import Row
+from palam.tasks.readers import NumberedRow
 from palam.tasks.task import Hub, Task
 
 FOLDER_HINT = "give --data DIR or set PALAM_DATA to read it from a folder"
-NO_LABEL = -1
 
 
 class HubRows(NamedTuple):
-    """The labelled rows of one split in one language.
+    """The rows of one split in one language.
 
     Attributes:
         source: the data set with its configuration and split, for messages.
@@ -47,7 +47,7 @@ def load_hub_rows(task: Task, split: str, language: str, copy: Path | None) -> H
     data = _load_dataset(task.name, source, path, config, split=hub_split, revision=revision)
     label_column = hub.columns.get("label", task.label_column)
     label_names = _label_names(data, label_column, hub)
-    rows = _labelled(data, label_column, label_names)
+    rows = _with_label_names(data, label_column, label_names)
     return HubRows(source, _numbered(rows, source))
 
 
@@ -74,12 +74,12 @@ def _label_names(data: Any, column: str, hub: Hub) -> dict[object, str]:
     return dict(enumerate(own_names or hub.labels))
 
 
-def _labelled(rows: Iterable[Row], column: str, names: dict[object, str]) -> Iterator[Row]:
-    """The rows that have a label, with its name where it is an integer."""
+def _with_label_names(
+    rows: Iterable[Row], column: str, names: dict[object, str]
+) -> Iterator[Row]:
+    """The rows, with the label's name where it is an integer."""
     for row in rows:
         label = row.get(column)
-        if label == NO_LABEL:
-            continue
         if isinstance(label, int | float) and label in names:
             row = {**row, column: names[label]}
         yield row

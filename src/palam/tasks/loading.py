@@ -14,24 +14,37 @@ from palam.tasks.folder import (
     is_hub_copy,
     split_files,
 )
+from palam.tasks.formats import shortened
 from palam.tasks.hub import load_hub_rows
-from palam.tasks.readers import NumberedRow, numbered_rows, shortened
-from palam.tasks.sampling import sample
-from palam.tasks.task import Example, Task, slots
+from palam.tasks.labels import count_labels, labels_in, similar_labels, spelling
+from palam.tasks.readers import RowSource, numbered_rows
+from palam.tasks.sampling import hold_out, num_shared
+from palam.tasks.task import Example, Task
+from palam.tasks.text_template import slots
 from palam.utils.languages import language_name, resolve_language
+from palam.utils.notes import tell
 
 
-def load_split(task: Task, split: str, language: str, *, data_dir: DataDir = None) -> list[Example]:
+def load_split(
+    task: Task,
+    split: str,
+    language: str,
+    *,
+    data_dir: DataDir = None,
+    notes: list[str] | None = None,
+) -> list[Example]:
     """The examples of one split in one language, in the file's order.
 
-    Read from `<data_dir>/<task>/<split>.<language>.jsonl` (or `.csv`; or a copy of the hub's
-    Parquet repository in that folder). Without a data folder: from this package, or the hub.
+    Read from `<data_dir>/<task>/<split>.<language>.jsonl` (or `.csv`, `.tsv`, `.json`; or a copy of
+    the hub's Parquet repository in that folder). Without a data folder: from this package, or the
+    hub. Rows without a gold label are left out.
 
     Args:
         task: a task of the registry or one's own.
         split: `train`, `dev` or `test`; `validation` means `dev`.
         language: the task's own code, or an ISO 639 code of the same language.
         data_dir: default the environment's PALAM_DATA.
+        notes: gets a line about rows that are left out; see [`tell`].
 
     Raises:
         PalamError: no such split or language (the message lists those that there are), or a row
@@ -52,9 +65,9 @@ def load_split(task: Task, split: str, language: str, *, data_dir: DataDir = Non
     if folder is None or is_hub_copy(folder):
         source, rows = load_hub_rows(task, split, code, folder)
         assert task.hub is not None
-        return examples_from_rows(task, rows, source, task.hub.columns)
+        return examples_from_rows(task, rows, source, task.hub.columns, notes=notes)
     path = split_files(folder)[split, code]
-    return examples_from_rows(task, numbered_rows(path), str(path), columns={})
+    return examples_from_rows(task, numbered_rows(path), str(path), columns={}, notes=notes)
 
 
 def available(task: Task, *, data_dir: DataDir = None) -> dict[str, list[str]]:
@@ -102,7 +115,7 @@ class TrainAndDev(NamedTuple):
     Attributes:
         train: training examples.
         dev: validation examples, none of them among the former.
-        note: where the validation examples come from, in words.
+        note: where the validation examples come from, in words; and whether texts are repeated.
     """
 
     train: list[Example]
@@ -111,78 +124,99 @@ class TrainAndDev(NamedTuple):
 
 
 def train_and_dev(
-    task: Task, *, data_dir: DataDir = None, seed: int = 0, language: str | None = None
+    task: Task,
+    *,
+    data_dir: DataDir = None,
+    seed: int = 0,
+    language: str | None = None,
+    notes: list[str] | None = None,
 ) -> TrainAndDev:
     """Training and validation examples in one language.
 
-    Without a dev split in that language, a label-stratified 10 % of train is held out.
+    Without a dev split in that language, a label-stratified 10 % of train is held out, with all the
+    rows of each text.
 
     Args:
         task: a task.
         data_dir: see [`load_split`].
         seed: of what is held out.
         language: default English.
+        notes: gets a line about rows that are left out or stand in both splits; see [`tell`].
 
     Raises:
-        PalamError: as [`load_split`] does; or a single training row, of which none can be held out.
+        PalamError: as [`load_split`] does; or a single training text, of which none can be held
+            out.
     """
     language = native_language(task, language or "en", data_dir=data_dir)
-    train = load_split(task, "train", language, data_dir=data_dir)
+    train = load_split(task, "train", language, data_dir=data_dir, notes=notes)
     dev_languages = available(task, data_dir=data_dir).get("dev", [])
     if resolve_language(language, dev_languages):
-        dev = load_split(task, "dev", language, data_dir=data_dir)
-        return TrainAndDev(train, dev, note=f"dev.{language}")
+        dev = load_split(task, "dev", language, data_dir=data_dir, notes=notes)
+        note = f"dev.{language}"
+        shared = num_shared(train, dev)
+        if shared:
+            warning = f"{shared} of its {len(dev)} rows have a text that is trained on"
+            tell(f"{task.name}: {note}: {warning}", notes)
+            note = f"{note}; {warning}"
+        return TrainAndDev(train, dev, note)
     if len(train) < 2:
         raise PalamError(f"{task.name}: one training row is too few to hold one out for validation")
-    dev = sample(train, max(1, round(len(train) / 10)), seed)
-    held_out = {example.row for example in dev}
-    return TrainAndDev(
-        train=[example for example in train if example.row not in held_out],
-        dev=dev,
-        note=(
-            f"held out of train.{language}: {len(dev)} of {len(train)} rows, "
-            f"label-stratified, seed {seed}"
-        ),
+    parts = hold_out(train, max(1, round(len(train) / 10)), seed)
+    note = (
+        f"held out of train.{language}: {len(parts.dev)} of {len(train)} rows, "
+        f"label-stratified, seed {seed}"
     )
+    if parts.num_repeated:
+        note = f"{note}; {parts.note}"
+    return TrainAndDev(parts.train, parts.dev, note)
 
 
 def task_from_file(
-    path: str | Path,
+    path: str | Path | RowSource,
     *,
     text_column: str = "text",
     label_column: str = "label",
     labels: Sequence[str] | Mapping[str, str] | None = None,
     prompt: str | None = None,
     name: str | None = None,
+    merge_labels: bool = False,
+    notes: list[str] | None = None,
 ) -> tuple[Task, list[Example]]:
-    """A task of the family "custom" and its examples, from one JSONL or CSV file.
+    """A task of the family "custom" and its examples, from one file of labelled rows.
 
     Args:
-        path: the file, see [`read_rows`].
+        path: the file, see [`RowSource`].
         text_column: a column's name, or a template over several: "Title: {title} Body: {body}".
         label_column: the column of the labels.
         labels: the labels, or a mapping to the words that the LLM answers; default: as they first
             appear.
         prompt: what the LLM reads, with one `{text}` slot.
         name: the task's name; default the file's.
+        merge_labels: of labels that differ only in case, space or normal form, take the most
+            frequent one for all of them. Else they are different labels, which a note names.
+        notes: gets a line about rows without a gold label and about such labels; see [`tell`].
 
     Raises:
         PalamError: the file cannot be read, a row is wrong (names its line), or there are fewer
             than two labels.
     """
+    source = path if isinstance(path, RowSource) else RowSource(path)
     if "{" in text_column:
         template = text_column
         columns = {slot: slot for slot in slots(template)}
     else:
         template = "{text}"
         columns = {"text": text_column}
-    rows = list(numbered_rows(path, column=label_column))
+    rows = list(source.rows(column=label_column))
     if labels is None:
-        labels = _labels_in(rows, label_column)
+        values = [row.get(label_column) for _, row in rows]
+        labels = labels_in(values, merge=merge_labels)
+        if not merge_labels:
+            _tell_similar_labels(values, source.name, notes)
     if not isinstance(labels, Mapping):
         labels = {label: label for label in labels or [""]}
     task = Task(
-        name=name or Path(path).stem,
+        name=name or Path(source.path).stem,
         family="custom",
         labels=dict(labels),
         prompt=prompt or "{text}\nThe label of this text is",
@@ -191,20 +225,24 @@ def task_from_file(
         fields=tuple(columns),
     )
     columns["label"] = label_column
-    examples = examples_from_rows(task, rows, str(path), columns)
+    examples = examples_from_rows(task, rows, source.name, columns, notes=notes)
     if len(task.labels) < 2:
         only_label = next(iter(task.labels))
         raise PalamError(
-            f"{path}: every row has the label {only_label!r}; a task has two labels or more"
+            f"{source.name}: every row has the label {only_label!r}; a task has two labels or more"
         )
     return task, examples
 
 
-def _labels_in(rows: Sequence[NumberedRow], column: str) -> list[str]:
-    """The labels of a column as they first appear.
-
-    An empty cell is a mistake, reported with its line when the examples are made, not a label.
-    """
-    values = [row.get(column) for _, row in rows]
-    labels = [str(value) for value in values if value not in (None, "")]
-    return list(dict.fromkeys(labels))
+def _tell_similar_labels(
+    values: Sequence[object], source: str, notes: list[str] | None
+) -> None:
+    """Name the labels that may well be meant as one."""
+    counts = count_labels(values)
+    for group in similar_labels(counts):
+        listed = ", ".join(f"{spelling(label)} ({counts[label]} rows)" for label in group)
+        tell(
+            f"{source}: labels that differ only in case, space or normal form are taken for "
+            f"different ones: {listed}; merge_labels makes them one",
+            notes,
+        )

@@ -8,7 +8,7 @@ from JSON escapes. Only what is no text (other bytes, NUL) is refused; byte orde
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -26,12 +26,17 @@ from palam.tasks.formats import (
     parse_plain_text,
     shortened,
 )
-from palam.tasks.tables import DELIMITERS, parse_csv, parse_tsv, table_columns
+from palam.tasks.tables import DELIMITERS, GUESSED_FROM, parse_csv, parse_tsv, table_columns
 from palam.utils.languages import find_language
 
 STANDARD_INPUT = "-"
 FORMAT_NAMES = ("json", "csv", "tsv", "text")
 """The formats by their names; `json` is JSON lines or an array."""
+PARSERS: dict[str, Callable[[Lines, str], Iterator[NumberedLine]]] = {
+    "json": parse_json,
+    "csv": parse_csv,
+    "tsv": parse_tsv,
+}
 
 
 class NumberedRow(NamedTuple):
@@ -104,18 +109,18 @@ class RowSource:
         """The rows that the lines hold; without a format, their beginning tells it."""
         file_format = self._format or self._guess_format(lines, column or "text")
         if file_format != "text":
-            parsers = {"json": parse_json, "csv": parse_csv, "tsv": parse_tsv}
-            return parsers[file_format](lines, self.name)
-        if column is not None:
-            raise PalamError(f'{self.name}, line 1: no column "{column}": plain text has none')
+            return PARSERS[file_format](lines, self.name)
         if not self._has_format:
             self._refuse_tabs(lines)
+        if column is not None:
+            raise PalamError(f'{self.name}, line 1: no column "{column}": plain text has none')
         return parse_plain_text(lines)
 
     def _guess_format(self, lines: Lines, column: str) -> str:
-        beginning = "".join(lines.peek()).strip(LEADING_SPACE)
-        if JSON_BEGINNING.match(beginning):
-            return "json"
+        for count in (1, GUESSED_FROM):  # where one line tells it, no more are waited for
+            beginning = "".join(lines.peek(count)).lstrip(LEADING_SPACE)
+            if JSON_BEGINNING.match(beginning):
+                return "json"
         columns = table_columns(lines, column, delimiters=DELIMITERS)
         if columns:
             raise PalamError(
@@ -132,3 +137,133 @@ class RowSource:
                 f"{self.name} looks like a table (columns {shortened(columns)}); "
                 "let its name end in .tsv"
             )
+
+
+def check_readable(path: str | Path) -> bool:
+    """Refuse a file that cannot be read, without opening what can be read only once.
+
+    Args:
+        path: the file; `-` is standard input.
+
+    Returns:
+        Whether it is a stream: a pipe, a device or standard input.
+
+    Raises:
+        PalamError: it is missing, a folder, or may not be read.
+    """
+    if str(path) == STANDARD_INPUT:
+        return True
+    try:
+        mode = Path(path).stat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            Path(path).open("rb").close()
+            return False
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        reason = getattr(error, "strerror", None) or error
+        raise PalamError(f"cannot read {path}: {reason}") from None
+    if not os.access(path, os.R_OK):
+        raise PalamError(f"cannot read {path}: Permission denied")
+    return True
+
+
+def read_rows(path: str | Path | RowSource, *, column: str | None = None) -> Iterator[Row]:
+    """Stream the rows of a file, a pipe or standard input.
+
+    Args:
+        path: the file, see [`RowSource`]; `-` is standard input.
+        column: the column that every row must have, a text; default `text`.
+
+    Yields:
+        The rows.
+
+    Raises:
+        PalamError: a file that cannot be read, or a row that is wrong; names the line.
+    """
+    hint = "" if column else "; name one with --column"
+    for place, row in numbered_rows(path, column=column):
+        text_of(row, column or "text", place, hint=hint)
+        yield row
+
+
+def read_texts(path: str | Path | RowSource) -> Iterator[str]:
+    """Stream the texts of a file, stripped, without empty ones; see [`read_rows`]."""
+    for row in read_rows(path):
+        text = row["text"].strip()
+        if text:
+            yield text
+
+
+def numbered_rows(
+    path: str | Path | RowSource, *, column: str | None = None
+) -> Iterator[NumberedRow]:
+    """Stream the rows of a file with their places; see [`read_rows`].
+
+    Args:
+        path: the file; `-` is standard input.
+        column: a column that the rows must have, which plain text has not.
+
+    Yields:
+        The rows with their places; their columns are not checked.
+
+    Raises:
+        PalamError: a file that cannot be read, or a line that is not of its format.
+    """
+    source = path if isinstance(path, RowSource) else RowSource(path)
+    yield from source.rows(column=column)
+
+
+def text_of(row: Row, column: str, place: str, *, hint: str = "") -> str:
+    """The row's text in a column, unchanged.
+
+    Args:
+        row: a row.
+        column: the column's name.
+        place: where the row stands, for messages.
+        hint: what a user can do about a missing column, for its message.
+
+    Raises:
+        PalamError: the row has no such column, or no text in it.
+    """
+    if column not in row:
+        raise PalamError(f'{place}: no column "{column}" among {shortened(row)}{hint}')
+    value = row[column]
+    if not isinstance(value, str):
+        raise PalamError(f'{place}: column "{column}" holds {str(value)[:40]}, not a text')
+    return value
+
+
+def language_of(row: Row, column: str, place: str) -> str:
+    """The language code in a column of the row, without space around it.
+
+    Args:
+        row: a row.
+        column: the column's name.
+        place: where the row stands, for messages.
+
+    Raises:
+        PalamError: the row has no such column, or no known language in it.
+    """
+    code = text_of(row, column, place).strip()
+    if find_language(code) is None:
+        raise PalamError(
+            f'{place}: column "{column}" holds {code[:40]!r}, which is no language; '
+            "it must be a code such as si or sin_Sinh"
+        )
+    return code
+
+
+def _open(path: str | Path) -> AbstractContextManager[Iterable[bytes]]:
+    """The file, or standard input, which is left open."""
+    if str(path) == STANDARD_INPUT:
+        return nullcontext(_standard_input())
+    return Path(path).open("rb")
+
+
+def _standard_input() -> Iterable[bytes]:
+    """Standard input's bytes; of one that has only text, as in a notebook, its lines in UTF-8."""
+    if sys.stdin is None:
+        raise PalamError("cannot read standard input: it is closed")
+    stream: IO[bytes] | None = getattr(sys.stdin, "buffer", None)
+    if stream is not None:
+        return stream
+    return (line.encode("utf-8", "surrogatepass") for line in sys.stdin)

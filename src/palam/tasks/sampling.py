@@ -9,6 +9,7 @@ from itertools import accumulate, cycle, islice
 from typing import NamedTuple
 
 from palam.errors import PalamError
+from palam.tasks.labels import label_key
 from palam.tasks.task import Example
 
 SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["')\]])\s+|\n+""")
@@ -65,6 +66,74 @@ def _proportional_counts(sizes: dict[str, int], total: int) -> dict[str, int]:
     for label in by_remainder[:missing]:
         counts[label] += 1
     return counts
+
+
+class HeldOut(NamedTuple):
+    """Examples in two parts that have no text in common.
+
+    Attributes:
+        train: the most of them.
+        dev: those that are held out.
+        num_repeated: rows whose text stands in another row too.
+    """
+
+    train: list[Example]
+    dev: list[Example]
+    num_repeated: int
+
+    @property
+    def note(self) -> str:
+        """What is to be said of repeated texts; empty without any."""
+        if not self.num_repeated:
+            return ""
+        return f"{self.num_repeated} rows repeat a text, and each text is on one side"
+
+
+def hold_out(examples: Sequence[Example], num_rows: int, seed: int = 0) -> HeldOut:
+    """Hold a label-stratified sample out, with all the rows of each of its texts.
+
+    Args:
+        examples: to draw from.
+        num_rows: how many to hold out; where texts are repeated, about as many.
+        seed: of the draw.
+
+    Returns:
+        Both parts in the order of `examples`; without repeated texts, `dev` is what [`sample`]
+        draws.
+
+    Raises:
+        PalamError: fewer than two different texts.
+    """
+    rows_by_text: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        rows_by_text[text_key(example)].append(index)
+    if len(rows_by_text) < 2:
+        raise PalamError(f"{len(examples)} rows with one text are too few to hold some out")
+    first_rows = {rows[0]: rows for rows in rows_by_text.values()}
+    num_texts = max(1, num_rows * len(rows_by_text) // len(examples))
+    representatives = [examples[index] for index in first_rows]
+    drawn = {id(example) for example in sample(representatives, num_texts, seed)}
+    held_out: set[int] = set()
+    for index, rows in first_rows.items():
+        if id(examples[index]) in drawn:
+            held_out.update(rows)
+    num_repeated = sum(len(rows) for rows in rows_by_text.values() if len(rows) > 1)
+    return HeldOut(
+        train=[example for index, example in enumerate(examples) if index not in held_out],
+        dev=[example for index, example in enumerate(examples) if index in held_out],
+        num_repeated=num_repeated,
+    )
+
+
+def text_key(example: Example) -> tuple[str, ...]:
+    """The same for examples whose texts differ at most in case, space and normal form."""
+    return tuple(label_key(text) for text in example.fields.values())
+
+
+def num_shared(train: Sequence[Example], dev: Sequence[Example]) -> int:
+    """How many rows of `dev` have a text that is among those of `train`."""
+    train_texts = {text_key(example) for example in train}
+    return sum(text_key(example) in train_texts for example in dev)
 
 
 def balanced(examples: Sequence[Example], seed: int = 0) -> list[Example]:

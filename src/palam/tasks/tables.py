@@ -16,7 +16,10 @@ DELIMITERS = (",", ";", "\t", "|")
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """Excel's first line, which names the delimiter."""
 SNIFFED_LINES = 20
-PLAIN_NAME = re.compile(r'"?\w[\w.\-]{0,40}"?')
+"""Lines by which the delimiter is found."""
+GUESSED_FROM = 4
+"""Lines by which a table is told from plain text; a stream is kept waiting for no more."""
+PLAIN_NAME = re.compile(r"\w([\w.\-]{0,40}\w)?")
 """A cell that may well be a column's name."""
 UNCLOSED = "unexpected end of data"
 """What `csv` says of a quoted cell that the lines do not close."""
@@ -79,13 +82,12 @@ def table_columns(lines: Lines, column: str, *, delimiters: Sequence[str]) -> li
         column: a name by which a header is told.
         delimiters: of which one must part the cells.
     """
-    lines.skip_blank()
-    beginning = [line for line in lines.peek(SNIFFED_LINES) if line.strip()]
+    beginning = [line for line in lines.peek(GUESSED_FROM) if line.strip()]
     if beginning and SEPARATOR_LINE.fullmatch(beginning[0]):
         return _header(beginning[1:], beginning[0].strip().strip('"')[4:]) or [""]
     for sign in delimiters:
         names = _header(beginning, sign)
-        if column in names:
+        if column in [name.strip() for name in names]:
             return names
         are_names = sign == "\t" or all(PLAIN_NAME.fullmatch(name) for name in names)
         if len(names) > 1 and are_names and _all_agree(beginning, sign):
@@ -94,9 +96,9 @@ def table_columns(lines: Lines, column: str, *, delimiters: Sequence[str]) -> li
 
 
 def _header(beginning: Sequence[str], delimiter: str) -> list[str]:
-    """The cells of the first record, without space around them."""
+    """The cells of the first record."""
     records = _records(beginning, delimiter)
-    return [cell.strip() for cell in records[0]] if records else []
+    return records[0] if records else []
 
 
 def _records(beginning: Sequence[str], delimiter: str) -> list[list[str]]:

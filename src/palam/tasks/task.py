@@ -3,11 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from string import Formatter
 
 from palam.errors import PalamError
 from palam.models.template import MODES, SLOT
+from palam.tasks.labels import is_number, label_key, label_text, without_fraction
+from palam.tasks.numbers import last_number as last_number
+from palam.tasks.text_template import fill
+from palam.tasks.text_template import slots as slots
 
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
@@ -40,7 +42,7 @@ class Hub:
         columns: the data set's columns by the task's fields (and `label`), where they differ.
         codes: the data set's language codes by the task's, where they differ.
         labels: the task's labels in the order of the data set's integers, where that is not the
-            task's own order. The integer -1 is no label: such rows are left out.
+            task's own order.
     """
 
     id: str
@@ -64,7 +66,7 @@ class Task:
         labels: the words that the LLM answers, by the data's label; in the order of integer labels.
         prompt: what the LLM reads in the modes prompt and chat, with one `{text}` slot, where the
             encoder's text comes in.
-        text: what the encoder reads in these modes: a format string over `fields`.
+        text: what the encoder reads in these modes: a template over `fields`, see [`fill`].
         paper_text: what the encoder reads in paper mode, where the LLM reads nothing else.
         fields: the columns that make the text.
         label_column: the column of the labels.
@@ -131,7 +133,7 @@ class Task:
             raise PalamError(f'unknown mode "{mode}": one of {", ".join(MODES)}')
         template = self.paper_text if mode == "paper" else self.text
         fields = example.fields if isinstance(example, Example) else example
-        return template.format_map(fields)
+        return fill(template, fields)
 
     def answer(self, label: str) -> str:
         """The LLM's right answer: the label's words; for a task of numbers, the whole solution.
@@ -146,48 +148,22 @@ class Task:
         """The task's label that a value of the label column means, or None.
 
         Args:
-            value: a label, its words (both in any case), or its number in the order of the labels,
-                from 0; where the labels are numbers themselves, they are not counted.
+            value: a label or its words (both in any case, space and normal form), or its number in
+                the order of the labels, from 0; where the labels are numbers themselves, they are
+                not counted. Whole numbers may be floats, or their text: `1.0`.
         """
-        text = str(value) if isinstance(value, str | int) else ""
+        text = label_text(value)
         if text in self.labels:
             return text
         if not text or self.number:
             return text or None
-        labels_are_numbers = any(label.isdigit() for label in self.labels)
-        for index, (label, words) in enumerate(self.labels.items()):
-            if text.casefold() in (label.casefold(), words.casefold()):
+        number = without_fraction(text)
+        key = label_key(number)
+        for label, words in self.labels.items():
+            if key in (label_key(without_fraction(label)), label_key(words)):
                 return label
-            if text == str(index) and not labels_are_numbers:
-                return label
+        if not any(is_number(label) for label in self.labels):
+            for index, label in enumerate(self.labels):
+                if number == str(index):
+                    return label
         return None
-
-
-def last_number(text: str) -> str | None:
-    """The number that an answer comes to: the one after `####`, else the last; None without one.
-
-    >>> last_number("She sold 48/2 = 24 clips.\\n#### 1,072.50")
-    '1072.5'
-    >>> last_number("It is 3 o'clock.")
-    '3'
-    """
-    _, _, final_answer = text.rpartition("####")
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", final_answer or text)
-    if not numbers:
-        return None
-    number = numbers[0] if "####" in text else numbers[-1]
-    value = Decimal(number.replace(",", ""))
-    return f"{value.normalize():f}"
-
-
-def slots(template: str) -> set[str]:
-    """The names in a format string's slots.
-
-    Raises:
-        PalamError: it is no format string.
-    """
-    try:
-        pieces = list(Formatter().parse(template))
-    except ValueError as error:
-        raise PalamError(f"the template {template!r} is not a format string: {error}") from None
-    return {name for _, name, _, _ in pieces if name is not None}

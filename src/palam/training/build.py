@@ -40,9 +40,19 @@ def build_model(
     llm = None
     if bases is not None:
         encoder, llm = bases
-        model = replace(model, encoder=str(encoder.name_or_path), llm=str(llm.name_or_path))
+        model = replace(
+            model,
+            encoder=str(encoder.name_or_path),
+            llm=str(llm.name_or_path),
+        )
     placement = resolve_placement(runtime.device, runtime.dtype, runtime.load_in)
-    built = PalamModel.from_config(model, encoder=encoder, llm=llm, seed=runtime.seed, **placement)
+    built = PalamModel.from_config(
+        model,
+        encoder=encoder,
+        llm=llm,
+        seed=runtime.seed,
+        **placement,
+    )
     if data.task is not None:
         built.config.task = task_record(data.task, model.mode)
     return built

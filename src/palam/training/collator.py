@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from palam.models.processing import IGNORE, PalamProcessor
+from palam.training.data import Features
+
+Batch = dict[str, Any]
+"""The arguments of [`PalamModel`]'s forward pass, and what only the trainer takes."""
 
 
 class Collator:
@@ -16,7 +20,7 @@ class Collator:
     def __init__(self, processor: PalamProcessor) -> None:
         self.processor = processor
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Features]) -> Batch:
         """One batch for [`PalamModel`].
 
         Args:
@@ -26,12 +30,16 @@ class Collator:
             The padded features; `logits_to_keep`, the longest answer's length and one; `rows`, the
             rows' numbers; and with distillation `teacher`, what the LLM reads by itself, padded.
         """
-        batch: dict[str, Any] = dict(self.processor.pad(rows))
-        teacher_rows = [{"input_ids": row["teacher_ids"]} for row in rows if "teacher_ids" in row]
+        batch: Batch = dict(self.processor.pad(rows))
+        answer_lengths = [_answer_length(row["labels"]) for row in rows]
+        batch["logits_to_keep"] = max(answer_lengths) + 1
+        batch["rows"] = [row["row"] for row in rows]
+        teacher_rows = []
+        for row in rows:
+            if "teacher_ids" in row:
+                teacher_rows.append({"input_ids": row["teacher_ids"]})
         if teacher_rows:
             batch["teacher"] = dict(self.processor.pad(teacher_rows))
-        batch["logits_to_keep"] = 1 + max(_answer_length(row["labels"]) for row in rows)
-        batch["rows"] = [row["row"] for row in rows]
         return batch
 
 

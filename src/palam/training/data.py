@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,61 +64,94 @@ def read_training_data(data: DataConfig, *, seed: int, prompt: str | None = None
     if data.text_file is not None:
         return _read_raw_text(data.text_file, data, seed)
     if data.file is not None:
-        found = _read_labelled_file(data.file, data, seed, prompt)
+        labelled = _read_labelled_file(data.file, data, seed, prompt)
     else:
         assert data.task is not None  # a DataConfig has exactly one of the three
-        found = _read_task(get_task(data.task), data, seed)
-    if not found.train:
+        labelled = _read_task(get_task(data.task), data, seed)
+    if not labelled.train:
         raise PalamError(
             "there is nothing to train on once validation rows are held out; give more rows"
         )
-    dev = sample(found.dev, data.max_eval_samples, seed)
-    train = sample(found.train, data.max_train_samples, seed)
-    assert found.task is not None
-    balance = found.task.balance if data.balance is None else data.balance
+    dev = sample(labelled.dev, data.max_eval_samples, seed)
+    train = sample(labelled.train, data.max_train_samples, seed)
+    balance = data.balance
+    if balance is None:
+        balance = labelled.task.balance
     if balance:
         train = balanced(train, seed)
-    return replace(found, train=train, dev=dev)
+    return TrainingData(
+        task=labelled.task,
+        train=train,
+        dev=dev,
+        language=labelled.language,
+        note=labelled.note,
+    )
+
+
+class _Labelled(NamedTuple):
+    """All examples of a task; see [`TrainingData`]."""
+
+    task: Task
+    train: list[Example]
+    dev: list[Example]
+    language: str
+    note: str
 
 
 def _read_raw_text(path: Path, data: DataConfig, seed: int) -> TrainingData:
     """The lines of a file; the last twentieth of them are for validation."""
-    lines = [Example(row, {"text": text}, label="") for row, text in enumerate(read_texts(path))]
+    lines = []
+    for row, text in enumerate(read_texts(path)):
+        lines.append(Example(row, {"text": text}, label=""))
     if len(lines) < 2:
         raise PalamError(f"{path} holds fewer than two lines of text")
     most = data.max_eval_samples or len(lines)
     held_out = max(1, min(len(lines) // 20, most))
-    train, dev = lines[:-held_out], lines[-held_out:]
-    if data.max_train_samples is not None and data.max_train_samples < len(train):
-        train = random.Random(seed).sample(train, data.max_train_samples)
-    note = f"the last {held_out} of {len(lines)} lines"
-    return TrainingData(None, train, dev, data.text_language, note)
+    train = lines[:-held_out]
+    limit = data.max_train_samples
+    if limit is not None and limit < len(train):
+        train = random.Random(seed).sample(train, limit)
+    return TrainingData(
+        task=None,
+        train=train,
+        dev=lines[-held_out:],
+        language=data.text_language,
+        note=f"the last {held_out} of {len(lines)} lines",
+    )
 
 
 def _read_labelled_file(
-    path: Path, data: DataConfig, seed: int, prompt: str | None
-) -> TrainingData:
+    path: Path,
+    data: DataConfig,
+    seed: int,
+    prompt: str | None,
+) -> _Labelled:
     """A task made from a file; a tenth of its rows are for validation."""
     task, examples = task_from_file(
-        path, text_column=data.text_column, label_column=data.label_column, prompt=prompt
+        path,
+        text_column=data.text_column,
+        label_column=data.label_column,
+        prompt=prompt,
     )
     dev = sample(examples, max(1, len(examples) // 10), seed)
     held_out = {example.row for example in dev}
     train = [example for example in examples if example.row not in held_out]
     note = f"held out of {path.name}: {len(dev)} of {len(examples)} rows"
-    return TrainingData(task, train, dev, data.text_language, note)
+    return _Labelled(task, train, dev, data.text_language, note)
 
 
-def _read_task(task: Task, data: DataConfig, seed: int) -> TrainingData:
-    language = native_language(task, data.text_language, data_dir=data.data)
-    train, dev, note = train_and_dev(task, data_dir=data.data, seed=seed, language=language)
-    return TrainingData(task, train, dev, language, note)
+def _read_task(task: Task, data: DataConfig, seed: int) -> _Labelled:
+    folder = data.data
+    language = native_language(task, data.text_language, data_dir=folder)
+    train, dev, note = train_and_dev(task, data_dir=folder, seed=seed, language=language)
+    return _Labelled(task, train, dev, language, note)
 
 
 def seeded_number(*key: object) -> int:
     """A large number that depends on the key alone: the same in every process and resumed run."""
     text = "/".join(map(str, key))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
 class TrainingDataset(Dataset[Features], ABC):
@@ -283,8 +316,9 @@ class PrefixDataset(TrainingDataset):
     def cut(self, index: int) -> Cut:
         """The two parts of a row in this epoch."""
         text = self.texts[index]
-        places = [space.start() for space in re.finditer(r"\s+", text)]
-        place = places[seeded_number(self.seed, self.epoch, index) % len(places)]
+        spaces = [space.start() for space in re.finditer(r"\s+", text)]
+        number = seeded_number(self.seed, self.epoch, index)
+        place = spaces[number % len(spaces)]
         return Cut(text[:place], text[place:])
 
     def __len__(self) -> int:
@@ -295,17 +329,23 @@ class PrefixDataset(TrainingDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Features]:
         """Several rows at once; the data loader calls it."""
-        rows = {index: self.prompted[index] for index in indices if self._is_prompted(index)}
-        continued = [index for index in indices if index not in rows]
-        for index, row in zip(continued, self._continuations(continued), strict=True):
-            rows[index] = row
+        rows = {}
+        continued = []
+        for index in indices:
+            if self._is_prompted(index):
+                rows[index] = self.prompted[index]
+            else:
+                continued.append(index)
+        for row in self._continuations(continued):
+            rows[row["row"]] = row
         return [rows[index] for index in indices]
 
     def _is_prompted(self, index: int) -> bool:
         """Whether this epoch's row is the prompt's answer and not the continuation."""
         if index not in self.prompted:
             return False
-        return seeded_number("ask", self.seed, self.epoch, index) % 3 != 0
+        number = seeded_number("ask", self.seed, self.epoch, index)
+        return number % 3 != 0
 
     def _continuations(self, indices: Sequence[int]) -> list[Features]:
         processor = self.processor
@@ -365,7 +405,11 @@ def build_dataset(
     seed = config.runtime.seed
     if data.task is None:
         dataset = PrefixDataset(
-            processor, texts, seed=seed, language=data.language, distill=config.optim.distill
+            processor,
+            texts,
+            seed=seed,
+            language=data.language,
+            distill=config.optim.distill,
         )
         if not len(dataset):
             raise PalamError(

@@ -37,17 +37,32 @@ def distillation_loss(
         num_items_in_batch: by which the sum is divided; None is this batch's number of labels.
     """
     positions = logits.shape[1]
-    has_label = labels[:, -positions:][:, 1:] != IGNORE
-    log_probs = logits[:, :-1][has_label].float().log_softmax(-1)
-    teacher_log_probs = teacher_logits[:, :-1][has_label].float().log_softmax(-1)
-    total = F.kl_div(log_probs, teacher_log_probs, log_target=True, reduction="sum")
+    last_labels = labels[:, -positions:]
+    has_label = last_labels[:, 1:] != IGNORE  # of the position after each one's logits
+    total = F.kl_div(
+        _log_probs(logits, has_label),
+        _log_probs(teacher_logits, has_label),
+        log_target=True,
+        reduction="sum",
+    )
     if num_items_in_batch is None:
         return total / has_label.sum().clamp(min=1)
     return total / num_items_in_batch
 
 
+def _log_probs(logits: Tensor, has_label: Tensor) -> Tensor:
+    """Log-probabilities [labels, vocabulary] at the positions whose next one has a label."""
+    before_label = logits[:, :-1][has_label]
+    return before_label.float().log_softmax(-1)
+
+
 def answer_prompts_with_llm(
-    model: PalamModel, dataset: PrefixDataset, prompts_file: Path, *, mode: str, seed: int
+    model: PalamModel,
+    dataset: PrefixDataset,
+    prompts_file: Path,
+    *,
+    mode: str,
+    seed: int,
 ) -> None:
     """Let the LLM answer a prompt about each text, which it reads itself, for training on it.
 
@@ -89,9 +104,19 @@ def _answer_prompt(model: PalamModel, dataset: PrefixDataset, rows: Sequence[int
     """Fill in the prompted rows of these rows, by the model's own template."""
     texts = [dataset.texts[row] for row in rows]
     languages = [dataset.language] * len(texts)
-    answers = generate(model, texts, llm_only=True, max_new_tokens=MAX_ANSWER_TOKENS)
-    by_bridge = model.processor.features(texts, answers, languages)
-    by_llm = model.processor.features(texts, answers, languages, llm_only=True)
-    for row, answer, features, teacher in zip(rows, answers, by_bridge, by_llm, strict=True):
-        if answer:
-            dataset.prompted[row] = {**features, "teacher_ids": teacher["input_ids"], "row": row}
+    processor = model.processor
+    answers = generate(
+        model,
+        texts,
+        llm_only=True,
+        max_new_tokens=MAX_ANSWER_TOKENS,
+    )
+    by_bridge = processor.features(texts, answers, languages)
+    by_llm = processor.features(texts, answers, languages, llm_only=True)
+    for position, row in enumerate(rows):
+        if answers[position]:
+            dataset.prompted[row] = {
+                **by_bridge[position],
+                "teacher_ids": by_llm[position]["input_ids"],
+                "row": row,
+            }

@@ -62,8 +62,8 @@ class EncoderStateCache:
             digest.update(json.dumps(fusion, sort_keys=True).encode())
         for name, weight in self.model.encoder.state_dict().items():
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-            raw = weight.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            digest.update(raw.numpy())
+            flat = weight.detach().cpu().contiguous().view(-1)
+            digest.update(flat.view(torch.uint8).numpy())
         return digest.hexdigest()[:32]
 
     def fill(
@@ -87,6 +87,7 @@ class EncoderStateCache:
             key = _key(ids)
             if key not in self.states:
                 missing[key] = ids
+        # The longest first, so that a batch has little padding.
         order = sorted(missing, key=lambda key: (-len(missing[key]), key))
         shard: dict[str, Tensor] = {}
         for start in range(0, len(order), BATCH_SIZE):
@@ -144,19 +145,20 @@ class EncoderStateCache:
 
     def mapped(self, ids: Tensor, mask: Tensor) -> Tensor:
         """See [`TextEncoding.mapped`]; the encoder reads only the rows that are not kept."""
-        states: list[Tensor | None] = []
-        for row_ids, real in zip(ids, mask.bool(), strict=True):
-            states.append(self.states.get(_key(row_ids[real].tolist())))
-        missing = [row for row, state in enumerate(states) if state is None]
+        states: dict[int, Tensor] = {}
+        missing = []
+        for row, real in enumerate(mask.bool()):
+            key = _key(ids[row][real].tolist())
+            if key in self.states:
+                states[row] = self.states[key]
+            else:
+                missing.append(row)
         if missing:
             computed = self._compute(ids[missing], mask[missing])
-            for row, state in zip(missing, computed, strict=True):
-                states[row] = state
+            states.update(zip(missing, computed, strict=True))
         device = self.model.device
-        packed = torch.cat(
-            [state.to(device, non_blocking=True) for state in states if state is not None]
-        )
-        return self._map(packed)
+        in_order = [states[row].to(device, non_blocking=True) for row in range(len(ids))]
+        return self._map(torch.cat(in_order))
 
     def _map(self, packed: Tensor) -> Tensor:
         """Kept states [tokens, 1 or L, d_enc] as the bridge maps them: [tokens, d_llm]."""
@@ -171,7 +173,8 @@ class EncoderStateCache:
 
 
 def _key(ids: list[int]) -> str:
-    return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:40]
+    text = " ".join(map(str, ids))
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 def _bytes_of(states: dict[str, Tensor]) -> int:

@@ -6,7 +6,6 @@ settings, log, results so far, and checkpoints to resume from.
 
 import contextlib
 import json
-import math
 import random
 import shutil
 import time
@@ -27,22 +26,21 @@ from palam.models.bases import Bases
 from palam.models.checkpoint import CHECKPOINT_MARKER, load_weights_from
 from palam.models.model_card import model_card
 from palam.models.modeling import PalamModel
-from palam.models.registry import FUSIONS
 from palam.tasks.readers import read_texts
+from palam.training.arguments import training_arguments
 from palam.training.build import build_model, prepare_for_training, resolve_dtype
 from palam.training.callbacks import JsonLog, ProgressBar
-from palam.training.config import OptimConfig, TrainConfig
+from palam.training.config import TrainConfig
 from palam.training.data import (
     AnswerDataset,
     PrefixDataset,
     TrainingData,
-    TrainingDataset,
     build_dataset,
     read_training_data,
 )
 from palam.training.distillation import answer_prompts_with_llm
 from palam.training.encoder_cache import EncoderStateCache
-from palam.training.trainer import PalamTrainer, PalamTrainingArguments, newest_checkpoint
+from palam.training.trainer import PalamTrainer, newest_checkpoint
 from palam.utils.files import atomic_directory, check_replaceable
 from palam.utils.progress import progress_bar
 
@@ -161,7 +159,8 @@ class RunFolder:
 
     def read_results(self) -> Results:
         """The results so far of the run to resume."""
-        results: Results = json.loads((self.work / RESULTS_FILE).read_text(encoding="utf-8"))
+        content = (self.work / RESULTS_FILE).read_text(encoding="utf-8")
+        results: Results = json.loads(content)
         return results
 
     def create(self, config: TrainConfig, results: Results) -> None:
@@ -283,14 +282,17 @@ class TrainingRun:
             inputs = self.data.texts(self.data.train, self.config.model.mode)
         if len(inputs) <= MAX_SOLVE_TEXTS:
             return inputs
-        return random.Random(self.config.runtime.seed).sample(inputs, MAX_SOLVE_TEXTS)
+        generator = random.Random(self.config.runtime.seed)
+        return generator.sample(inputs, MAX_SOLVE_TEXTS)
 
     def fill_encoder_cache(self) -> None:
         """Let the encoder read the texts that are the same in every epoch, once."""
         runtime = self.config.runtime
         budget = int(runtime.cache_states * 1e9)
-        datasets: tuple[TrainingDataset, ...] = (self.train_set, self.dev_set)
-        token_ids = [ids for dataset in datasets for ids in dataset.repeated_encoder_ids()]
+        token_ids = [
+            *self.train_set.repeated_encoder_ids(),
+            *self.dev_set.repeated_encoder_ids(),
+        ]
         if not token_ids or not budget:
             return
         cache = EncoderStateCache(self.model, budget, runtime.cache_dir)
@@ -299,7 +301,10 @@ class TrainingRun:
         self.model.encoding = cache
 
     def fit(
-        self, work: Path, checkpoint: Path | None, callbacks: Sequence[TrainerCallback]
+        self,
+        work: Path,
+        checkpoint: Path | None,
+        callbacks: Sequence[TrainerCallback],
     ) -> Results:
         """Train; the model then has the best weights, and reads every text anew.
 
@@ -315,15 +320,21 @@ class TrainingRun:
         all_callbacks = [JsonLog(work / LOG_FILE), progress, *callbacks]
         if optim.patience:
             all_callbacks.append(EarlyStoppingCallback(optim.patience))
+        arguments = training_arguments(
+            self.config,
+            rows=len(self.train_set),
+            device=model.device.type,
+            work=work,
+        )
         try:
             trainer = PalamTrainer(
                 model,
-                training_arguments(self.config, len(self.train_set), model.device.type, work),
+                arguments,
                 train_dataset=self.train_set,
                 eval_dataset=self.dev_set,
                 callbacks=all_callbacks,
             )
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         finally:
             progress.stop()
             model.encoding = model.live_encoding
@@ -349,74 +360,3 @@ class TrainingRun:
             examples = {self.data.language: self.data.dev}
             evaluation = evaluate(self.model, task, "dev", examples)
         return {"validation_accuracy": evaluation.macro}
-
-
-def training_arguments(
-    config: TrainConfig, rows: int, device: str, work: Path
-) -> PalamTrainingArguments:
-    """A run's configuration as the library's arguments.
-
-    Args:
-        config: of the run.
-        rows: of the training data.
-        device: the kind of device the model is on, e.g. `"cuda"`.
-        work: the folder of the checkpoints.
-    """
-    optim = config.optim
-    steps = total_steps(optim, rows)
-    schedule = "cosine"
-    average_from = None
-    if optim.average_weights_from is not None:
-        schedule = "constant_with_warmup"
-        average_from = int(optim.average_weights_from * steps)
-    fusion_lr = optim.fusion_lr
-    if fusion_lr is None:
-        fusion_lr = FUSIONS[config.model.fusion].learning_rate
-    validate_every = "steps" if optim.eval_steps else "epoch"
-    return PalamTrainingArguments(
-        output_dir=str(work),
-        seed=config.runtime.seed,
-        report_to=config.runtime.report_to,
-        # how long, in which batches
-        num_train_epochs=optim.epochs,
-        max_steps=optim.max_steps,
-        per_device_train_batch_size=optim.batch_size,
-        per_device_eval_batch_size=2 * optim.batch_size,
-        gradient_accumulation_steps=optim.gradient_accumulation_steps,
-        # the optimiser
-        learning_rate=optim.lr,
-        fusion_learning_rate=fusion_lr,
-        lr_scheduler_type=schedule,
-        warmup_steps=int(optim.warmup * steps),
-        average_from=average_from,
-        weight_decay=optim.weight_decay,
-        adam_beta1=optim.adam_beta1,
-        adam_beta2=optim.adam_beta2,
-        max_grad_norm=optim.max_grad_norm,
-        # validation and checkpoints
-        eval_strategy=validate_every,
-        eval_steps=optim.eval_steps,
-        save_strategy=validate_every,
-        save_steps=optim.eval_steps or 500,  # by epochs, the number is not used
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        restore_callback_states_from_checkpoint=True,
-        prediction_loss_only=True,
-        # the log
-        logging_steps=max(1, min(10, steps // 20)),
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        # the batches' way to the model
-        use_cpu=device == "cpu",
-        dataloader_pin_memory=device == "cuda",
-        remove_unused_columns=False,
-    )
-
-
-def total_steps(optim: OptimConfig, rows: int) -> int:
-    """How many optimiser steps a run has, if it does not stop early."""
-    if optim.max_steps > 0:
-        return optim.max_steps
-    steps_per_epoch = math.ceil(rows / optim.batch_size / optim.gradient_accumulation_steps)
-    return int(steps_per_epoch * optim.epochs)

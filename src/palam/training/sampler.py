@@ -63,9 +63,12 @@ class LengthGroupedSampler(Sampler[int]):
         lengths = self.data.lengths
         pool_size = self.batch_size * POOL
         batches = []
-        for pool_start in range(0, len(order), pool_size):
-            pool = order[pool_start : pool_start + pool_size]
+        for pool in _slices(order, pool_size):
             pool.sort(key=lambda row: -lengths[row])
-            for start in range(0, len(pool), self.batch_size):
-                batches.append(pool[start : start + self.batch_size])
+            batches.extend(_slices(pool, self.batch_size))
         return batches
+
+
+def _slices(rows: list[int], size: int) -> list[list[int]]:
+    """Rows in order, so many together; the last slice may be shorter."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

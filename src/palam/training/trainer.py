@@ -87,8 +87,14 @@ class PalamTrainer(Trainer):
     state: Any
     train_dataset: Any
 
-    def __init__(self, model: PalamModel, args: PalamTrainingArguments, **kwargs: Any) -> None:
-        super().__init__(model=model, args=args, data_collator=Collator(model.processor), **kwargs)
+    def __init__(
+        self,
+        model: PalamModel,
+        args: PalamTrainingArguments,
+        **kwargs: Any,
+    ) -> None:
+        collator = Collator(model.processor)
+        super().__init__(model=model, args=args, data_collator=collator, **kwargs)
         self.remove_callback(PrinterCallback)
         self.tokens = 0
         self._logged_tokens = 0
@@ -106,25 +112,31 @@ class PalamTrainer(Trainer):
             NonFiniteLoss: a loss or gradient is not finite; the checkpoints stay as they are.
         """
         if resume_from_checkpoint:
-            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / STATE_FILE))
-            if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            state_file = Path(resume_from_checkpoint) / STATE_FILE
+            state = TrainerState.load_from_json(str(state_file))
+            control = state.stateful_callbacks["TrainerControl"]["args"]
+            if control["should_training_stop"]:
                 self.state = state
                 self._load_best_model()
                 return TrainOutput(state.global_step, math.nan, {})
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
-        rows = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(train_dataset or self.train_dataset, rows, self.args.seed)
+        args = self.args
+        rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        dataset = train_dataset or self.train_dataset
+        return LengthGroupedSampler(dataset, rows_per_step, args.seed)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with the fusion's weights at their own rate; no weight decay on vectors."""
         if self.optimizer is None:
-            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            if self.args.average_from is not None:
-                optimizer_class = AveragedAdamW
-                settings = {**settings, "start": self.args.average_from}
-            self.optimizer = optimizer_class(self._parameter_groups(), **settings)
+            args = self.args
+            groups = self._parameter_groups()
+            adamw, settings = self.get_optimizer_cls_and_kwargs(args, self.model)
+            if args.average_from is None:
+                self.optimizer = adamw(groups, **settings)
+            else:
+                self.optimizer = AveragedAdamW(groups, start=args.average_from, **settings)
         return self.optimizer
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
@@ -133,17 +145,20 @@ class PalamTrainer(Trainer):
         fusion_rate = args.fusion_learning_rate
         if fusion_rate is None:
             fusion_rate = args.learning_rate
-        of_fusion = {id(parameter) for parameter in self.model.bridge.fusion.parameters()}
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        fusion = self.model.bridge.fusion
+        of_fusion = {id(parameter) for parameter in fusion.parameters()}
+        groups: dict[tuple[float, float], dict[str, Any]] = {}
         for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                rate = fusion_rate if id(parameter) in of_fusion else args.learning_rate
-                decay = args.weight_decay if parameter.ndim > 1 else 0.0
-                groups.setdefault((rate, decay), []).append(parameter)
-        return [
-            {"params": parameters, "lr": rate, "weight_decay": decay}
-            for (rate, decay), parameters in groups.items()
-        ]
+            if not parameter.requires_grad:
+                continue
+            rate = fusion_rate if id(parameter) in of_fusion else args.learning_rate
+            decay = args.weight_decay if parameter.ndim > 1 else 0.0
+            group = groups.setdefault(
+                (rate, decay),
+                {"params": [], "lr": rate, "weight_decay": decay},
+            )
+            group["params"].append(parameter)
+        return list(groups.values())
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -153,7 +168,8 @@ class PalamTrainer(Trainer):
             if name.endswith("attention_mask"):
                 self.tokens += int(value.sum())
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
-        if not loss.isfinite() or not self._gradients_are_finite():
+        is_finite = bool(loss.isfinite()) and self._gradients_are_finite()
+        if not is_finite:
             raise NonFiniteLoss(
                 f"the loss or its gradient is not finite at step {self.state.global_step + 1}, "
                 f"training rows {inputs['rows']}; nothing of this step was kept: "
@@ -162,10 +178,11 @@ class PalamTrainer(Trainer):
         return loss
 
     def _gradients_are_finite(self) -> bool:
-        gradients = [parameter.grad for parameter in self.model.parameters()]
-        return all(
-            bool(gradient.isfinite().all()) for gradient in gradients if gradient is not None
-        )
+        for parameter in self.model.parameters():
+            gradient = parameter.grad
+            if gradient is not None and not gradient.isfinite().all():
+                return False
+        return True
 
     def compute_loss(
         self,
@@ -180,9 +197,14 @@ class PalamTrainer(Trainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs.pop("labels")
         with torch.no_grad():
-            teacher_output = model(**teacher, logits_to_keep=inputs["logits_to_keep"])
+            taught = model(**teacher, logits_to_keep=inputs["logits_to_keep"])
         output = model(**inputs)
-        loss = distillation_loss(output.logits, teacher_output.logits, labels, num_items_in_batch)
+        loss = distillation_loss(
+            output.logits,
+            taught.logits,
+            labels,
+            num_items_in_batch,
+        )
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -198,7 +220,8 @@ class PalamTrainer(Trainer):
             logs["tokens_per_second"] = round(tokens / seconds, 1)
         self._logged_at = now
         self._logged_tokens = self.tokens
-        if not math.isfinite(logs.get("eval_loss", 0.0)):
+        validation_loss = logs.get("eval_loss", 0.0)
+        if not math.isfinite(validation_loss):
             raise NonFiniteLoss(
                 f"the validation loss is not finite after step {self.state.global_step}: "
                 "lower the learning rate"
@@ -216,7 +239,8 @@ class PalamTrainer(Trainer):
 
     def _best_checkpoint(self) -> Path:
         """The best so far by its validation loss; the present one if there is none yet."""
-        return self._checkpoint_folder(self.state.best_global_step or self.state.global_step)
+        state = self.state
+        return self._checkpoint_folder(state.best_global_step or state.global_step)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         if not self.args.should_save:
@@ -230,13 +254,18 @@ class PalamTrainer(Trainer):
             self._save_optimizer_and_scheduler(str(aside))
             self._save_scaler(str(aside))
             self._save_rng_state(str(aside))
-            for callback in [*self.callback_handler.callbacks, self.control]:
-                if isinstance(callback, ExportableState):
-                    self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+            self._collect_callback_states()
             self.state.save_to_json(str(aside / STATE_FILE))
         for older in folder.parent.glob(f"{CHECKPOINT_PREFIX}*"):
             if older not in (folder, best):
                 shutil.rmtree(older, ignore_errors=True)
+
+    def _collect_callback_states(self) -> None:
+        """Put what callbacks remember, such as the patience used up, into the trainer's state."""
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                name = type(callback).__name__
+                self.state.stateful_callbacks[name] = callback.state()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._load_weights(Path(resume_from_checkpoint))

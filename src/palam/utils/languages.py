@@ -1,15 +1,31 @@
 """Language codes: the 205 FLORES/NLLB codes of SIB-200, and ISO 639 codes of the same languages.
 
+Tags with a region (`si-LK`) are understood too.
+
 The table is `languages.tsv`, one row a language in one script. Where an ISO code covers several
-rows (`zh`, `ar`, `ace`), the first of them in the file is meant: NLLB's default.
+rows (`zh`, `ar`, `ace`), the first of them in the file is meant: NLLB's default. A language that is
+written in two scripts, but that no model tells apart by them, has one row (`sr-Latn`).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 TABLE = Path(__file__).with_name("languages.tsv")
+TAG = re.compile(
+    r"(?P<language>[a-z]{2,3})"
+    r"(_(?P<extended>[a-z]{3}))?"
+    r"(_(?P<script>[a-z]{4}))?"
+    r"(_(?P<region>[a-z]{2}|[0-9]{3}))?"
+    r"(_([a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*"  # variants: sl_rozaj
+    r"(_[a-z0-9](_[a-z0-9]{2,8})+)*"  # extensions: hi_u_nu_latn
+    r"([.@].*)?"  # a locale's encoding: en_US.UTF-8
+)
+"""A tag of BCP 47, in lower case and with underscores."""
+TRADITIONAL_CHINESE = ("tw", "hk", "mo")
+"""Regions where Chinese is written in traditional characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +91,30 @@ def _by_code() -> dict[str, Language]:
 
 
 def find_language(code: str) -> Language | None:
-    """The language that a FLORES, ISO 639-1 or ISO 639-3 code means, in any case.
+    """The language that a code means, in any case, with hyphens or underscores.
+
+    A FLORES, ISO 639-1 or ISO 639-3 code, or a tag of BCP 47 as systems and browsers write it: its
+    script is kept (`zh-Hans-CN`), its region left out (`si-LK`, `pt_BR`, `en_US.UTF-8`), except
+    that Chinese of Taiwan, Hong Kong and Macau is in traditional characters.
 
     Returns:
-        None for an unknown code.
+        None for an unknown code, and for a script that the table does not have.
     """
-    return _by_code().get(code.strip().replace("-", "_").lower())
+    tag = code.strip().replace("-", "_").lower()
+    return _by_code().get(tag) or _by_code().get(_without_region(tag))
+
+
+def _without_region(tag: str) -> str:
+    """The language and script of a tag; empty if it is none."""
+    match = TAG.fullmatch(tag)
+    if match is None:
+        return ""
+    language = match["extended"] or match["language"]
+    script = match["script"]
+    if script is None and match["region"] in TRADITIONAL_CHINESE:
+        if language in ("zh", "zho", "cmn"):
+            script = "hant"
+    return f"{language}_{script}" if script else language
 
 
 def resolve_language(code: str, available: Sequence[str]) -> str | None:

@@ -24,11 +24,16 @@ from palam.models.backbones.loading import (
     readable_errors,
 )
 from palam.models.backbones.quantization import quantization_options
+from palam.models.finite import check_finite
 
 SAMPLED_EMBEDDINGS = 8192
 """At most so many embeddings are read to measure their size."""
 TOLERANCE = 1e-3
 """How far logits may be from those they should equal, relative to the largest (at least to 1)."""
+COARSE_TOLERANCE = 0.1
+"""How far they may be on average, relative to their own average, in 16 bits or fewer."""
+PADDING = 5
+"""Positions of padding before a text, in the check that they change nothing."""
 
 
 class CompiledLayer(NamedTuple):
@@ -90,7 +95,8 @@ def check_llm(model: PreTrainedModel) -> None:
     Raises:
         PalamError: it takes no `inputs_embeds`; or gives other logits for the embeddings of ids
             than for the ids (it needs the ids too, as with embeddings per layer); or a token sees
-            those after it.
+            those after it; or a text behind padding gives other logits than alone; or the logits
+            are not finite.
     """
     name = model.name_or_path or type(model).__name__
     if "inputs_embeds" not in inspect.signature(model.forward).parameters:
@@ -98,6 +104,7 @@ def check_llm(model: PreTrainedModel) -> None:
     ids = probe_ids(model)
     with readable_errors(name, "LLM", "cannot be used"):
         expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        check_finite(expected.float().logsumexp(-1), "its logits", expected.dtype)
         logits = _logits_of_embeddings(model, ids)
         if logits is None or logits.shape != expected.shape or not _close(logits, expected):
             raise PalamError("it needs token ids beside inputs_embeds, and mapped text has none")
@@ -106,6 +113,11 @@ def check_llm(model: PreTrainedModel) -> None:
         if float((logits[0, 0] - logits[1, 0]).abs().max()) > TOLERANCE * max(1.0, largest):
             raise PalamError(
                 "its tokens see those after them; Palam needs a decoder-only language model"
+            )
+        if not _close_to_rounding(model, _logits_behind_padding(model, ids[:1]), expected[:1]):
+            raise PalamError(
+                "a text behind padding gives other logits than alone (it reads the padding, or "
+                "numbers positions in its own way); Palam reads texts in padded batches"
             )
 
 
@@ -118,6 +130,36 @@ def _logits_of_embeddings(model: PreTrainedModel, ids: Tensor) -> Tensor | None:
         return None
     logits: Tensor = output.logits
     return logits
+
+
+def _logits_behind_padding(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """The logits [1, tokens, vocabulary] of one row that is padded as a batch's shorter rows are.
+
+    That is on the left, with vectors of zeros; see [`build_llm_inputs`].
+    """
+    embed: Any = model.get_input_embeddings()
+    embeds = embed(ids)
+    padding = embeds.new_zeros(1, PADDING, embeds.shape[-1])
+    real = torch.ones_like(ids)
+    masked = real.new_zeros(1, PADDING)
+    options: dict[str, Any] = {}
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        options["position_ids"] = torch.cat([masked, real.cumsum(1) - 1], 1)
+    output = model(
+        inputs_embeds=torch.cat([padding, embeds], 1),
+        attention_mask=torch.cat([masked, real], 1),
+        **options,
+    )
+    logits: Tensor = output.logits[:, PADDING:]
+    return logits
+
+
+def _close_to_rounding(model: PreTrainedModel, logits: Tensor, expected: Tensor) -> bool:
+    """Whether logits differ by rounding alone, of which there is much in 16 bits or fewer."""
+    if model.dtype == torch.float32 and not getattr(model, "is_quantized", False):
+        return _close(logits, expected)
+    difference = (logits.float() - expected.float()).abs().mean()
+    return bool(difference <= COARSE_TOLERANCE * expected.float().abs().mean())
 
 
 def _close(logits: Tensor, expected: Tensor) -> bool:

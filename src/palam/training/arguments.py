@@ -1,0 +1,84 @@
+"""A run's configuration as the arguments of the transformers Trainer."""
+
+import math
+from pathlib import Path
+
+from palam.models.registry import FUSIONS
+from palam.training.config import OptimConfig, TrainConfig
+from palam.training.trainer import PalamTrainingArguments
+
+
+def training_arguments(
+    config: TrainConfig,
+    *,
+    rows: int,
+    device: str,
+    work: Path,
+) -> PalamTrainingArguments:
+    """What the trainer is told of a run.
+
+    Args:
+        config: of the run.
+        rows: of the training data.
+        device: the kind of device the model is on, e.g. `"cuda"`.
+        work: the folder of the checkpoints.
+    """
+    optim = config.optim
+    steps = total_steps(optim, rows)
+    schedule = "cosine"
+    average_from = None
+    if optim.average_weights_from is not None:
+        schedule = "constant_with_warmup"
+        average_from = int(optim.average_weights_from * steps)
+    fusion_lr = optim.fusion_lr
+    if fusion_lr is None:
+        fusion_lr = FUSIONS[config.model.fusion].learning_rate
+    validate_every = "steps" if optim.eval_steps else "epoch"
+    return PalamTrainingArguments(
+        output_dir=str(work),
+        seed=config.runtime.seed,
+        report_to=config.runtime.report_to,
+        # how long, in which batches
+        num_train_epochs=optim.epochs,
+        max_steps=optim.max_steps,
+        per_device_train_batch_size=optim.batch_size,
+        per_device_eval_batch_size=2 * optim.batch_size,
+        gradient_accumulation_steps=optim.gradient_accumulation_steps,
+        # the optimiser
+        learning_rate=optim.lr,
+        fusion_learning_rate=fusion_lr,
+        lr_scheduler_type=schedule,
+        warmup_steps=int(optim.warmup * steps),
+        average_from=average_from,
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.adam_beta1,
+        adam_beta2=optim.adam_beta2,
+        max_grad_norm=optim.max_grad_norm,
+        # validation and checkpoints
+        eval_strategy=validate_every,
+        eval_steps=optim.eval_steps,
+        save_strategy=validate_every,
+        save_steps=optim.eval_steps or 500,  # by epochs, the number is not used
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
+        prediction_loss_only=True,
+        # the log
+        logging_steps=max(1, min(10, steps // 20)),
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        # the batches' way to the model
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device == "cuda",
+        remove_unused_columns=False,
+    )
+
+
+def total_steps(optim: OptimConfig, rows: int) -> int:
+    """How many optimiser steps a run has, if it does not stop early."""
+    if optim.max_steps > 0:
+        return optim.max_steps
+    batches = rows / optim.batch_size
+    steps_per_epoch = math.ceil(batches / optim.gradient_accumulation_steps)
+    return int(steps_per_epoch * optim.epochs)

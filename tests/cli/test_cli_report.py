@@ -1,0 +1,187 @@
+"""`palam report`: the results of a benchmark as Markdown, LaTeX and a page."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from palam.bench.language_groups import language_groups
+from palam.tasks.registry import get_task
+
+
+def read_rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def line_of(text, start):
+    """The first line that begins so."""
+    return next(line for line in text.splitlines() if line.startswith(start))
+
+
+def test_the_report_in_markdown(results, palam):
+    cells = read_rows(results / "out" / "cells.jsonl")
+    result = palam("report", results / "out")
+    assert result.code == 0
+    row = line_of(result.out, "| Sinhala |")
+    values = [float(cell.strip(" *")) for cell in row.split("|")[3:-1]]
+    methods = dict.fromkeys(cell["method"] for cell in cells)
+    for value, name in zip(values, methods, strict=True):
+        own = [cell for cell in cells if cell["method"] == name]
+        seeds = [100 * cell["results"]["sin_Sinh"] for cell in own]
+        assert value == pytest.approx(sum(seeds) / len(seeds), abs=0.051)
+    assert "**" in row
+    assert f"| last | si | 71.7 | {values[0]:.1f} |" in result.out
+
+
+def test_a_learning_curve_ends_at_the_results(results, palam):
+    cells = read_rows(results / "out" / "cells.jsonl")
+    own = [cell for cell in cells if cell["method"] == "mean"]
+    end = sum(100 * cell["results"]["sin_Sinh"] for cell in own) / len(own)
+    line = line_of(palam("report", results / "out").out, "- mean: ")
+    last = f"{end:.1f} at step {own[0]['steps']}"
+    assert re.fullmatch(rf"- mean: \S+ at step 0, \S+ at step 3, {last}", line)
+
+
+def test_a_curve_of_one_seed_ends_at_the_results_of_that_seed(again, palam):
+    out = again / "out"
+    points = read_rows(out / "curve.jsonl")
+    write_rows(out / "curve.jsonl", [point for point in points if point["seed"] != 1])
+    cells = read_rows(out / "cells.jsonl")
+    cell = next(cell for cell in cells if (cell["method"], cell["seed"]) == ("mean", 0))
+    line = line_of(palam("report", out).out, "- mean: ")
+    assert line.endswith(f"{100 * cell['results']['sin_Sinh']:.1f} at step {cell['steps']}")
+
+
+def test_the_report_in_latex(results, palam):
+    latex = palam("report", results / "out", "--latex").out
+    assert latex.count(r" \\") == 1 + 2 + 1
+    assert r"\begin{tabular}{lrrrrrrrr}" in latex
+
+
+def test_the_report_as_a_page(results, palam, tmp_path):
+    assert palam("report", results / "out", "--html", tmp_path / "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<svg") == 6 + 1
+    assert not re.search(r'(?:src|href)="|https?:', page)
+    cells = read_rows(results / "out" / "cells.jsonl")
+    layers = next(cell["layers"] for cell in cells if cell["method"] == "mean")
+    assert layers.keys() == {"sin_Sinh", "eng_Latn"}
+    assert [sum(shares) for shares in layers.values()] == pytest.approx([1, 1])
+    # Of `mean`; `last` has one layer, the LoRA none.
+    assert page.count('<table class="heat">') == 1
+
+
+def test_the_means_of_many_languages_stand_before_them(again, palam):
+    out = again / "out"
+    others = [code for code in get_task("sib200").languages if code != "eng_Latn"]
+    codes = ["eng_Latn", *others[:40]]
+    for file in (out / "predictions").iterdir():
+        rows = [row for row in read_rows(file) if row["language"] == "sin_Sinh"]
+        write_rows(file, [row | {"language": code} for code in codes for row in rows])
+    (out / "curve.jsonl").unlink()
+    lines = palam("report", out).out.splitlines()
+    means = next(i for i, line in enumerate(lines) if line.startswith("| mean without English |"))
+    assert lines[means].startswith("| mean without English | 40 |")
+    english = next(i for i, line in enumerate(lines) if line.startswith("| English |"))
+    assert means < lines.index("## Against last, mean without English") < english
+    assert palam("report", out, "--html", again / "page.html").code == 0
+    page = (again / "page.html").read_text()
+    assert page.index("mean without English</th><td>40<") < page.index("English <small>eng_Latn<")
+    assert ">arb_Latn</text>" in page  # its name would run into the picture
+    # A tabular ends with its page.
+    assert r"\begin{longtable}{lrrrrrrrr}" in palam("report", out, "--latex").out
+
+
+def test_the_tests_are_against_the_method_that_is_named(results, palam, refused):
+    out = results / "out"
+    shown = palam("report", out, "--against", "LLM alone").out
+    assert "## Against LLM alone," in shown
+    tests = shown.partition("## Against LLM alone,")[2]
+    assert line_of(tests, "| last |").count("to") == 1
+    assert line_of(tests, "| LLM alone |").count("to") == 0
+    message = refused("report", out, "--against", "first")
+    assert "against is 'first', which is no method" in message
+    assert "there are last, mean, lora, most, LLM alone, translated, head" in message
+
+
+# --------------------------------------------------------------------------- choices
+LOSSES = {
+    ("last", 0): 2.0,
+    ("mean", 0): 1.0,
+    ("lora", 0): 3.0,
+    ("last", 1): 1.0,
+    ("mean", 1): 2.0,
+    ("lora", 1): 3.0,
+}
+CANDIDATES = ["last", "mean", "lora"]
+
+
+@pytest.fixture
+def with_choice(again):
+    """`with_choice(names)`: the recipe, with the method `chosen` among these; LOSSES are set."""
+    cells = read_rows(again / "out" / "cells.jsonl")
+    for cell in cells:
+        cell["validation_loss"] = LOSSES.get((cell["method"], cell["seed"]))
+    write_rows(again / "out" / "cells.jsonl", cells)
+    recipe = yaml.safe_load((again / "recipe.yaml").read_text())
+
+    def save(names):
+        recipe["methods"]["chosen"] = {"best_of": names}
+        (again / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+        return again / "recipe.yaml"
+
+    return save
+
+
+def test_the_method_with_the_lowest_english_loss_is_chosen_for_each_seed(with_choice, again, palam):
+    out = again / "out"
+    cells = read_rows(out / "cells.jsonl")
+    assert palam("bench", with_choice(CANDIDATES), "--out", out).code == 0
+    assert read_rows(out / "cells.jsonl") == cells  # nothing is run for it
+    accuracy = {}
+    for cell in cells:
+        accuracy[cell["method"], cell["seed"]] = 100 * cell["results"]["sin_Sinh"]
+    shown = palam("report", out, "--against", "last").out
+    assert (
+        "chosen is, for each seed, the method with the lowest English validation loss: mean, last."
+        in shown
+    )
+    each = f"{accuracy['mean', 0]:.1f}, {accuracy['last', 1]:.1f}"
+    assert f"\n| chosen | {each} |" in shown
+    assert palam("report", out, "--html", again / "page.html").code == 0
+    page = (again / "page.html").read_text()
+    seconds = sum(cell["seconds"] for cell in cells if cell["method"] in CANDIDATES)
+    empty = 3 * "<td>–</td>"
+    row = rf'<th scope="row">chosen</th><td>2</td>{empty}<td>{seconds:.0f}<'
+    assert re.search(row, page)
+
+
+@pytest.mark.parametrize("names", [["last", "most"], ["last", "chosen"], [], "last"])
+def test_a_choice_is_among_trained_methods(with_choice, again, refused, names):
+    message = refused("bench", with_choice(names), "--out", again / "out")
+    assert "a list of trained methods, of: last, mean, lora" in message
+
+
+# --------------------------------------------------------------------------- groups, mistakes
+def test_means_are_shown_by_groups_that_divide_the_languages():
+    codes = ["eng_Latn", "sin_Sinh", "swh_Latn", "hin_Deva", "yor_Latn"]
+    groups = {group.name: group.codes for group in language_groups(codes)}
+    assert groups == {
+        "mean without English": ["sin_Sinh", "swh_Latn", "hin_Deva", "yor_Latn"],
+        "mean, Latin script": ["swh_Latn", "yor_Latn"],
+        "mean, other scripts": ["sin_Sinh", "hin_Deva"],
+        "mean, high-resource": ["hin_Deva"],
+        "mean, low-resource": ["sin_Sinh", "swh_Latn", "yor_Latn"],
+        "mean, in XLM-R's training data": ["sin_Sinh", "swh_Latn", "hin_Deva"],
+        "mean, not in XLM-R's training data": ["yor_Latn"],
+    }
+    assert [group.name for group in language_groups(["si", "ta"])] == ["mean without English"]
+
+
+def test_a_folder_without_results(refused, tmp_path):
+    assert "holds no results" in refused("report", tmp_path)
