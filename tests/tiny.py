@@ -187,6 +187,120 @@ def nllb_tokenizer() -> tf.PreTrainedTokenizerFast:
     )
 
 
+# ------------------------------------------------------------------ kinds of LLM tokenizers
+WORDS_AND_LINES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How Llama 3 and its kin split a text: punctuation takes in the line breaks after it."""
+LINES = [f"{text.replace('.', '.' + chr(10))} Topic: a.\n" for text in TEXT.values()] * 5
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n"
+    "{% endif %}{% endif %}"
+)
+"""A chat template of the kind of Qwen 3's: an answer stands behind an empty thought."""
+INSTRUCTION = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    " {{ m['content'] }} {{ eos_token }}{% elif m['role'] == 'user' %}"
+    "[INST] {{ m['content'] }} [/INST]{% else %}{{ raise_exception('no system prompt') }}"
+    "{% endif %}{% endfor %}"
+)
+"""One of the kind of Llama 2's, without control tokens around a turn and without system prompts."""
+
+
+def trained_bpe(tokenizer: Tokenizer, specials: list[str], size: int) -> tuple[dict, list]:
+    """Vocabulary and merges of a BPE tokenizer that splits as `tokenizer` does."""
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=specials,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(LINES, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+
+
+def merging_lines(specials: list[str], bos: str = "") -> Tokenizer:
+    """Byte-level BPE in which a full stop and the line break after it are one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS_AND_LINES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trained_bpe(tokenizer, specials, 600)
+    return framed(tokenizer, specials, (bos, ""))
+
+
+def byte_fallback(legacy: bool) -> Tokenizer:
+    """SentencePiece's BPE: a dummy space in front, bytes of characters that it does not know.
+
+    Args:
+        legacy: the space is put in front of every stretch between control tokens (as Llama 2's
+            first files have it), not of the text alone.
+    """
+    specials = ["<unk>", "<s>", "</s>"]
+    scratch = Tokenizer(models.BPE())
+    scratch.pre_tokenizer = pre_tokenizers.Metaspace()
+    vocabulary, merges = trained_bpe(scratch, specials, 700)
+    for byte in range(256):
+        vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
+    model = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    if legacy:
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return framed(tokenizer, specials, ("<s>", ""))
+
+
+def kind_of_tokenizer(kind: str) -> tf.PreTrainedTokenizerFast:
+    """An LLM's tokenizer of one of KINDS.
+
+    merging: byte-level, merges `.` and a line break; BOS; a chat template with an end of turn that
+    is not its EOS. thinking: byte-level, its BOS is defined and never put; a thinking chat template
+    whose `<think>` is no special token. metaspace, legacy: SentencePiece with a dummy space; a chat
+    template of words.
+    """
+    if kind == "merging":
+        roles = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+        names = {"bos_token": "<s>", "eos_token": "</s>"}
+        tokenizer = fast(merging_lines(["<s>", "</s>", *roles], bos="<s>"), **names)
+        tokenizer.chat_template = CHAT
+    elif kind == "thinking":
+        specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+        names = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+        bpe = merging_lines(specials)
+        bpe.add_tokens(["<think>", "</think>"])
+        tokenizer = fast(bpe, **names)
+        tokenizer.chat_template = THINKING
+    else:
+        names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        tokenizer = fast(byte_fallback(legacy=kind == "legacy"), **names)
+        tokenizer.chat_template = INSTRUCTION
+    return tokenizer
+
+
+KINDS = ("merging", "thinking", "metaspace", "legacy")
+
+
 # ------------------------------------------------------------------ encoders
 def tiny_encoder(folder: str | Path, family: str, seed: int = 0, **settings: Any) -> Path:
     """Write a tiny random encoder of a family, as published ones are, and its tokenizer.

@@ -1,5 +1,7 @@
 """Label scores against plain sums of log-probabilities, over full passes with the labels."""
 
+from os.path import commonprefix
+
 import pytest
 import tiny
 import torch
@@ -84,7 +86,8 @@ def test_an_llm_that_forgets_a_prompt_reads_it_before_each_text(
 ):
     model = tiny_model(mode="prompt", prompt=SHOTS, dtype=dtype)
     expected = torch.cat([score_labels(model, [text], LABELS, llm_only=True) for text in TEXTS])
-    prefix_length = len(model.processor.prefix_ids()) - 1
+    rows = model.processor.features(TEXTS, llm_only=True)
+    prefix_length = len(commonprefix([row["input_ids"] for row in rows]))
     forward = model.llm.forward
     batches_after_prefix = []
 

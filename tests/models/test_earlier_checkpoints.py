@@ -38,7 +38,9 @@ def config_of_before(content):
 
 
 def processor_of_before(content):
-    return renamed(content, EARLIER_PROCESSOR)
+    earlier = renamed(content, EARLIER_PROCESSOR)
+    assert earlier.pop("tokenization") == 1  # the only one there was
+    return earlier
 
 
 def first_processor(content):
@@ -52,6 +54,7 @@ def first_processor(content):
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_an_earlier_checkpoint_means_the_same(tiny_model, tmp_path, options):
     model = tiny_model("xlmr", "llama", mode="prompt", prompt=PROMPT, **options)
+    model.processor.tokenization = 1
     folder = tmp_path / "out"
     model.save_pretrained(folder)
     edit(folder / "config.json", config_of_before)
@@ -74,6 +77,7 @@ def test_an_earlier_checkpoint_means_the_same(tiny_model, tmp_path, options):
 
 def test_a_baseline_of_before_is_one(tiny_model, tmp_path):
     model = tiny_model(append_source_tokens=True)
+    model.processor.tokenization = 1
     model.config.llm_only = True
     model.processor.llm_only_max_length = 77
     model.save_pretrained(tmp_path)
@@ -85,9 +89,12 @@ def test_a_baseline_of_before_is_one(tiny_model, tmp_path):
 
 
 def test_the_first_processors_appended_no_source_tokens(tiny_model, tmp_path):
-    tiny_model().save_pretrained(tmp_path)
+    model = tiny_model()
+    model.processor.tokenization = 1
+    model.save_pretrained(tmp_path)
     edit(tmp_path / "processor_config.json", first_processor)
     processor = PalamProcessor.from_pretrained(tmp_path)
+    assert processor.tokenization == 1
     assert processor.append_source_tokens is False
     assert processor.encoder_revision is processor.llm_revision is None
 

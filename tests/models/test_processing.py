@@ -1,6 +1,7 @@
 """Texts become the two sequences; a batch equals its texts alone; only texts are cut."""
 
 import json
+import unicodedata
 
 import pytest
 import tiny
@@ -112,8 +113,10 @@ def test_for_the_llm_alone_the_text_stands_in_its_slot(make):
     ids = through["input_ids"][0].tolist()
     row = llm_only["input_ids"][0].tolist()
     slot = ids.index(TEXT_SLOT)
+    whole = processor.llm_tokenizer("Text: The dog.\nTopic: sports")["input_ids"]
+    assert row == [*whole, processor.llm_tokenizer.eos_token_id]
+    assert ids[slot + 1 :] == row[-len(ids[slot + 1 :]) :]
     text = processor.llm_tokenizer("The dog.", add_special_tokens=False)["input_ids"]
-    assert row == [*ids[:slot], *text, *ids[slot + 1 :]]
     assert llm_only.keys() == {"input_ids", "attention_mask", "labels"}
     assert llm_only["labels"][0, -3:].tolist() == through["labels"][0, -3:].tolist()
     assert not processor.stats.keys() - {""}
@@ -239,11 +242,16 @@ def test_appended_the_texts_own_tokens_stand_behind_its_slot(make):
     for text in HARD.values():
         batch = processor([text], ["yes"])
         expected = plain([text], ["yes"])
-        source = plain([text], ["yes"], llm_only=True)["input_ids"][0].tolist()
         assert torch.equal(batch["encoder_input_ids"], expected["encoder_input_ids"])
         ids = batch["input_ids"][0].tolist()
         place = ids.index(TEXT_SLOT)
-        assert ids[:place] + ids[place + 1 :] == source
+        joined = processor.llm_tokens.after_text_ids(clean(text))
+        assert ids[:place] + ids[place + 1 :] == [
+            *processor.prefix_ids(),
+            *joined,
+            *processor.answer_ids("yes"),
+        ]
+        assert len(joined) <= 30 + len(processor.suffix_ids())
         assert place == expected["input_ids"][0].tolist().index(TEXT_SLOT)
         answer = [label for label in batch["labels"][0].tolist() if label != IGNORE]
         assert answer == [label for label in expected["labels"][0].tolist() if label != IGNORE]
@@ -314,12 +322,12 @@ def test_any_texts_are_read_and_a_batch_equals_singles(make, encoder, llm, data)
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_cleaning_touches_unpaired_surrogates_alone(text):
+def test_cleaning_composes_and_replaces_unpaired_surrogates_alone(text):
     cleaned = clean(text)
     cleaned.encode()
     assert clean(cleaned) == cleaned
     if not any("\ud800" <= character <= "\udfff" for character in text):
-        assert cleaned == text
+        assert cleaned == unicodedata.normalize("NFC", text)
 
 
 def test_surrogates_that_make_a_pair_are_joined():

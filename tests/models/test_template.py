@@ -49,7 +49,7 @@ def test_a_chat_template_is_rendered_once(llama, base_folder):
 
     tokenizer.apply_chat_template = apply
     template = Template.build("chat", PROMPT, tokenizer)
-    assert template.suffix.endswith("day 1")
+    assert template.answer_end == "<|end|>"
     assert Template(**asdict(template)) == template
     assert len(rendered) == 1
 

@@ -12,7 +12,7 @@ from palam.utils.languages import find_language
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 HOSTILE = "<script>alert('x')</script>"
-RIGHT = {  # of 35, by language: LLM alone, last, mean
+CORRECT = {  # of 35, by language: LLM alone, last, mean
     "eng_Latn": (24, 30, 31),
     "sin_Sinh": (9, 27, 29),
     "amh_Ethi": (5, 26, 25),
@@ -20,38 +20,45 @@ RIGHT = {  # of 35, by language: LLM alone, last, mean
 }
 
 
-def result(**changes):
-    methods = []
-    for number, name in enumerate(("LLM alone", "last", "mean")):
-        found = {
-            c: {"n": 35, "accuracy": r[number] / 35, "ci95": list(wilson(r[number], 35))}
-            for c, r in RIGHT.items()
+def method_result(number, name):
+    """One method's results, as an evaluation gives them."""
+    results = {}
+    for code, correct in CORRECT.items():
+        results[code] = {
+            "n": 35,
+            "accuracy": correct[number] / 35,
+            "ci95": list(wilson(correct[number], 35)),
         }
-        methods.append(
-            {
-                "name": name,
-                "results": found,
-                "macro": sum(f["accuracy"] for f in found.values()) / 4,
-            }
-        )
-    layers = [
-        LayerView(
-            "x", ["<s>", token], torch.tensor([[0.25, 0.75], [0.5, 0.5]]), torch.ones(2, 2), code
-        ).to_dict()
-        for code, token in (("eng_Latn", "▁home"), ("sin_Sinh", "▁ගෙදර"), ("amh_Ethi", "▁ቤት"))
-    ]
+    macro = sum(language["accuracy"] for language in results.values()) / len(results)
+    return {"name": name, "results": results, "macro": macro}
+
+
+def language_entry(code):
+    language = find_language(code)
+    return {"code": code, "name": language.name, "script": language.script}
+
+
+def layer_view(code, token):
+    weights = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
+    return LayerView("x", ["<s>", token], weights, torch.ones(2, 2), code).to_dict()
+
+
+def result(**changes):
+    """The content of a quickstart's `results.json`."""
+    names = ("LLM alone", "last", "mean")
     return {
         "title": "Palam quickstart",
         "data": "demo",
         "n_train": 350,
         "n_test": 35,
         "n_alone": 35,
-        "methods": methods,
-        "languages": [
-            {"code": c, "name": find_language(c).name, "script": find_language(c).script}
-            for c in RIGHT
+        "methods": [method_result(number, name) for number, name in enumerate(names)],
+        "languages": [language_entry(code) for code in CORRECT],
+        "layers": [
+            layer_view("eng_Latn", "▁home"),
+            layer_view("sin_Sinh", "▁ගෙදර"),
+            layer_view("amh_Ethi", "▁ቤት"),
         ],
-        "layers": layers,
         "examples": [
             {
                 "language": "urd_Arab",
@@ -70,11 +77,15 @@ def result(**changes):
         "settings": {"encoder": "some/encoder", "learning_rate": 0.0013},
         "seconds": {"training": 61.27, "reading": 88},
         "command": "palam classify bridge --text 'ගෙදර'",
-    } | changes
+        **changes,
+    }
 
 
 class Page(HTMLParser):
-    """Every tag must be closed in its turn; collects tags with attributes, and the text outside of style."""
+    """A page whose every tag is closed in its turn.
+
+    Collects the tags with their attributes, and the text outside of the style.
+    """
 
     def __init__(self, source):
         super().__init__()
@@ -121,16 +132,17 @@ def flat(text):
 
 def test_every_language_and_number_is_there(written):
     page = Page(written())
-    one = result()
-    for language in one["languages"]:
+    content = result()
+    for language in content["languages"]:
         assert language["name"] in page.text
         assert language["code"] in page.text
         assert language["script"] in page.text
-    for method in one["methods"]:
+    for method in content["methods"]:
         assert f"{100 * method['macro']:.1f}" in page.text
-        for found in method["results"].values():
-            low, high = found["ci95"]
-            assert f"{100 * found['accuracy']:.1f}{100 * low:.1f}–{100 * high:.1f}" in page.text
+        for language in method["results"].values():
+            low, high = language["ci95"]
+            interval = f"{100 * low:.1f}–{100 * high:.1f}"
+            assert f"{100 * language['accuracy']:.1f}{interval}" in page.text
     for word in (
         "some/encoder",
         "learning rate",
@@ -139,12 +151,11 @@ def test_every_language_and_number_is_there(written):
         "88.0",
         "transformers",
         "The match",
-        one["command"],
+        content["command"],
     ):
         assert word in page.text
-    assert len(page.all("svg")) == len(RIGHT) + len(
-        one["methods"]
-    )  # a chart a language, a key a method
+    # A chart for each language, a key for each method.
+    assert len(page.all("svg")) == len(CORRECT) + len(content["methods"])
 
 
 def test_the_headline_is_computed_from_the_unseen_languages(written):
@@ -235,10 +246,10 @@ def test_the_layers_are_summed_up(written):
 
 
 def test_what_is_missing_is_left_out(written):
-    one = result()
-    del one["methods"][1]["results"]["amh_Ethi"]
-    page = Page(written(methods=one["methods"][:2], layers=[], examples=[], seconds={}))
+    methods = result()["methods"]
+    del methods[1]["results"]["amh_Ethi"]
+    page = Page(written(methods=methods[:2], layers=[], examples=[], seconds={}))
     assert "Which layers" not in page.text
     assert "Sentences and answers" not in page.text
     assert "Amharic" in page.text
-    Page(written(methods=one["methods"][:1], layers=[], examples=[]))
+    Page(written(methods=methods[:1], layers=[], examples=[]))

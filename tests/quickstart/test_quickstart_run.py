@@ -1,4 +1,4 @@
-"""The quickstart: all of it or nothing in its folder, and what it says follows from what it measured."""
+"""The quickstart: all of it or nothing in its folder, and its page has what it measured."""
 
 import json
 import shlex

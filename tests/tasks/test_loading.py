@@ -1,5 +1,8 @@
 import builtins
 import json
+import math
+import os
+import threading
 from collections import Counter
 from dataclasses import replace
 
@@ -96,10 +99,12 @@ def test_what_is_missing_is_said_with_what_there_is(tmp_path, monkeypatch):
         (b'{"text": 3, "label": "travel"}', 'line 1: column "text" holds 3, not a text'),
         (b'{"text": "a", "label": "trave"}', "line 1: label 'trave' is none of travel, politics"),
         (b'{"text": "a", "label": 7}', "line 1: label '7' is none of"),
-        (b'{"text": "a", "label": null}', "line 1: label 'None' is none of"),
+        (b'{"text": "a", "label": null}', "dev.eng_Latn.jsonl: no row has a gold label"),
+        (b'{"text": "a", "label": "nul"}', "line 1: label 'nul' is none of"),
         (b'{"text": "a", "label": ["travel"]}', "is none of"),
         (b'{"text": "a"', "line 1: not JSON"),
-        (b"\xff\xfe", "line 1: not UTF-8"),
+        (b"\xff\xfe", "dev.eng_Latn.jsonl is empty"),  # the mark of UTF-16, and nothing else
+        (b"\xff\xfd", "line 1: not UTF-8"),
     ],
 )
 def test_a_wrong_row_is_named_by_its_line(tmp_path, row, message):
@@ -196,7 +201,8 @@ def test_a_users_file_may_join_columns_and_number_its_labels(tmp_path):
     [
         (b"", {}, "a.csv is empty"),
         (b"text,label\na,x\n", {"labels": ["y"]}, "a.csv, line 2: label 'x' is none of y"),
-        (b"text,label\na,x\nb,\n", {}, "a.csv, line 3: label '' is none of x"),
+        (b"text,label\na,x\nb,\n", {}, "a.csv: every row has the label 'x'"),
+        (b"text,label\na,x\nb,z\n", {"labels": "xy"}, "a.csv, line 3: label 'z' is none of x"),
         (
             b"text,label\na,x\n",
             {"label_column": "kind"},
@@ -355,3 +361,170 @@ def test_a_task_of_ones_own_needs_a_folder():
         languages=("en",),
     )
     assert "give --data DIR or set PALAM_DATA" in refusal(load_split, task, "dev", "en")
+
+
+# --------------------------------------------------------------------------- gold labels
+def test_rows_without_a_gold_label_are_skipped_and_counted_in_a_folder(tmp_path):
+    missing = (-1, "-1", -1.0, "-", "", " ", None, math.nan)
+    labels = ["travel", *missing, 1]
+    rows = [{"text": f"t{number}", "label": label} for number, label in enumerate(labels)]
+    path = write(tmp_path, "sib200/dev.eng_Latn.jsonl", rows)
+    notes = []
+    examples = load_split(SIB, "dev", "en", data_dir=tmp_path, notes=notes)
+    assert [(example.row, example.label) for example in examples] == [
+        (0, "travel"),
+        (9, "politics"),
+    ]
+    assert notes == [
+        f"{path}: 8 of 10 rows have no gold label (-1, -, empty) and are left out",
+    ]
+
+
+def test_rows_without_a_gold_label_are_skipped_and_counted_on_the_hub(monkeypatch):
+    rows = [{"premise": "p", "hypothesis": "h", "label": label} for label in (0, -1, None, 2.0)]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: Rows(rows))
+    notes = []
+    examples = load_split(TASKS["snli"], "dev", "en", notes=notes)
+    assert [example.row for example in examples] == [0, 3]
+    assert [example.label for example in examples] == ["entailment", "contradiction"]
+    assert "2 of 4 rows have no gold label (-1, empty)" in notes[0]
+
+
+def test_rows_without_a_gold_label_are_skipped_and_counted_in_a_file(tmp_path, caplog):
+    path = write(tmp_path, "a.csv", b"text,label\na,0\nb,1\nc,-1\nd,-\n")
+    task, examples = task_from_file(path)
+    assert list(task.labels) == ["0", "1"]
+    assert len(examples) == 2
+    expected = "a.csv: 2 of 4 rows have no gold label (-1, -) and are left out; if -1 is a label"
+    assert expected in caplog.text
+    _, examples = task_from_file(path, labels=["-1", "0", "1", "-"], notes=[])
+    assert [example.label for example in examples] == ["0", "1", "-1", "-"]
+
+
+def test_minus_one_is_an_answer_where_numbers_are_worked_out(tmp_path):
+    task = TASKS["mgsm"]
+    column = task.label_column
+    fields = dict.fromkeys(task.fields, "?")
+    rows = [{**fields, column: answer} for answer in (-1, "-1", "", "-", None)]
+    write(tmp_path, "mgsm/test.de.jsonl", rows)
+    examples = load_split(task, "test", "de", data_dir=tmp_path, notes=[])
+    assert [example.label for example in examples] == ["-1", "-1"]
+
+
+@pytest.mark.parametrize("values", [(1.0, 5.0), ("1.0", "5.0"), (1, 5.0)])
+def test_whole_numbers_that_pandas_wrote_as_floats_are_whole(tmp_path, values):
+    rows = [{"text": str(value), "label": value} for value in values * 3]
+    task, examples = task_from_file(write(tmp_path, "a.jsonl", rows))
+    assert list(task.labels) == ["1", "5"]
+    assert [example.label for example in examples] == ["1", "5"] * 3
+
+
+def test_floats_that_are_not_whole_stay(tmp_path):
+    rows = [{"text": "a", "label": value} for value in (1.0, 1.5, "2.0")]
+    task, examples = task_from_file(write(tmp_path, "a.jsonl", rows))
+    assert list(task.labels) == ["1.0", "1.5", "2.0"]
+    assert [example.label for example in examples] == ["1.0", "1.5", "2.0"]
+
+
+COMPOSED, IN_PARTS = "caf\u00e9", "cafe\u0301"
+SPELLINGS = [COMPOSED, IN_PARTS, "Caf\u00e9", f" {COMPOSED} ", COMPOSED, "bar"]
+
+
+def test_labels_that_differ_in_case_space_and_normal_form_are_named(tmp_path):
+    rows = [{"text": f"t{number}", "label": label} for number, label in enumerate(SPELLINGS)]
+    path = write(tmp_path, "a.jsonl", rows)
+    notes = []
+    task, examples = task_from_file(path, notes=notes)
+    assert list(task.labels) == list(dict.fromkeys(SPELLINGS))
+    assert [example.label for example in examples] == SPELLINGS
+    (note,) = notes
+    assert "differ only in case, space or normal form" in note
+    assert f"'{COMPOSED}' (2 rows), '{IN_PARTS}' (letters in parts) (1 rows), 'Caf\u00e9'" in note
+    assert "bar" not in note
+
+
+def test_labels_that_differ_in_case_space_and_normal_form_can_be_merged(tmp_path):
+    rows = [{"text": f"t{number}", "label": label} for number, label in enumerate(SPELLINGS)]
+    path = write(tmp_path, "a.jsonl", rows)
+    notes = []
+    task, examples = task_from_file(path, merge_labels=True, notes=notes)
+    assert list(task.labels) == [COMPOSED, "bar"]
+    assert [example.label for example in examples] == [COMPOSED] * 5 + ["bar"]
+    assert notes == []
+
+
+def test_a_tasks_own_labels_are_found_whatever_their_spelling(tmp_path):
+    rows = [{"text": "a", "label": " Travel\u00a0"}, {"text": "b", "label": "SCIENCE"}]
+    write(tmp_path, "sib200/dev.eng_Latn.jsonl", rows)
+    labels = [example.label for example in load_split(SIB, "dev", "en", data_dir=tmp_path)]
+    assert labels == ["travel", "science/technology"]
+
+
+# --------------------------------------------------------------------------- repeated texts
+def repeated(num_texts, times):
+    rows = [
+        {"text": f"Review {i}.", "label": ("travel", "health")[i % 2]} for i in range(num_texts)
+    ]
+    return rows * times
+
+
+def test_a_repeated_text_is_on_one_side_of_the_split(tmp_path):
+    write(tmp_path, "sib200/train.eng_Latn.jsonl", repeated(40, 3))
+    train, dev, note = train_and_dev(SIB, data_dir=tmp_path)
+    texts = [{example.fields["text"] for example in part} for part in (train, dev)]
+    assert not texts[0] & texts[1]
+    assert len(texts[1]) == 4
+    assert (len(train), len(dev)) == (108, 12)
+    assert Counter(example.label for example in dev) == {"travel": 6, "health": 6}
+    assert note.endswith("seed 0; 120 rows repeat a text, and each text is on one side")
+
+
+def test_a_single_text_cannot_be_held_out(tmp_path):
+    write(tmp_path, "sib200/train.eng_Latn.jsonl", [{"text": "A a", "label": "travel"}] * 20)
+    message = refusal(train_and_dev, SIB, data_dir=tmp_path)
+    assert message == "20 rows with one text are too few to hold some out"
+
+
+def test_texts_of_the_dev_split_that_are_trained_on_are_told(tmp_path):
+    write(tmp_path, "sib200/train.eng_Latn.jsonl", topics(9))
+    write(tmp_path, "sib200/dev.eng_Latn.jsonl", [*topics(2, "T"), *topics(3, "d")])
+    notes = []
+    _, dev, note = train_and_dev(SIB, data_dir=tmp_path, notes=notes)
+    assert len(dev) == 5
+    assert note == "dev.eng_Latn; 2 of its 5 rows have a text that is trained on"
+    assert notes == [f"sib200: {note.replace(';', ':')}"]
+
+
+# --------------------------------------------------------------------------- files
+def test_a_data_folder_may_have_tables_and_arrays(tmp_path):
+    write(tmp_path, "sib200/dev.en.tsv", b"text\tlabel\na\thealth\n")
+    write(tmp_path, "sib200/test.en.json", b'[{"text": "a", "label": "health"}]')
+    for split in ("dev", "test"):
+        (example,) = load_split(SIB, split, "en", data_dir=tmp_path)
+        assert example == Example(0, {"text": "a"}, "health")
+    write(tmp_path, "sib200/dev.en.csv", b"text,label\na,health\n")
+    assert "holds dev.en.csv and dev.en.tsv: take one out" in refusal(
+        load_split, SIB, "dev", "en", data_dir=tmp_path
+    )
+
+
+def test_columns_may_have_any_names(tmp_path):
+    data = b"review.text,0,label,a{b\nsoup,x,bad,1\ncake,y,good,2\n"
+    path = write(tmp_path, "a.csv", data)
+    for template, texts in {
+        "{review.text}": ["soup", "cake"],
+        "{0}": ["x", "y"],
+        "{{{0}}} {review.text}!": ["{x} soup!", "{y} cake!"],
+        "review.text": ["soup", "cake"],
+    }.items():
+        task, examples = task_from_file(path, text_column=template)
+        assert [task.render(example) for example in examples] == texts
+
+
+def test_a_labelled_pipe_is_read_once(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    data = "text,label\na,x\nb,y\n"
+    writer = threading.Thread(target=(tmp_path / "a.csv").write_text, args=(data,), daemon=True)
+    writer.start()
+    _, examples = task_from_file(tmp_path / "a.csv")
+    assert len(examples) == 2

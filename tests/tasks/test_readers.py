@@ -237,7 +237,7 @@ def test_a_quotation_mark_in_tab_separated_values_is_a_character_unless_it_quote
         ('"It is late', "x"),
         ('He said "no"', "y"),
         ('"No," he said.', "z"),
-        ("a\ttab, a \"quote\"", "x"),
+        ('a\ttab, a "quote"', "x"),
         ("two\nlines", "y"),
         ('"the last', "y"),
     ]

@@ -1,5 +1,7 @@
 """A task reads its labels, renders its texts and refuses templates that do not fit."""
 
+import unicodedata
+
 import pytest
 
 from palam.errors import PalamError
@@ -25,10 +27,13 @@ LABELLED = {name: task for name, task in TASKS.items() if not task.number}
 def test_labels_can_be_told_apart(task):
     assert len(set(task.labels.values())) == len(task.labels)
     for number, (label, words) in enumerate(task.labels.items()):
-        numbered = () if label.isdigit() else (number, str(number))
-        for value in (label, label.upper(), words, words.lower(), *numbered):
+        numbered = (number, str(number), float(number), f"{number}.0")
+        if label.isdigit():
+            numbered = (float(label), f"{label}.0")
+        spelt = (f" {label}\u00a0", unicodedata.normalize("NFD", words))
+        for value in (label, label.upper(), words, words.lower(), *spelt, *numbered):
             assert task.label_of(value) == label
-    for wrong in ("", "maybe", None, 1.0, [], -1, "-1", len(task.labels) + 1, "9" * 5000, "²"):
+    for wrong in ("", "maybe", None, 1.5, [], -1, "-1", len(task.labels) + 1, "9" * 5000, "²"):
         assert task.label_of(wrong) is None
 
 
@@ -47,6 +52,13 @@ def test_labels_can_be_told_apart(task):
 )
 def test_the_number_that_an_answer_comes_to(answer, number):
     assert last_number(answer) == number
+
+
+def test_labels_that_are_fractions_are_not_counted():
+    task = a_task(labels={"0.5": "half", "1.5": "more"})
+    assert task.label_of(0.5) == task.label_of("0.5") == "0.5"
+    assert task.label_of(0) is None
+    assert a_task(labels={"-1": "a", "0": "b"}).label_of(-1.0) == "-1"
 
 
 def test_a_task_of_numbers_answers_with_the_working():
@@ -92,6 +104,8 @@ def test_the_papers_texts():
         ({"paper_text": "Text: "}, "must hold {text}"),
         ({"text": "{text.__class__}"}, "must hold {text}"),
         ({"text": "{text"}, "not a format string"),
+        ({"text": "{text:>1000000000}"}, "must hold {text}"),
+        ({"text": "{text!r}"}, "must hold {text}"),
         ({"prompt": "Which?"}, "must hold {text} once"),
         ({"prompt": "{text}{text}"}, "must hold {text} once"),
         ({"labels": {}}, "no labels"),

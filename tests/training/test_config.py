@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torch import nn
 import palam
 from palam import PalamModel
 from palam.errors import PalamError
-from palam.models.fusion.base import Fusion, mix
+from palam.models.fusion.base import NORMALIZE, Fusion, mix
 from palam.models.model_config import ModelConfig
 from palam.models.registry import FUSIONS, register_fusion
+from palam.models.template import MODES
 from palam.training.build import build_model
 from palam.training.config import (
     PARTS,
@@ -26,6 +28,7 @@ from palam.training.config import (
     setting_names,
 )
 from palam.training.data import read_training_data
+from palam.utils.device import DTYPES
 
 WRONG = {
     "fusion": ("sum", "one of: last, mean, global_softmax, transformer_softmax"),
@@ -246,6 +249,16 @@ def test_a_configuration_does_not_change_with_what_it_was_made_of():
 def test_a_setting_belongs_to_one_part():
     names = [name for part in PARTS.values() for name in setting_names(part)]
     assert len(names) == len(set(names))
+
+
+def test_choices_are_those_of_the_module_that_takes_them():
+    choices = {}
+    for part in PARTS.values():
+        for name, annotation in get_type_hints(part).items():
+            choices[name] = get_args(annotation)
+    assert choices["mode"] == MODES
+    assert choices["normalize"] == NORMALIZE
+    assert choices["dtype"] == ("auto", *DTYPES)
 
 
 def test_every_setting_has_its_help():

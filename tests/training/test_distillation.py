@@ -8,7 +8,7 @@ import torch
 from plain_ridge import TEXTS
 
 from palam import PalamError
-from palam.inference.generation import generate
+from palam.inference.generation import generate_ids
 from palam.models.processing import IGNORE, TEXT_SLOT
 from palam.models.template import Template
 from palam.training.build import build_model, prepare_for_training
@@ -136,28 +136,31 @@ def test_the_llms_own_answers_to_prompts_are_learned_too(distilling, prompts_fil
     dataset = prompted_dataset(config, model, data)
     assert model.processor is own_processor
     tokenizer = model.processor.llm_tokenizer
+    prompts = prompts_file.read_text().splitlines()
     processors = []
     answers = []
-    for prompt in prompts_file.read_text().splitlines():
+    for prompt in prompts:
         template = Template.build("prompt", prompt, tokenizer)
         processors.append(replace(model.processor, template=template))
         with using_template(model, template):
             texts = dataset.texts
-            answers.append(generate(model, texts, llm_only=True, max_new_tokens=MAX_ANSWER_TOKENS))
+            answers.append(
+                generate_ids(model, texts, llm_only=True, max_new_tokens=MAX_ANSWER_TOKENS)
+            )
     seen = set()
     for epoch in range(4):
         dataset.set_epoch(epoch)
         for index, row in enumerate(dataset.__getitems__(range(len(dataset)))):
             assert row["row"] == index
             for number, processor in enumerate(processors):
-                before, after = processor.prefix_ids(), processor.suffix_ids()
-                answer = processor.answer_ids(answers[number][index])
-                if row["input_ids"] == [*before, TEXT_SLOT, *after, *answer]:
-                    tokens = tokenizer(dataset.texts[index], add_special_tokens=False)["input_ids"]
-                    assert row["teacher_ids"] == [*before, *tokens, *after, *answer]
-                    assert row["labels"][-len(answer) :] == answer
-                    assert set(row["labels"][: -len(answer)]) == {IGNORE}
-                    seen.add((index, number))
+                answer = [*answers[number][index], *processor.end_ids()]
+                by_bridge = [*processor.prefix_ids(), TEXT_SLOT, *processor.suffix_ids()]
+                if row["input_ids"] != [*by_bridge, *answer]:
+                    continue
+                by_llm = tokenizer(prompts[number].replace("{text}", dataset.texts[index]))
+                assert row["teacher_ids"] == [*by_llm["input_ids"], *answer]
+                assert row["labels"] == [IGNORE] * len(by_bridge) + answer
+                seen.add((index, number))
     # of each text, one thing is asked
     assert len(seen) == len({index for index, _ in seen}) == len(dataset)
     assert len({number for _, number in seen}) == 2

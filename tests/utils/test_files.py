@@ -5,12 +5,22 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from helpers import refusal
 
 from palam.errors import PalamError
-from palam.utils.files import Marker, atomic_directory, atomic_file, check_replaceable
+from palam.utils.files import (
+    Marker,
+    atomic_directory,
+    atomic_file,
+    check_replaceable,
+    is_disk_full,
+    output_place,
+    remove_directory,
+)
 
 NEW = {"mark": "new", "inside/deep": "y"}
 OLD = {"mark": "old", "extra": "x"}
@@ -230,3 +240,119 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     ):
         file.write(b"new")
     assert contents(tmp_path) == {"file": "old"}
+
+
+# --------------------------------------------------------------------------- places
+PLACES = ["/", ".", "", "..", "./", "a/..", "a\0b", "x" * 300]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: repr(place[:8]))
+def test_no_place_for_an_output_is_one_line(tmp_path, monkeypatch, place):
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    for action in (
+        output_place,
+        lambda place: check_replaceable(place, "mark"),
+        lambda place: atomic_directory(place, marker="mark").__enter__(),
+        lambda place: atomic_file(place).__enter__(),
+        remove_directory,
+    ):
+        assert "cannot be written" in refusal(action, place) or "is a folder" in refusal(
+            action, place
+        )
+    assert [path.name for path in tmp_path.rglob("*")] == ["inside"]
+
+
+def test_a_circle_of_links_is_one_line(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert "cannot be written" in refusal(check_replaceable, tmp_path / "a", "mark")
+
+
+def test_a_folder_without_a_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "cannot be written" in refusal(check_replaceable, "out", "mark")
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(PalamError, match="is a folder; give a file"), atomic_file(tmp_path):
+        pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_to_a_file_stays_a_link(tmp_path, exists):
+    if exists:
+        (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with atomic_file(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes and devices")
+def test_a_pipe_or_a_device_is_written_to_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    texts = []
+    reader = threading.Thread(target=lambda: texts.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        before = path.stat()
+        with atomic_file(path) as file:
+            file.write(b"new")
+        assert path.stat().st_ino == before.st_ino
+    reader.join()
+    assert texts == ["new"]
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+
+
+def test_links_within_a_folder_are_not_followed(tmp_path):
+    put(tmp_path / "precious", {"file": "x"})
+    (tmp_path / "precious" / "file").chmod(0o600)
+    with atomic_directory(tmp_path / "out", marker="mark") as aside:
+        put(aside, {"mark": "x"})
+        (aside / "link").symlink_to(tmp_path / "precious" / "file")
+        (aside / "folder").symlink_to(tmp_path / "precious")
+    assert stat.S_IMODE((tmp_path / "precious" / "file").stat().st_mode) == 0o600
+    with atomic_directory(tmp_path / "out", marker="mark") as aside:
+        put(aside, {"mark": "y"})
+    remove_directory(tmp_path / "out")
+    assert contents(tmp_path) == {"precious/file": "x"}
+    remove_directory(tmp_path / "out")  # which is not there
+
+
+# --------------------------------------------------------------------------- full disks
+FULL = [
+    OSError(28, "No space left on device"),
+    RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=["system", "safetensors", "torch"])
+def test_a_full_disk_is_one_line_and_leaves_the_old_folder(tmp_path, error):
+    put(tmp_path / "out", OLD)
+
+    def fail():
+        with atomic_directory(tmp_path / "out", marker="mark") as aside:
+            put(aside, NEW)
+            raise error
+
+    assert refusal(fail).endswith("out cannot be written: no space left on its disk")
+    assert contents(tmp_path / "out") == OLD
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert is_disk_full(error)
+    assert not is_disk_full(OSError(5, "Input/output error"))
+
+
+def test_an_error_of_another_file_in_the_block_is_its_own(tmp_path):
+    def fail():
+        with atomic_file(tmp_path / "out") as file:
+            file.write(b"new")
+            (tmp_path / "none").read_text()
+
+    with pytest.raises(FileNotFoundError, match="none"):
+        fail()
+    assert list(tmp_path.iterdir()) == []

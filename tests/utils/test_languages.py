@@ -101,7 +101,9 @@ def test_lookup(code, expected):
     assert find_language(code).code == expected
 
 
-@pytest.mark.parametrize("code", ["", "xx", "xx-LK", "sin_Latn", "si-Latn-LK", "english", "si-", "si-L"])
+@pytest.mark.parametrize(
+    "code", ["", "xx", "xx-LK", "sin_Latn", "si-Latn-LK", "english", "si-", "si-L"]
+)
 def test_an_unknown_code_is_no_language(code):
     assert find_language(code) is None
     assert language_name(code) == code

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palam.errors import PalamError
-from palam.utils.settings import check_least, convert, convert_fields, plain, read_settings
+from palam.utils.settings import (
+    check_least,
+    check_range,
+    convert,
+    convert_fields,
+    parse_yaml,
+    plain,
+    read_settings,
+)
 
 Mode = Literal["paper", "prompt", "chat"]
 
@@ -117,15 +125,16 @@ def test_known_names_decide_where_they_are_given():
 TEXTS = st.text(st.characters(codec="utf-8"))
 PATHS = TEXTS.map(lambda text: Path(text.replace("\0", "")))
 FLOATS = st.floats(allow_nan=False)
+INTEGERS = st.integers(-(2**63) + 1, 2**63 - 1)
 KINDS = [
     (bool, st.booleans()),
-    (int, st.integers()),
+    (int, INTEGERS),
     (float, FLOATS),
     (str, TEXTS),
     (Path, PATHS),
     (Mode, st.sampled_from(["paper", "prompt", "chat"])),
     (dict, st.dictionaries(TEXTS, st.none() | st.booleans() | st.integers() | FLOATS | TEXTS)),
-    (list[int], st.lists(st.integers())),
+    (list[int], st.lists(INTEGERS)),
     (tuple[float, ...], st.lists(FLOATS).map(tuple)),
     (list[Path], st.lists(PATHS)),
 ]
@@ -225,3 +234,88 @@ def test_a_wrong_file_is_one_line(tmp_path, content, message):
 def test_a_missing_file_is_one_line(tmp_path):
     message = refusal(read_settings, tmp_path / "none.yaml", set())
     assert "none.yaml cannot be read as YAML: [Errno 2] No such file or directory" in message
+
+
+WHOLE = "it must be a whole number from -9223372036854775807 to 9223372036854775807"
+NUMBER = "it must be a number from -1.8e+308 to 1.8e+308, or inf"
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "expected"),
+    [
+        (10**30, int, WHOLE),
+        (-(10**30), int | None, WHOLE),
+        ("1" + "0" * 30, int, WHOLE),
+        ("9" * 5000, int, WHOLE),
+        (10**400, float, NUMBER),
+        ("1e999", float, NUMBER),
+    ],
+)
+def test_a_number_that_is_too_large_is_refused_with_its_range(value, annotation, expected):
+    message = refusal(convert, "batch_size", value, annotation)
+    assert message.startswith("batch_size is ")
+    assert message.endswith(expected)
+    assert len(message) < 300
+
+
+def test_a_number_that_python_does_not_write_out():
+    shown = "lr is too large a value to be shown; "
+    assert refusal(convert, "lr", 1 << 20_000, int) == shown + WHOLE
+    assert refusal(convert, "lr", 1 << 20_000, float | None) == shown + NUMBER
+
+
+def test_a_long_value_is_cut_in_the_message():
+    message = refusal(convert, "steps", "x" * 10_000, int)
+    assert message.endswith("x…; it must be a whole number")
+    assert len(message) < 150
+
+
+def test_a_path_holds_no_nul():
+    assert refusal(convert, "out", "a\0b", Path) == "out is 'a\\x00b'; it must be a path"
+
+
+def test_ranges():
+    check_range(Settings(steps=0), steps=(0, 9))
+    check_range(Settings(), steps=(0, 9))
+    for steps in (-5, 10):
+        message = refusal(check_range, Settings(steps=steps), steps=(0, 9))
+        assert message == f"steps is {steps}; it must be from 0 to 9"
+
+
+def test_an_alias_is_refused_before_it_grows(tmp_path):
+    lines = ["a0: &a0 [1,1,1,1,1,1,1,1,1]"]
+    for level in range(1, 12):
+        items = ",".join([f"*a{level - 1}"] * 9)
+        lines.append(f"a{level}: &a{level} [{items}]")
+    message = refusal(read, tmp_path / "my.yaml", "\n".join(lines))
+    assert "the alias *a0 stands for another value" in message
+    assert "alias" in refusal(read, tmp_path / "my.yaml", "lr: &x {<<: *x}")
+
+
+def test_a_large_file_is_refused(tmp_path):
+    message = refusal(read, tmp_path / "my.yaml", "#" * 2**21)
+    assert message.endswith("my.yaml cannot be read as YAML: it is larger than 1 MB")
+
+
+def test_a_number_to_base_60_is_refused_before_it_is_reckoned(tmp_path):
+    for number in ("1" + ":59" * 300_000, "1" + ":59" * 300_000 + ".5"):
+        assert "Exceeds the limit" in refusal(read, tmp_path / "my.yaml", f"lr: {number}")
+
+
+@pytest.mark.parametrize("content", ["lr: 1\nlr: 2", "batch-size: 1\nbatch_size: 2"])
+def test_a_setting_that_comes_twice_is_refused(tmp_path, content):
+    assert "comes twice" in refusal(read, tmp_path / "my.yaml", content)
+
+
+def test_a_number_of_thousands_of_digits_in_hexadecimal(tmp_path):
+    settings = read(tmp_path / "my.yaml", "lr: 0x" + "f" * 300)
+    assert "from -9223372036854775807" in refusal(convert, "lr", settings["lr"], int)
+
+
+def test_yaml_of_any_kind_is_read_or_refused():
+    assert parse_yaml("a: {b: [1, 2.5, text, null, true]}") == {
+        "a": {"b": [1, 2.5, "text", None, True]}
+    }
+    for text in ("*a", "&a [*a]", "!!python/object:os.system {}", "? [a]\n: b", "a: b: c", "\0"):
+        with pytest.raises(ValueError, match=r"^[^\n]+$"):
+            parse_yaml(text)

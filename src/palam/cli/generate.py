@@ -93,14 +93,13 @@ def generate(
 
 def _set_template(model: "PalamModel", answer: AnswerConfig) -> None:
     """Ask as the user wants to, where that is not as the bridge was trained."""
-    from palam.models.template import Template
-
     if answer.prompt is None and answer.mode is None:
         return
     processor = model.processor
     trained_mode = processor.template.mode
     mode = answer.mode or ("prompt" if trained_mode == "paper" else trained_mode)
-    processor.template = Template.build(mode, answer.prompt, processor.llm_tokenizer)
+    template = processor.template
+    processor.template = template.with_prompt(mode, answer.prompt, processor.llm_tokenizer)
 
 
 def _stream_answer(

@@ -185,11 +185,11 @@ class Predictor:
         return [
             Prediction(
                 row=example.row,
-                label=last_number(example.label),
-                prediction=last_number(answer),
+                label=last_number(example.label),  # data sets write it as in English
+                prediction=last_number(answer, language),
                 answer=answer,
             )
-            for example, answer in zip(examples, answers, strict=True)
+            for example, answer, language in zip(examples, answers, languages, strict=True)
         ]
 
     def _generate(

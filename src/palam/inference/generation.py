@@ -1,7 +1,10 @@
 """Free answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
+
+from torch import Tensor
 
 from palam.inference.batches import Progress, padded_batches
 from palam.models.modeling import PalamModel
@@ -27,12 +30,57 @@ def generate(
     Returns:
         An answer for each text, without white space at its ends.
     """
-    settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
     answers = [""] * len(texts)
+    for rows, ids in _generated(
+        model, texts, languages, llm_only, batch_size, progress, generate_kwargs
+    ):
+        for row, answer in zip(rows, model.processor.decode(ids), strict=True):
+            answers[row] = answer
+    return answers
+
+
+def generate_ids(
+    model: PalamModel,
+    texts: Sequence[str],
+    languages: Sequence[str | None] | None = None,
+    *,
+    llm_only: bool = False,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+    **generate_kwargs: Any,
+) -> list[list[int]]:
+    """The same answers as [`generate`] gives, as the LLM's ids without the end.
+
+    Args:
+        model, texts, languages, llm_only, batch_size, progress, **generate_kwargs: see
+            [`generate`].
+
+    Returns:
+        The ids of an answer for each text; [] where the LLM says nothing.
+    """
+    answers: list[list[int]] = [[] for _ in texts]
+    stops = set(model.stop_ids())
+    for rows, ids in _generated(
+        model, texts, languages, llm_only, batch_size, progress, generate_kwargs
+    ):
+        for row, generated in zip(rows, ids.tolist(), strict=True):
+            answers[row] = list(takewhile(lambda token: token not in stops, generated))
+    return answers
+
+
+def _generated(
+    model: PalamModel,
+    texts: Sequence[str],
+    languages: Sequence[str | None] | None,
+    llm_only: bool,
+    batch_size: int,
+    progress: Progress | None,
+    generate_kwargs: dict[str, Any],
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Batches of answers: the texts' places, and ids [batch, n] with the end and padding."""
+    settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
     llm_only = llm_only or model.config.llm_only
     features = model.processor.features(texts, languages=languages, llm_only=llm_only)
     for batch in padded_batches(model, features, batch_size, progress):
         ids = model.generate(**batch.inputs, **settings)
-        for row, answer in zip(batch.rows, model.processor.decode(ids), strict=True):
-            answers[row] = answer
-    return answers
+        yield batch.rows, ids

@@ -392,7 +392,9 @@ class LabelScorer:
         if prefix.tokens:
             cache = prefix.cache_for(inputs)
             inputs = prefix.before(inputs)
-        output = self.model.run_llm(inputs, 1, use_cache=use_cache, cache=cache)
+        # Some LLMs (CTRL) scale the vectors in place, which are needed again.
+        unscaled = replace(inputs, inputs_embeds=inputs.inputs_embeds.clone())
+        output = self.model.run_llm(unscaled, 1, use_cache=use_cache, cache=cache)
         logits = output.logits[:, -1].float()
         return _ReadTexts(
             inputs=inputs,

@@ -9,19 +9,19 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from tqdm import tqdm
-
 from palam.errors import PalamError
 from palam.inference.generation import generate
-from palam.inference.scoring import score_labels
+from palam.inference.scoring import Progress, score_labels
 from palam.models.modeling import PalamModel
 from palam.tasks.loading import available, load_split, native_language
 from palam.tasks.registry import TASKS, get_task
 from palam.tasks.task import Task
 from palam.utils.device import resolve_placement
+from palam.utils.progress import progress_bar
 
 try:
     from datasets import Dataset
@@ -111,20 +111,21 @@ class PalamLM(LM):  # type: ignore[misc]
             Each continuation's score, and whether it is the greedy answer; that is looked at only
             where a context has no other continuation.
         """
-        by_context: dict[Context, list[int]] = defaultdict(list)
+        indices_by_context: dict[Context, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
-            by_context[self._context(request)].append(index)
-        by_labels: dict[tuple[str, ...], list[Context]] = defaultdict(list)
-        for context, indices in by_context.items():
+            indices_by_context[self._context(request)].append(index)
+        contexts_by_labels: dict[tuple[str, ...], list[Context]] = defaultdict(list)
+        for context, indices in indices_by_context.items():
             labels = tuple(requests[index].args[1].strip() for index in indices)
-            by_labels[labels].append(context)
+            contexts_by_labels[labels].append(context)
         results = [(0.0, False)] * len(requests)
-        with tqdm(total=len(by_context), desc="scoring", disable=disable_tqdm) as bar:
-            for labels, contexts in by_labels.items():
-                scores = self._score(contexts, labels, bar)
+        with _progress("scoring", len(indices_by_context), hidden=disable_tqdm) as advance:
+            for labels, contexts in contexts_by_labels.items():
+                all_scores = self._score(contexts, labels, advance)
                 greedy = self._is_greedy(contexts, labels)
-                for context, row, is_greedy in zip(contexts, scores, greedy, strict=True):
-                    for index, score in zip(by_context[context], row, strict=True):
+                for context, scores, is_greedy in zip(contexts, all_scores, greedy, strict=True):
+                    indices = indices_by_context[context]
+                    for index, score in zip(indices, scores, strict=True):
                         results[index] = (score, is_greedy)
         return results
 
@@ -135,11 +136,12 @@ class PalamLM(LM):  # type: ignore[misc]
             requests: each with a context and the task's decoding settings.
             disable_tqdm: not used.
         """
-        by_settings: dict[str, list[int]] = defaultdict(list)
+        indices_by_settings: dict[str, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
-            by_settings[json.dumps(request.args[1], sort_keys=True)].append(index)
+            settings = json.dumps(request.args[1], sort_keys=True)
+            indices_by_settings[settings].append(index)
         answers = [""] * len(requests)
-        for settings, indices in by_settings.items():
+        for settings, indices in indices_by_settings.items():
             contexts = [self._context(requests[index]) for index in indices]
             generated = self._generate(contexts, json.loads(settings))
             for index, answer in zip(indices, generated, strict=True):
@@ -164,19 +166,23 @@ class PalamLM(LM):  # type: ignore[misc]
         return Context(request.args[0], self.language or doc.get("palam_language"))
 
     def _score(
-        self, contexts: Sequence[Context], labels: Sequence[str], bar: Any
+        self,
+        contexts: Sequence[Context],
+        labels: Sequence[str],
+        advance: Progress | None,
     ) -> list[list[float]]:
         """The score of each label, for each context."""
-        scores: list[list[float]] = score_labels(
+        scores = score_labels(
             self.model,
             [context.text for context in contexts],
             labels,
             [context.language for context in contexts],
             llm_only=self.llm_only,
             batch_size=self.contexts_per_batch,
-            progress=bar.update,
-        ).tolist()
-        return scores
+            progress=advance,
+        )
+        by_context: list[list[float]] = scores.tolist()
+        return by_context
 
     def _is_greedy(self, contexts: Sequence[Context], labels: Sequence[str]) -> list[bool]:
         """Whether the only label is the greedy answer, for each context."""
@@ -206,6 +212,12 @@ class PalamLM(LM):  # type: ignore[misc]
             batch_size=self.contexts_per_batch,
             **generate_kwargs,
         )
+
+
+def _progress(
+    description: str, total: int, *, hidden: bool
+) -> AbstractContextManager[Progress | None]:
+    return nullcontext() if hidden else progress_bar(description, total)
 
 
 def _load(checkpoint: str, **loading: Unpack[LoadingOptions]) -> PalamModel:
@@ -241,23 +253,50 @@ def harness_tasks(
         if not name.startswith(PREFIX):
             tasks.append(name)
             continue
-        task, code = _task_and_language(name.removeprefix(PREFIX))
-        codes = [code] if code else available(task, data_dir=data).get(split, [])
-        if not codes:
-            raise PalamError(
-                f"{task.name} has no {split} split here; name a language, or give --split or --data"
-            )
-        for code in codes:
-            language = native_language(task, code, data_dir=data)
-            tasks.append(_harness_task(task, language, mode, split, data))
+        named = NamedTask.parse(name)
+        for language in named.languages(split, data):
+            tasks.append(_harness_task(named.task, language, mode, split, data))
     return tasks
 
 
-def _task_and_language(name: str) -> tuple[Task, str]:
-    """The task of the longest registered name that this one begins with, and what follows."""
-    matching = [task for task in TASKS if name == task or name.startswith(f"{task}_")]
-    task = get_task(max(matching, key=len, default=name))
-    return task, name.removeprefix(task.name).removeprefix("_")
+class NamedTask(NamedTuple):
+    """One of Palam's tasks as the harness names it."""
+
+    task: Task
+    language: str
+    """A code; empty is all that there are."""
+
+    @classmethod
+    def parse(cls, name: str) -> "NamedTask":
+        """From `palam_<task>` or `palam_<task>_<language>`.
+
+        Raises:
+            PalamError: no such task.
+        """
+        name = name.removeprefix(PREFIX)
+        matching = []
+        for task_name in TASKS:
+            if name == task_name or name.startswith(f"{task_name}_"):
+                matching.append(task_name)
+        longest = max(matching, key=len, default=name)
+        language = name.removeprefix(longest).removeprefix("_")
+        return cls(get_task(longest), language)
+
+    def languages(self, split: str, data: Path | None) -> list[str]:
+        """The task's own codes of the languages that are meant.
+
+        Raises:
+            PalamError: no such language or split.
+        """
+        codes = [self.language]
+        if not self.language:
+            codes = available(self.task, data_dir=data).get(split, [])
+        if not codes:
+            raise PalamError(
+                f"{self.task.name} has no {split} split here; name a language, "
+                "or give --split or --data"
+            )
+        return [native_language(self.task, code, data_dir=data) for code in codes]
 
 
 def _harness_task(

@@ -109,7 +109,13 @@ def build_processor(config: ModelConfig, encoder: PreTrainedModel) -> PalamProce
         encoder_revision=config.encoder_revision,
         llm=config.llm,
         llm_revision=config.llm_revision,
-        template=Template.build(config.mode, config.prompt, llm_tokenizer),
+        template=Template.build(
+            config.mode,
+            config.prompt,
+            llm_tokenizer,
+            system_prompt=config.system_prompt,
+            chat_template_options=config.chat_template_options,
+        ),
         max_length=config.max_length or min(DEFAULT_MAX_LENGTH, limit),
         append_source_tokens=config.append_source_tokens,
     )

@@ -12,6 +12,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
+from safetensors import safe_open
+from torch import Tensor
+from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file
 
 from palam.errors import PalamError
 from palam.models.backbones.adapters import save_adapter
@@ -19,6 +23,7 @@ from palam.models.backbones.loading import load_config, readable_errors
 from palam.models.bridge import PalamBridge
 from palam.models.configuration import PalamConfig
 from palam.models.fingerprint import check_fingerprint
+from palam.models.finite import check_finite
 from palam.models.model_card import CARD, model_card
 from palam.models.processing import PalamProcessor
 
@@ -51,7 +56,11 @@ def write_checkpoint(
         bridge, processor: what is saved.
         llm: the LLM; only its adapter is saved, if the configuration says that it has one.
         card: the model card's text; None is one written from the configuration.
+
+    Raises:
+        PalamError: a weight of the bridge is not finite.
     """
+    check_finite(bridge.state_dict(), "the bridge's weights, which were to be saved,")
     bridge.save_pretrained(folder)
     processor.save_pretrained(folder)
     if bridge.config.adapter:
@@ -98,33 +107,44 @@ def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> Pa
         revision: of the checkpoint on the hub.
 
     Raises:
-        PalamError: no bridge there, or one whose weights do not fit its configuration.
+        PalamError: no bridge there, or one whose weights do not fit its configuration or are not
+            finite.
     """
     name, config = load_config(str(path), "checkpoint", revision)
     if not isinstance(config, PalamConfig):
         raise PalamError(f"{name} holds a {config.model_type} model, not a Palam checkpoint")
-    from_pretrained: Any = PalamBridge.from_pretrained
     with readable_errors(name, "checkpoint"):
-        bridge, info = from_pretrained(
-            name,
-            config=config,
-            revision=revision or "main",
-            dtype=torch.float32,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-        reshaped = [key for key, *_ in info["mismatched_keys"]]
-        wrong = [*info["missing_keys"], *info["unexpected_keys"], *reshaped]
+        file = str(cached_file(name, SAFE_WEIGHTS_NAME, revision=revision))
+        weights = _fitting_weights(config, file)
+        check_finite(weights, f"the bridge's weights in {SAFE_WEIGHTS_NAME}")
+        bridge = PalamBridge(config)
+        bridge.load_state_dict(weights)
+    return bridge.eval()
+
+
+def _fitting_weights(config: PalamConfig, file: str) -> dict[str, Tensor]:
+    """The weights in a file, in fp32, if they are those of the bridge that a configuration says.
+
+    The bridge is sketched first, so that a configuration that says too much costs no memory.
+
+    Raises:
+        PalamError: one is missing, too many, or of another shape.
+    """
+    with torch.device("meta"):
+        sketch = PalamBridge(config)
+    expected = {name: value.shape for name, value in sketch.state_dict().items()}
+    with safe_open(file, "pt") as stored:
+        names = list(stored.keys())
+        shapes = {name: torch.Size(stored.get_slice(name).get_shape()) for name in names}
+        wrong = [
+            name for name in expected | shapes if expected.get(name) != shapes.get(name)
+        ]
         if wrong:
             raise PalamError(
                 f"the weight {min(wrong)} is missing or does not fit its configuration"
             )
-    loaded: PalamBridge = bridge
-    for parameter in loaded.parameters():
         # Off the mapped file, whose alignment changes the last bits of a matmul.
-        parameter.data = parameter.data.clone()
-    return loaded
+        return {name: stored.get_tensor(name).float().clone() for name in names}
 
 
 def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str]) -> None:

@@ -1,15 +1,20 @@
 """What a bridge is: its bases, its shapes, its fusion and mapper. Saved as `config.json`."""
 
+import math
 from dataclasses import field
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
 
 RENAMED = {"direct": "llm_only"}
 RENAMED_FUSION_OPTIONS = {"faithful": "paper_temperature"}
 """Names in files of before 0.1.0, and what they are called now."""
+MAX_SIZE = 1_000_000
+"""Of widths and numbers of layers."""
+MAX_LABELS = 100_000
 
 
 class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
@@ -57,6 +62,7 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     label_priors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs: Any) -> None:
+        _check_types(self)
         # Bridges that were saved without it are of the time when this was the fusions' default.
         self.fusion_options = {"normalize": "none", **self.fusion_options}
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
@@ -71,6 +77,68 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
                 RENAMED_FUSION_OPTIONS.get(name, name): value for name, value in options.items()
             }
         return super().from_dict(current, **kwargs)
+
+
+def _check_types(config: PalamConfig) -> None:
+    """Refuse fields of other types than they are declared with: a file may be anyone's.
+
+    Raises:
+        PalamError: one is; the message names it.
+    """
+    for name in ("fusion_options", "mapper_options", "fingerprints", "label_priors"):
+        if not isinstance(getattr(config, name), dict):
+            raise PalamError(f"{name} is {_shown(getattr(config, name))}, not a mapping")
+    for name in ("encoder", "llm", "fusion", "mapper"):
+        if not isinstance(getattr(config, name), str):
+            raise PalamError(f"{name} is {_shown(getattr(config, name))}, not a text")
+    for name in ("encoder_hidden_size", "encoder_num_layers", "llm_hidden_size"):
+        size = getattr(config, name)
+        if type(size) is not int or not 1 <= size <= MAX_SIZE:
+            raise PalamError(f"{name} is {_shown(size)}, not a number from 1 to {MAX_SIZE:,}")
+    for name in ("encoder_revision", "llm_revision"):
+        if not isinstance(getattr(config, name), str | None):
+            raise PalamError(f"{name} is {_shown(getattr(config, name))}, not a text")
+    numbers = {"embedding_rms": config.embedding_rms}
+    for label, prior in config.label_priors.items():
+        numbers[f"label_priors of {label[:40]!r}"] = prior
+    for name, number in numbers.items():
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise PalamError(f"{name} is {_shown(number)}, not a finite number")
+    _check_fingerprints(config.fingerprints)
+    _check_task(config.task)
+
+
+def _check_fingerprints(fingerprints: dict[str, Any]) -> None:
+    """Refuse what is no fingerprint, or one that lacks a part."""
+    for part, recorded in fingerprints.items():
+        complete = isinstance(recorded, dict) and {"vocabulary", "embeddings"} <= recorded.keys()
+        if recorded and not (complete and isinstance(recorded.get("shapes"), dict)):
+            raise PalamError(f"the fingerprint of the {part[:40]} is damaged")
+
+
+def _check_task(task: Any) -> None:
+    """Refuse what is no record of a task, or one with labels of other types than texts."""
+    if task is None:
+        return
+    if not isinstance(task, dict):
+        raise PalamError(f"task is {_shown(task)}, not a mapping")
+    for name in ("name", "family"):
+        if not isinstance(task.get(name), str):
+            raise PalamError(f"the task's {name} is {_shown(task.get(name))}, not a text")
+    labels = task.get("labels")
+    if not isinstance(labels, list) or not all(_is_label(label) for label in labels):
+        raise PalamError("the task's labels are no list of pairs of a label and its words")
+    if len(labels) > MAX_LABELS:
+        raise PalamError(f"the task has {len(labels):,} labels; it may have {MAX_LABELS:,}")
+
+
+def _is_label(label: Any) -> bool:
+    return isinstance(label, list) and len(label) == 2 and all(isinstance(x, str) for x in label)
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, short."""
+    return repr(value)[:40]
 
 
 AutoConfig.register("palam", PalamConfig, exist_ok=True)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from palam.models.backbones.encoder import encode
 from palam.models.bridge import PalamBridge
+from palam.models.finite import check_finite
 
 
 class TextEncoding(Protocol):
@@ -40,11 +41,20 @@ class LiveEncoding:
 
         Returns:
             L tensors [tokens, d_enc].
+
+        Raises:
+            PalamError: a state is not finite; in 16 bits some encoders' states overflow.
         """
         mask = mask.to(self.encoder.device)
         states = encode(self.encoder, ids.to(mask.device), mask)
         real = mask.nonzero(as_tuple=True)
-        return [state[real].to(self.bridge.device) for state in states]
+        layers = [state[real] for state in states]
+        check_finite(
+            {f"layer {number}": layer for number, layer in enumerate(layers, start=1)},
+            "the encoder's states",
+            states[0].dtype,
+        )
+        return [layer.to(self.bridge.device) for layer in layers]
 
     def mapped(self, ids: Tensor, mask: Tensor) -> Tensor:
         """See [`TextEncoding.mapped`]."""

@@ -21,6 +21,12 @@ SHAPES = (
 """The sizes of a model's configuration that are recorded, under whichever names it has them."""
 ROWS = 64
 """How many embeddings are recorded."""
+SIGN_STEPS = (40_503, 25_691)
+"""By which the signs of two sums over a row are spread."""
+TOLERANCE = 2.0**-6
+"""How far such a sum may be from that of the same row in another dtype, by the row's norm."""
+SMALLEST = 1e-6
+"""The same for rows of next to nothing, of which fp16 keeps little."""
 
 
 def fingerprint(model: PreTrainedModel, tokenizer: Any = None) -> dict[str, Any]:
@@ -33,13 +39,21 @@ def fingerprint(model: PreTrainedModel, tokenizer: Any = None) -> dict[str, Any]
     Returns:
         `{"shapes": {...}, "vocabulary": SHA-256 or None, "embeddings": SHA-256}`. The embeddings
         are 64 rows evenly spread over the table, cast to bf16, so that a model loaded in bf16 has
-        the fingerprint of the same in fp32.
+        the fingerprint of the same in fp32. Of fp16 that is not so: it rounds otherwise. So there
+        is `"sample"` too, two sums and the norm of each row, which are compared with a tolerance
+        where one of two models is in fp16 (`"half"`).
     """
-    return {
+    sample = _embedding_sample(model)
+    recorded = {
         "shapes": _shapes(model),
         "vocabulary": None if tokenizer is None else _vocabulary_digest(tokenizer),
-        "embeddings": _embeddings_digest(model),
+        "embeddings": _digest(sample),
+        "sample": _projections(sample),
     }
+    embeddings: Any = model.get_input_embeddings()
+    if embeddings.weight.dtype == torch.float16:
+        recorded["half"] = True
+    return recorded
 
 
 def _shapes(model: PreTrainedModel) -> dict[str, int]:
@@ -54,11 +68,27 @@ def _vocabulary_digest(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
-def _embeddings_digest(model: PreTrainedModel) -> str:
+def _embedding_sample(model: PreTrainedModel) -> Tensor:
+    """[64, d], in bf16."""
     embeddings: Any = model.get_input_embeddings()
     table: Tensor = embeddings.weight.detach()
     rows = torch.arange(ROWS) * table.shape[0] // ROWS
-    sample = table[rows.to(table.device)].to("cpu", torch.bfloat16).contiguous()
+    return table[rows.to(table.device)].to("cpu", torch.bfloat16).contiguous()
+
+
+def _projections(sample: Tensor) -> list[list[float]]:
+    """[64, 3]: of each row two sums with fixed signs, and the norm."""
+    values = sample.double()
+    places = torch.arange(values.shape[1])
+    columns = []
+    for step in SIGN_STEPS:
+        signs = (places * step // 65_536) % 2 * 2 - 1
+        columns.append((values * signs).sum(1))
+    columns.append(values.norm(dim=1))
+    return [[float(f"{number:.6g}") for number in row] for row in torch.stack(columns, 1).tolist()]
+
+
+def _digest(sample: Tensor) -> str:
     return hashlib.sha256(sample.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
@@ -102,6 +132,22 @@ def _differences(expected: dict[str, Any], actual: dict[str, Any]) -> list[str]:
     vocabularies = (expected["vocabulary"], actual["vocabulary"])
     if None not in vocabularies and vocabularies[0] != vocabularies[1]:
         differences.append("another vocabulary")
-    if expected["embeddings"] != actual["embeddings"] and not differences:
+    if not differences and not _same_embeddings(expected, actual):
         differences.append("other weights")
     return differences
+
+
+def _same_embeddings(expected: dict[str, Any], actual: dict[str, Any]) -> bool:
+    """Whether two fingerprints may be of the same embeddings, whatever the dtypes are."""
+    if expected["embeddings"] == actual["embeddings"]:
+        return True
+    if not (expected.get("half") or actual.get("half")):
+        return False
+    if "sample" not in expected or "sample" not in actual:
+        return True  # recorded before there was a sample: fp16 cannot be compared with it
+    theirs = torch.tensor(expected["sample"], dtype=torch.float64)
+    ours = torch.tensor(actual["sample"], dtype=torch.float64)
+    if theirs.shape != ours.shape:
+        return False
+    allowed = TOLERANCE * theirs[:, -1:] + SMALLEST
+    return bool(((theirs - ours).abs() <= allowed).all())

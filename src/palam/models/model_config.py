@@ -50,6 +50,10 @@ class ModelConfig:
     """Around the text: nothing (paper), a prompt, or the LLM's chat template (chat)."""
     prompt: str | None = None
     """The prompt, with one {text} slot; not set is the task's own."""
+    system_prompt: str | None = None
+    """System prompt of a chat; not set is the chat template's own."""
+    chat_template_options: dict[str, Any] = field(default_factory=dict)
+    """Variables of the chat template; enable_thinking is false unless set."""
     append_source_tokens: bool = False
     """The LLM reads the text's own tokens too, after the mapped ones (MindMerger)."""
     max_length: int | None = None

@@ -21,11 +21,13 @@ from palam.errors import PalamError
 from palam.models.backbones.adapters import load_adapter, with_lora, without_adapter
 from palam.models.backbones.encoder import encoder_shape
 from palam.models.backbones.llm import (
+    GREEDY_OPTIONS,
     CompiledLayer,
     compile_layers,
     embedding_rms,
     enable_checkpointing,
     keep_frozen,
+    stop_ids,
     stopping_options,
     with_compiled,
 )
@@ -221,7 +223,7 @@ class PalamModel(nn.Module):
         model = cls(bases.encoder, bridge, frozen_llm, processor)
         card = Path(path) / CARD
         if card.is_file() and not allow_mismatch:
-            model.card = card.read_text(encoding="utf-8")
+            model.card = card.read_text(encoding="utf-8", errors="replace")
         return model
 
     def _scale_mapper_to_embeddings(self) -> None:
@@ -482,7 +484,10 @@ class PalamModel(nn.Module):
         attention_mask: Tensor | None = None,
         **generate_kwargs: Any,
     ) -> Any:
-        """Let the LLM continue texts, in evaluation; see [`stopping_options`] for where it stops.
+        """Let the LLM continue texts, in evaluation; see [`stop_ids`] for where it stops.
+
+        With `do_sample=False` each token is the likeliest one: what the LLM's own generation config
+        says of repetition and the like is switched off, unless it is given here.
 
         Args:
             encoder_input_ids, encoder_attention_mask, input_ids, attention_mask: as in `forward`.
@@ -497,7 +502,7 @@ class PalamModel(nn.Module):
         """
         options: dict[str, Any] = {}
         if "generation_config" not in generate_kwargs:
-            options.update(stopping_options(self.llm, self.processor.llm_tokenizer))
+            options.update(self._generation_options(generate_kwargs))
         if "logits_to_keep" in self._llm_arguments:
             options["logits_to_keep"] = torch.tensor([-1], device=self.device)  # as in `run_llm`
         options.update(generate_kwargs)
@@ -513,6 +518,19 @@ class PalamModel(nn.Module):
                 attention_mask=inputs.attention_mask,
                 **options,
             )
+
+
+    def stop_ids(self) -> list[int]:
+        """Where generation stops; see [`stop_ids`]."""
+        return stop_ids(self.llm, self.processor.llm_tokenizer, self.processor.end_ids())
+
+    def _generation_options(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What `generate` sets in place of the LLM's generation config."""
+        tokenizer = self.processor.llm_tokenizer
+        options = stopping_options(self.llm, tokenizer, self.processor.end_ids())
+        if generate_kwargs.get("do_sample") is False:
+            options.update(GREEDY_OPTIONS)
+        return options
 
 
 def _answer_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:

@@ -4,9 +4,9 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,14 @@ from palam.errors import PalamError
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.configuration import PalamConfig
 from palam.models.model_config import DEFAULT_MAX_LENGTH, LEAST_MAX_LENGTH
-from palam.models.template import Template
+from palam.models.template import Template, clean
+from palam.models.tokenization import (
+    EARLIER_TOKENIZATION,
+    TOKENIZATION,
+    TOKENIZATIONS,
+    LLMTokenization,
+    PlainText,
+)
 from palam.utils.languages import resolve_language
 
 TEXT_SLOT = -1
@@ -33,9 +40,15 @@ SETTINGS = (
     "max_length",
     "llm_only_max_length",
     "append_source_tokens",
+    "tokenization",
 )
 """What is saved, beside the template."""
-LATER_SETTINGS = {"encoder_revision": None, "llm_revision": None, "append_source_tokens": False}
+LATER_SETTINGS = {
+    "encoder_revision": None,
+    "llm_revision": None,
+    "append_source_tokens": False,
+    "tokenization": EARLIER_TOKENIZATION,
+}
 """Settings that files of before 0.1.0 may lack, and what that means."""
 RENAMED = {"direct_max_length": "llm_only_max_length", "augment": "append_source_tokens"}
 """Names in files of before 0.1.0, and what they are called now."""
@@ -44,14 +57,11 @@ LanguageCodes = Sequence[str | None] | None
 """One code per text, each any of [`find_language`]'s or None; or None for all."""
 Features = dict[str, list[int]]
 """One text's ids, not padded."""
+Answer = str | Sequence[int]
+"""An answer in words, or the LLM's own ids of it without its end."""
 
 
 # ------------------------------------------------------------------ texts and languages
-def clean(text: str) -> str:
-    """The text with unpaired surrogates replaced by U+FFFD; no tokenizer takes them."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def language_ids(tokenizer: Any) -> dict[str, int]:
     """The languages that a tokenizer must be told (NLLB, M2M100, mBART).
 
@@ -86,19 +96,28 @@ def source_language(tokenizer: Any, code: str, role: str = "encoder") -> str:
 
 @dataclass
 class TextStats:
-    """What happened to one language's texts on their way into the encoder."""
+    """What happened to one language's texts on their way into a model."""
 
     texts: int = 0
     cut: int = 0
     """Texts that were longer than the longest allowed."""
     tokens: int = 0
     unknown: int = 0
-    """Tokens that are the encoder's unknown token."""
+    """Tokens that are the encoder's unknown token; not counted for the LLM."""
 
     @property
     def unknown_share(self) -> float:
         """Share of the encoder's tokens that are its unknown token."""
         return self.unknown / max(self.tokens, 1)
+
+
+class EncodedText(NamedTuple):
+    """A text as the encoder reads it."""
+
+    features: dict[str, Any]
+    """`input_ids` and what else was asked for."""
+    cut: bool
+    """Whether it was longer than the longest allowed."""
 
 
 # ------------------------------------------------------------------ the processor
@@ -115,12 +134,16 @@ class PalamProcessor:
         llm_only_max_length: most LLM tokens of a text that the LLM reads itself.
         append_source_tokens: the LLM reads the text's own tokens too, after the mapped ones
             (MindMerger, arXiv 2405.17386).
+        tokenization: version of the LLM's tokenisation, one of `TOKENIZATIONS`; checkpoints that
+            say none have 1, new ones 2.
 
     Attributes:
-        stats: a [`TextStats`] per language of the texts so far ("" is no language).
+        stats: a [`TextStats`] per language of the texts that the encoder read so far ("" is no
+            language).
+        llm_stats: the same of the texts that the LLM read itself.
 
     Raises:
-        PalamError: a `max_length` below 8.
+        PalamError: a `max_length` below 8, or a tokenisation that is not known.
     """
 
     encoder_tokenizer: Any
@@ -134,19 +157,33 @@ class PalamProcessor:
     max_length: int = DEFAULT_MAX_LENGTH
     llm_only_max_length: int = 2048
     append_source_tokens: bool = False
+    tokenization: int = TOKENIZATION
     stats: dict[str, TextStats] = field(init=False, default_factory=lambda: defaultdict(TextStats))
+    llm_stats: dict[str, TextStats] = field(
+        init=False, default_factory=lambda: defaultdict(TextStats)
+    )
 
     def __post_init__(self) -> None:
         if self.max_length < LEAST_MAX_LENGTH:
             raise PalamError(
                 f"max_length is {self.max_length}; it must be at least {LEAST_MAX_LENGTH}"
             )
+        if self.tokenization not in TOKENIZATIONS:
+            raise PalamError(
+                f"tokenization is {self.tokenization}; this version of Palam knows 1 and 2"
+            )
         self._default_language = getattr(self.encoder_tokenizer, "src_lang", None)
+        self._encoder_text = PlainText(self.encoder_tokenizer)
+        self._llm_tokens: LLMTokenization | None = None
+        self._llm_tokens_of: tuple[Any, ...] = ()
 
     # -------------------------------------------------------------- saving and loading
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `processor_config.json`; the tokenizers stay with their base models."""
-        content = {"processor_class": type(self).__name__, "template": asdict(self.template)}
+        content = {
+            "processor_class": type(self).__name__,
+            "template": self.template.as_dict(),
+        }
         for name in SETTINGS:
             content[name] = getattr(self, name)
         path = Path(folder) / CONFIG_NAME
@@ -177,7 +214,8 @@ class PalamProcessor:
             file = Path(str(cached_file(str(path), CONFIG_NAME, revision=revision)))
             content = _current_names(json.loads(file.read_text(encoding="utf-8")))
             settings = {name: content[name] for name in SETTINGS}
-            template = Template(**content["template"])
+            _check_types(settings)
+            template = Template.from_dict(content["template"])
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise PalamError(
                 f"{path} is no Palam checkpoint: it has no readable {CONFIG_NAME}"
@@ -230,16 +268,11 @@ class PalamProcessor:
         for code in dict.fromkeys(codes):
             rows = [row for row, other in enumerate(codes) if other == code]
             self._set_source_language(code)
-            batch = self.encoder_tokenizer(
-                [clean(texts[row]) for row in rows],
-                truncation=True,
-                max_length=self.max_length,
-                **options,
-            )
+            batch = self._encode_batch([clean(texts[row]) for row in rows], options)
             if count:
                 self._count(code, batch)
-            for position, row in enumerate(rows):
-                features[row] = {name: values[position] for name, values in batch.items()}
+            for row, encoded in zip(rows, batch, strict=True):
+                features[row] = encoded.features
         return features
 
     def _set_source_language(self, code: str | None) -> None:
@@ -252,15 +285,66 @@ class PalamProcessor:
         else:
             tokenizer.src_lang = source_language(tokenizer, code)
 
-    def _count(self, code: str | None, batch: Any) -> None:
+    def _encode_batch(self, texts: Sequence[str], options: Mapping[str, Any]) -> list[EncodedText]:
+        """Cleaned texts of one language, tokenised for the encoder."""
+        tokenizer = self.encoder_tokenizer
+        batch = tokenizer(
+            texts,
+            truncation=True,
+            max_length=self.max_length,
+            split_special_tokens=True,  # `</s>` in a text is no end of it
+            **options,
+        )
+        control_tokens = self._encoder_text.control_tokens.values()
+        rows = []
+        for position, text in enumerate(texts):
+            features = {name: values[position] for name, values in batch.items()}
+            if not batch.encodings:  # a slow tokenizer does not tell whether it cut
+                cut = len(features["input_ids"]) == self.max_length
+                rows.append(EncodedText(features, cut))
+            elif any(token in text for token in control_tokens):
+                rows.append(self._encode_plainly(text, list(features)))
+            else:
+                cut = bool(batch.encodings[position].overflowing)
+                rows.append(EncodedText(features, cut))
+        return rows
+
+    def _encode_plainly(self, text: str, names: list[str]) -> EncodedText:
+        """A text that looks as if it held control tokens, tokenised for the encoder.
+
+        Tokenizers with a unigram model have their special tokens among their ordinary pieces, and
+        would read them in any text.
+
+        Args:
+            text: cleaned.
+            names: of the features that are wanted.
+        """
+        before, after = self._encoder_text.frame()
+        room = max(0, self.max_length - len(before) - len(after))
+        pieces = self._encoder_text.plain_pieces(text)
+        cut = len(pieces) > room
+        if self.encoder_tokenizer.truncation_side == "left":
+            pieces = pieces[len(pieces) - room :] if cut else pieces
+        else:
+            pieces = pieces[:room]
+        ids = [*before, *(piece.id for piece in pieces), *after]
+        no_range = (0, 0)
+        ranges = [(max(0, piece.start), piece.end) for piece in pieces]
+        known = {
+            "input_ids": ids,
+            "attention_mask": [1] * len(ids),
+            "token_type_ids": [0] * len(ids),
+            "special_tokens_mask": [1] * len(before) + [0] * len(pieces) + [1] * len(after),
+            "offset_mapping": [no_range] * len(before) + ranges + [no_range] * len(after),
+        }
+        return EncodedText({name: known[name] for name in names}, cut)
+
+    def _count(self, code: str | None, batch: Sequence[EncodedText]) -> None:
         """Add tokenised texts of one language to `stats`."""
         stats = self.stats[code or ""]
         unknown = getattr(self.encoder_tokenizer, "unk_token_id", None)
-        for position, ids in enumerate(batch["input_ids"]):
-            if batch.encodings:
-                cut = bool(batch.encodings[position].overflowing)
-            else:  # a slow tokenizer does not tell
-                cut = len(ids) == self.max_length
+        for features, cut in batch:
+            ids = features["input_ids"]
             stats.texts += 1
             stats.cut += cut
             stats.tokens += len(ids)
@@ -268,7 +352,7 @@ class PalamProcessor:
                 stats.unknown += ids.count(unknown)
 
     def text_report(self) -> list[str]:
-        """A line per language: how many texts were cut, and the share of unknown tokens."""
+        """Lines per language: how many texts were cut, and the share of unknown tokens."""
         lines = []
         for code, stats in self.stats.items():
             title = f"texts ({code})" if code else "texts"
@@ -276,36 +360,48 @@ class PalamProcessor:
                 f"{title}: {stats.cut} of {stats.texts} cut at {self.max_length} tokens, "
                 f"{stats.unknown_share:.2%} of their tokens unknown to the encoder"
             )
+        for code, stats in self.llm_stats.items():
+            title = "texts read by the LLM itself"
+            title = f"{title} ({code})" if code else title
+            limit = self.llm_only_max_length
+            lines.append(f"{title}: {stats.cut} of {stats.texts} cut at {limit} tokens")
         return lines
 
     # -------------------------------------------------------------- the LLM's tokens
-    def _plain_ids(self, text: str) -> list[int]:
-        """The LLM's ids of a text, without special tokens."""
-        ids: list[int] = self.llm_tokenizer(clean(text), add_special_tokens=False)["input_ids"]
-        return ids
+    @property
+    def llm_tokens(self) -> LLMTokenization:
+        """How the LLM's sequence is tokenised, by the version and the present template."""
+        made_of = (
+            self.tokenization,
+            self.llm_tokenizer,
+            self.template,
+            self.llm_only_max_length,
+        )
+        if self._llm_tokens is None or made_of != self._llm_tokens_of:
+            self._llm_tokens_of = made_of
+            self._llm_tokens = TOKENIZATIONS[self.tokenization](*made_of[1:])
+        return self._llm_tokens
 
     def prefix_ids(self) -> list[int]:
-        """BOS, once, if the LLM's tokenizer defines one, and the template's prefix."""
-        ids = self._plain_ids(self.template.prefix)
-        bos = self.llm_tokenizer.bos_token_id
-        if bos is None or ids[:1] == [bos]:
-            return ids
-        return [bos, *ids]
+        """The template's prefix, and BOS if the LLM's tokenizer puts one."""
+        return self.llm_tokens.prefix_ids()
 
     def suffix_ids(self) -> list[int]:
-        """The template's suffix."""
-        return self._plain_ids(self.template.suffix)
+        """The template's suffix, after a mapped text."""
+        return self.llm_tokens.after_text_ids()
 
     def answer_ids(self, answer: str, *, end: bool = True) -> list[int]:
-        """An answer's ids, tokenised alone (with a leading space after a suffix), and EOS.
+        """An answer's ids after the suffix, and what ends it.
 
         Args:
             answer: its words.
-            end: whether EOS follows, if the LLM's tokenizer defines one.
+            end: whether the end follows: the chat template's, or EOS if the tokenizer defines one.
         """
-        ids = self._plain_ids(f" {answer}" if self.template.suffix else answer)
-        eos = self.llm_tokenizer.eos_token_id
-        return [*ids, eos] if end and eos is not None else ids
+        return self.llm_tokens.answer_ids(clean(answer), end=end)
+
+    def end_ids(self) -> list[int]:
+        """What ends an answer; [] if nothing does."""
+        return self.llm_tokens.end_ids()
 
     def continuation_ids(self, text: str, most: int) -> list[int]:
         """The ids with which the LLM continues a cut text.
@@ -314,7 +410,7 @@ class PalamProcessor:
             text: what follows the cut.
             most: at most so many ids; if all of them fit, EOS follows.
         """
-        ids = self._plain_ids(text)
+        ids = self.llm_tokens.continuation_ids(clean(text))
         eos = self.llm_tokenizer.eos_token_id
         if len(ids) > most:
             return ids[:most]
@@ -324,7 +420,7 @@ class PalamProcessor:
     def features(
         self,
         texts: Sequence[str],
-        answers: Sequence[str] | None = None,
+        answers: Sequence[Answer] | None = None,
         languages: LanguageCodes = None,
         *,
         llm_only: bool = False,
@@ -334,7 +430,8 @@ class PalamProcessor:
 
         Args:
             texts, languages, count: see `encode_texts`.
-            answers: what the LLM should say to each text; None at inference.
+            answers: what the LLM should say to each text, in words or as its own ids, which are
+                taken as they are and get the end; None at inference.
             llm_only: the LLM reads the text itself: its ids stand in the slot, and nothing goes to
                 the encoder.
 
@@ -349,23 +446,42 @@ class PalamProcessor:
             raise PalamError(
                 f"{len(texts)} texts but {len(answers)} answers; give one answer per text"
             )
-        prefix = self.prefix_ids()
-        suffix = self.suffix_ids()
+        if languages is not None and len(languages) != len(texts):
+            raise PalamError(
+                f"{len(texts)} texts but {len(languages)} languages; give one language per text"
+            )
         rows: list[Features] = [{} for _ in texts]
         if not llm_only:
             encoded = self.encode_texts(texts, languages, count=count)
             rows = [{"encoder_input_ids": features["input_ids"]} for features in encoded]
-        for row, text in zip(rows, texts, strict=True):
-            middle = [] if llm_only else [TEXT_SLOT]
-            if llm_only or self.append_source_tokens:
-                middle += self._plain_ids(text)[: self.llm_only_max_length]
-            row["input_ids"] = [*prefix, *middle, *suffix]
+        read_by_llm = llm_only or self.append_source_tokens
+        codes = languages or [None] * len(texts)
+        for row, text, code in zip(rows, map(clean, texts), codes, strict=True):
+            row["input_ids"] = self._prompt_ids(text, llm_only=llm_only)
+            if read_by_llm and count:
+                self._count_read_by_llm(code, text)
         if answers is not None:
             for row, answer in zip(rows, answers, strict=True):
-                answer_ids = self.answer_ids(answer)
+                if isinstance(answer, str):
+                    answer_ids = self.answer_ids(answer)
+                else:
+                    answer_ids = [*answer, *self.end_ids()]
                 row["labels"] = [IGNORE] * len(row["input_ids"]) + answer_ids
                 row["input_ids"] += answer_ids
         return rows
+
+    def _prompt_ids(self, text: str, *, llm_only: bool) -> list[int]:
+        """What the LLM reads of a cleaned text and around it, with the slot where it is mapped."""
+        if llm_only:
+            return self.llm_tokens.prompt_ids(text)
+        source = text if self.append_source_tokens else ""
+        return [*self.prefix_ids(), TEXT_SLOT, *self.llm_tokens.after_text_ids(source)]
+
+    def _count_read_by_llm(self, code: str | None, text: str) -> None:
+        """Add a text to `llm_stats`."""
+        stats = self.llm_stats[code or ""]
+        stats.texts += 1
+        stats.cut += self.llm_tokens.is_cut(text)
 
     def pad(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
         """Pad features to tensors: the encoder's on the right, the LLM's on the left.
@@ -393,7 +509,7 @@ class PalamProcessor:
     def __call__(
         self,
         texts: str | Sequence[str],
-        answers: str | Sequence[str] | None = None,
+        answers: str | Sequence[Answer] | None = None,
         languages: str | LanguageCodes = None,
         *,
         llm_only: bool = False,
@@ -428,6 +544,19 @@ def _current_names(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a `processor_config.json` of any version, as this one names it."""
     renamed = {RENAMED.get(name, name): value for name, value in content.items()}
     return {**LATER_SETTINGS, **renamed}
+
+
+def _check_types(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a file that are of other types than this class's.
+
+    Raises:
+        TypeError: one is.
+    """
+    for name, value in settings.items():
+        default = getattr(PalamProcessor, name)
+        allowed = (str, type(None)) if default is None else (type(default),)
+        if type(value) not in allowed:
+            raise TypeError(f"{name} is of type {type(value).__name__}")
 
 
 def _ones_like(rows: Iterable[Sequence[int]]) -> list[list[int]]:

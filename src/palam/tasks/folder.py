@@ -61,7 +61,7 @@ def split_files(folder: Path | None) -> dict[tuple[str, str], Path]:
     """
     if folder is None or not folder.is_dir():
         return {}
-    files = {}
+    files: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.iterdir()):
         parts = path.name.split(".")
         if len(parts) == 3 and path.suffix in ENDINGS:

@@ -74,9 +74,7 @@ def _label_names(data: Any, column: str, hub: Hub) -> dict[object, str]:
     return dict(enumerate(own_names or hub.labels))
 
 
-def _with_label_names(
-    rows: Iterable[Row], column: str, names: dict[object, str]
-) -> Iterator[Row]:
+def _with_label_names(rows: Iterable[Row], column: str, names: dict[object, str]) -> Iterator[Row]:
     """The rows, with the label's name where it is an integer."""
     for row in rows:
         label = row.get(column)

@@ -234,9 +234,7 @@ def task_from_file(
     return task, examples
 
 
-def _tell_similar_labels(
-    values: Sequence[object], source: str, notes: list[str] | None
-) -> None:
+def _tell_similar_labels(values: Sequence[object], source: str, notes: list[str] | None) -> None:
     """Name the labels that may well be meant as one."""
     counts = count_labels(values)
     for group in similar_labels(counts):

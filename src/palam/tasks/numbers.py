@@ -7,20 +7,17 @@ from functools import cache
 
 from palam.utils.languages import find_language
 
-DECIMAL_COMMA = frozenset(
-    # fmt: off
-    "ace afr als ast azj bak ban bel bjn bos bug bul cat ces crh dan deu ell epo est eus fao fin "
-    "fra fur fuv glg hat hrv hun hye ind isl ita jav kab kat kaz kea kin kir kmr lao lij lim lin "
-    "lit lmo ltg ltz lvs min mkd nld nno nob oci pap pbt pol por ron run rus sag scn slk slv spa "
-    "srd srp sun swe szl tat tgk tuk tur ukr uzn vec vie wol".split()
-    # fmt: on
-)
+COMMA_CODES = """
+ace afr als ast azj bak ban bel bjn bos bug bul cat ces crh dan deu ell epo est eus fao fin fra fur
+fuv glg hat hrv hun hye ind isl ita jav kab kat kaz kea kin kir kmr lao lij lim lin lit lmo ltg ltz
+lvs min mkd nld nno nob oci pap pbt pol por ron run rus sag scn slk slv spa srd srp sun swe szl tat
+tgk tuk tur ukr uzn vec vie wol
+"""
+DECIMAL_COMMA = frozenset(COMMA_CODES.split())
 """Languages (ISO 639-3) with a decimal comma, after CLDR; they part thousands by a full stop or a
 space. All others have a decimal point, and part thousands by a comma."""
-
-ENGLISH_WORDS = frozenset(
-    "the and answer each from she that their then there they this were with".split()
-)
+FREQUENT_WORDS = "the and answer each from she that their then there they this were with"
+ENGLISH_WORDS = frozenset(FREQUENT_WORDS.split())
 """Frequent in English, and words of no other language in the Latin script."""
 DECIMAL = "\u2396"
 """Stands for a sign that is a decimal separator in every language."""
@@ -134,7 +131,7 @@ def _parse(token: str, has_comma: bool) -> list[str]:
         token: digits, with single points, commas and decimal signs between them.
         has_comma: whether the comma is the decimal sign where either could be.
     """
-    decimal, group = (",", ".") if has_comma else (".", ",")
+    group = "." if has_comma else ","
     signs = re.sub(r"\d", "", token)
     if not signs:
         return [token]

@@ -121,10 +121,7 @@ def _all_agree(beginning: Sequence[str], delimiter: str) -> bool:
     """Whether all of two or more lines have as many cells, with quoted cells or without."""
     quoted = _records(beginning, delimiter)
     plain = [line.split(delimiter) for line in beginning]
-    for records in (quoted, plain):
-        if len(records) > 1 and _agreement(records) == 1:
-            return True
-    return False
+    return any(len(records) > 1 and _agreement(records) == 1 for records in (quoted, plain))
 
 
 def _take_separator_line(lines: Lines) -> str | None:

@@ -42,7 +42,9 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
     parts = []
     for text, is_slot in _pieces(template):
         if is_slot and text not in fields:
-            raise PalamError(f"the template {template!r} has a slot {{{text}}}, which nothing fills")
+            raise PalamError(
+                f"the template {template!r} has a slot {{{text}}}, which nothing fills"
+            )
         parts.append(fields[text] if is_slot else text)
     return "".join(parts)
 

@@ -21,7 +21,7 @@ from palam.models.checkpoint import CHECKPOINT_MARKER
 from palam.models.model_card import model_card, public_name
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
-from palam.models.template import SLOT, Template
+from palam.models.template import SLOT
 from palam.tasks.readers import read_texts
 from palam.training.build import build_model, resolve_dtype
 from palam.training.config import DataConfig, RuntimeConfig, flat_settings, settings_to_yaml
@@ -134,8 +134,10 @@ class AlignmentRun:
             streamed = TrainingData(None, [], [], data.text_language, note="")
             built = build_model(model, streamed, runtime, bases)
             prompt = model.prompt or RAW_TEXT_PROMPT
-            tokenizer = built.processor.llm_tokenizer
-            built.processor.template = Template.build(model.mode, prompt, tokenizer)
+            processor = built.processor
+            processor.template = processor.template.with_prompt(
+                model.mode, prompt, processor.llm_tokenizer
+            )
             return cls(built, streamed, lambda: read_texts(text_file))
         training_data = read_training_data(data, seed=runtime.seed, prompt=model.prompt)
         built = build_model(model, training_data, runtime, bases)

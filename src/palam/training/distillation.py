@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from palam.errors import PalamError
-from palam.inference.generation import generate
+from palam.inference.generation import generate_ids
 from palam.models.modeling import PalamModel
 from palam.models.processing import IGNORE
 from palam.models.template import Template
@@ -84,7 +84,8 @@ def answer_prompts_with_llm(
         number = seeded_number("prompt", seed, row) % len(prompts)
         rows_by_prompt[number].append(row)
     for prompt, rows in zip(prompts, rows_by_prompt, strict=True):
-        template = Template.build(mode, prompt, model.processor.llm_tokenizer)
+        processor = model.processor
+        template = processor.template.with_prompt(mode, prompt, processor.llm_tokenizer)
         with using_template(model, template):
             _answer_prompt(model, dataset, rows)
 
@@ -105,7 +106,7 @@ def _answer_prompt(model: PalamModel, dataset: PrefixDataset, rows: Sequence[int
     texts = [dataset.texts[row] for row in rows]
     languages = [dataset.language] * len(texts)
     processor = model.processor
-    answers = generate(
+    answers = generate_ids(
         model,
         texts,
         llm_only=True,
@@ -114,7 +115,7 @@ def _answer_prompt(model: PalamModel, dataset: PrefixDataset, rows: Sequence[int
     by_bridge = processor.features(texts, answers, languages)
     by_llm = processor.features(texts, answers, languages, llm_only=True)
     for position, row in enumerate(rows):
-        if answers[position]:
+        if answers[position]:  # the LLM's own ids: read again, its words may be other tokens
             dataset.prompted[row] = {
                 **by_bridge[position],
                 "teacher_ids": by_llm[position]["input_ids"],

@@ -111,9 +111,9 @@ def _without_region(tag: str) -> str:
         return ""
     language = match["extended"] or match["language"]
     script = match["script"]
-    if script is None and match["region"] in TRADITIONAL_CHINESE:
-        if language in ("zh", "zho", "cmn"):
-            script = "hant"
+    is_chinese = language in ("zh", "zho", "cmn")
+    if is_chinese and script is None and match["region"] in TRADITIONAL_CHINESE:
+        script = "hant"
     return f"{language}_{script}" if script else language
 
 

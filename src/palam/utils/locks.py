@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from palam.errors import PalamError
+from palam.utils.files import output_place
 
 
 def lock_path(output: Path) -> Path:
@@ -29,10 +30,10 @@ def output_lock(output: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         PalamError: another process writes there; the message names it.
     """
-    path = lock_path(Path(output).resolve())
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = lock_path(output_place(output))
     lock = FileLock(path, timeout=0)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise PalamError(

@@ -5,6 +5,8 @@ what a field is declared as; whether a value is in its range is checked by the c
 """
 
 import dataclasses
+import math
+import sys
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,21 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import yaml
 
 from palam.errors import PalamError
+
+MAX_INT = 2**63 - 1
+"""The greatest whole number that a setting can be; the least is its negative."""
+MAX_FLOAT = sys.float_info.max
+FLOAT_RANGE = f"a number from {-MAX_FLOAT:.2g} to {MAX_FLOAT:.2g}, or inf"
+MAX_SHOWN = 80
+"""So many characters of a wrong value are shown."""
+MAX_YAML_BYTES = 2**20
+"""The largest YAML file that is read: 1 MB."""
+MAX_DIGITS = 400
+"""The longest number in YAML."""
+
+
+class RangeError(ValueError):
+    """A number that is too large; its message is what it must be."""
 
 
 def convert_fields(settings: Any) -> None:
@@ -66,12 +83,15 @@ def convert(name: str, value: Any, annotation: Any, names: Collection[str] | Non
             return value
         raise _refusal(name, value, f"one of: {', '.join(names)}")
     kinds = [alternative for alternative in alternatives if alternative is not types.NoneType]
+    expected = []
     for kind in kinds:
         try:
             return _convert_to(kind, value)
+        except RangeError as error:
+            expected.append(str(error))
         except (ValueError, TypeError):
-            continue
-    raise _refusal(name, value, " or ".join(_in_words(kind) for kind in kinds))
+            expected.append(_in_words(kind))
+    raise _refusal(name, value, " or ".join(expected))
 
 
 def plain(value: Any) -> Any:
@@ -101,30 +121,127 @@ def check_least(settings: Any, **least: float) -> None:
             raise PalamError(f"{name} is {value}; it must be at least {smallest}")
 
 
+def check_range(settings: Any, **ranges: tuple[float, float]) -> None:
+    """Refuse a field outside its range, or not a number; None is taken for "not set".
+
+    Args:
+        settings: an object with these attributes.
+        **ranges: the least and the greatest value by the field's name.
+
+    Raises:
+        PalamError: the first such field.
+    """
+    for name, (smallest, greatest) in ranges.items():
+        value = getattr(settings, name)
+        if value is not None and not smallest <= value <= greatest:
+            raise PalamError(f"{name} is {_shown(value)}; it must be from {smallest} to {greatest}")
+
+
 def read_settings(path: Path, known: Collection[str]) -> dict[str, Any]:
     """A YAML file's settings by name; in the file, names may have hyphens.
 
     Raises:
-        PalamError: unreadable, not a mapping, or a name that is not known.
+        PalamError: unreadable, too large, not a mapping, or a name that is not known or comes
+            twice.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: not UTF-8, or a date such as 2024-99-99; RecursionError: brackets without end
-        first_line = str(error).splitlines()[0]
-        raise PalamError(f"{path} cannot be read as YAML: {first_line}") from None
+    content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise PalamError(f"{path} must hold settings as `name: value` lines")
-    settings = {str(name).replace("-", "_"): value for name, value in content.items()}
-    for name in settings:
+    settings: dict[str, Any] = {}
+    for written, value in content.items():
+        name = str(written).replace("-", "_")
         if name not in known:
             listed = ", ".join(sorted(known))
             raise PalamError(f"{path}: there is no setting {name!r}; the settings are: {listed}")
+        if name in settings:
+            raise PalamError(f"{path}: the setting {name!r} comes twice")
+        settings[name] = value
     return settings
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, see [`parse_yaml`].
+
+    Raises:
+        PalamError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_YAML_BYTES + 1)
+        if len(content) > MAX_YAML_BYTES:
+            raise ValueError(f"it is larger than {MAX_YAML_BYTES // 2**20} MB")
+        return parse_yaml(content.decode("utf-8-sig"))
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8
+        raise PalamError(f"{path} cannot be read as YAML: {_first_line(error)}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text in YAML says, in plain values.
+
+    Aliases (`*name`), which can stand for gigabytes in few lines, and names that come twice in one
+    mapping are refused.
+
+    Raises:
+        ValueError: it is no such YAML; the message is one line.
+    """
+    try:
+        return yaml.load(text, Loader=PlainLoader)
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        # ValueError: a date such as 2024-99-99; RecursionError: brackets without end
+        raise ValueError(_first_line(error)) from None
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML of plain values, that is as large as it looks."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Read a node; an alias is refused."""
+        if self.check_event(yaml.AliasEvent):
+            event: yaml.AliasEvent = self.get_event()  # type: ignore[no-untyped-call]
+            raise ValueError(
+                f"the alias *{event.anchor} stands for another value; write the value itself"
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping; a name that comes twice is refused."""
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise ValueError(f"{key.value!r} comes twice")
+                names.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """Make a number of a length that numbers have; `1:1:1…` is reckoned to base 60."""
+        if len(node.value) > MAX_DIGITS:
+            raise ValueError(f"Exceeds the limit of {MAX_DIGITS} characters for a number")
+        if node.tag == "tag:yaml.org,2002:int":
+            return super().construct_yaml_int(node)
+        return super().construct_yaml_float(node)
+
+
+PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_number)
+PlainLoader.add_constructor("tag:yaml.org,2002:float", PlainLoader.construct_number)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def _refusal(name: str, value: Any, expected: str) -> PalamError:
-    return PalamError(f"{name} is {value!r}; it must be {expected}")
+    return PalamError(f"{name} is {_shown(value)}; it must be {expected}")
+
+
+def _shown(value: Any) -> str:
+    """A value for messages, cut where it is long."""
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return "too large a value to be shown"
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
@@ -175,13 +292,24 @@ def _to_bool(value: Any) -> bool:
 
 
 def _to_int(value: Any) -> int:
-    if type(value) is int:
-        return value
-    return int(_to_text(value))
+    if type(value) is not int:
+        text = _to_text(value).strip()
+        digits = text.lstrip("+-")
+        # Python does not even read numbers of thousands of digits.
+        value = MAX_INT + 1 if digits.isdecimal() and len(digits) > 100 else int(text)
+    if abs(value) > MAX_INT:
+        raise RangeError(f"a whole number from {-MAX_INT} to {MAX_INT}")
+    return int(value)
 
 
 def _to_float(value: Any) -> float:
-    return float(_to_text(value))
+    if type(value) is int and abs(value) > MAX_FLOAT:
+        raise RangeError(FLOAT_RANGE)
+    text = _to_text(value)
+    number = float(text)
+    if math.isinf(number) and "inf" not in text.lower():  # 1e999
+        raise RangeError(FLOAT_RANGE)
+    return number
 
 
 def _to_text(value: Any) -> str:
@@ -192,7 +320,10 @@ def _to_text(value: Any) -> str:
 
 
 def _to_path(value: Any) -> Path:
-    return Path(_to_text(value))
+    text = _to_text(value)
+    if "\0" in text:
+        raise ValueError
+    return Path(text)
 
 
 def _to_dict(value: Any) -> dict[Any, Any]:

@@ -1,53 +1,56 @@
-"""Texts as callers of the Python functions give them, checked."""
+"""Texts as callers give them: checked, and made fit to be shown."""
 
-import math
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
 
 from palam.errors import PalamError
 
+INVISIBLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories of control characters, unpaired surrogates, and line separators."""
+BIDI_CONTROLS = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+"""Characters that change the direction in which others are shown."""
+NO_SEQUENCES = (str, bytes, Mapping, Set)
+"""Can be iterated over, but are no texts in an order."""
 
-def checked_texts(texts: Iterable[str], what: str = "texts") -> list[str]:
-    """Texts as a list, each of them a string.
+
+def checked_texts(texts: Iterable[Any], what: str = "texts") -> list[str]:
+    """The texts of a sequence, each of them a string.
 
     Args:
-        texts: a list, a column of pandas, an array, ...
-        what: they are, in the plural, for messages: `"labels"`.
+        texts: a list, a tuple, an array or a column of pandas; any iterable that has an order.
+        what: they are, for messages.
 
     Raises:
-        PalamError: one string in place of several, or something among them that is no string, such
-            as None or the NaN with which pandas fills what is missing.
+        PalamError: a single string, no sequence, or a row that holds no string (None, not a
+            number); names the row, from 0.
     """
     if isinstance(texts, str):
-        raise PalamError(
-            f"the {what} are one string; give a list of strings, for one alone [{what[:-1]}]"
-        )
-    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
-        raise PalamError(f"the {what} are {_kind(texts)}; give a list of strings")
+        raise PalamError(f"{what} must be a sequence of strings, not one string: give [text]")
+    is_table = getattr(texts, "ndim", 1) != 1  # an array or a data frame of several columns
+    if is_table or isinstance(texts, NO_SEQUENCES) or not isinstance(texts, Iterable):
+        kind = type(texts).__name__
+        raise PalamError(f"{what} must be a sequence of strings, such as a list, not a {kind}")
     checked = []
-    for index, text in enumerate(texts):
-        checked.append(checked_text(text, f"number {index} of the {what} (counted from 0)"))
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            shown = printable(str(text)[:40])
+            raise PalamError(f"{what}: row {row} holds {shown} ({type(text).__name__}), not a text")
+        checked.append(str(text))  # of numpy's strings too, a plain one
     return checked
 
 
-def checked_text(text: object, what: str) -> str:
-    """A text, if it is a string.
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, or could not show, written out: `\\x1b`.
 
-    Args:
-        text: anything.
-        what: it is, for the message.
-
-    Raises:
-        PalamError: it is no string.
+    Control characters (line feeds among them), unpaired surrogates, separators of lines, and marks
+    of direction are replaced by their escapes; joiners and all other characters stay.
     """
-    if not isinstance(text, str):
-        raise PalamError(f"{what} is {_kind(text)}, not a string; fill in or leave out such rows")
-    return text
-
-
-def _kind(value: object) -> str:
-    """What a value is, for a message."""
-    if value is None:
-        return "None"
-    if isinstance(value, float) and math.isnan(value):
-        return "NaN"
-    return f"of type {type(value).__name__}"
+    characters = []
+    for character in text:
+        if unicodedata.category(character) in INVISIBLE or character in BIDI_CONTROLS:
+            character = character.encode("unicode_escape").decode("ascii")
+        characters.append(character)
+    return "".join(characters)

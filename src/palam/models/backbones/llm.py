@@ -262,24 +262,64 @@ def with_compiled(layers: Sequence[CompiledLayer]) -> Iterator[None]:
 
 
 # ------------------------------------------------------------------ generating
-def stopping_options(llm: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:
-    """Arguments of transformers' `generate`: where it stops, and what pads the rows that have.
+GREEDY_OPTIONS: dict[str, Any] = {
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": None,
+    "bad_words_ids": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "sequence_bias": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": None,
+    "penalty_alpha": None,
+    "prompt_lookup_num_tokens": None,
+    "watermarking_config": None,
+}
+"""What switches off all that an LLM's generation config may have beside the likeliest token."""
 
-    It stops at the LLM's own stop tokens and at its tokenizer's EOS, with which answers end in
-    training.
+
+def stop_ids(llm: PreTrainedModel, tokenizer: Any, end_ids: Sequence[int] = ()) -> list[int]:
+    """Where generation stops: the LLM's own stop tokens, EOS, and what ends an answer.
 
     Args:
         llm: of [`load_llm`], inside a peft model or not.
-        tokenizer: the LLM's; nothing is set if it has no EOS.
+        tokenizer: the LLM's.
+        end_ids: what ends an answer in training; the last of them stops.
+
+    Returns:
+        The ids, sorted; [] if the tokenizer has no EOS and nothing ends an answer.
     """
-    eos = tokenizer.eos_token_id
-    if eos is None:
+    ends = {tokenizer.eos_token_id, *end_ids[-1:]} - {None}
+    if not ends:
+        return []
+    configured = llm.generation_config.eos_token_id  # type: ignore[union-attr]
+    stops = configured if isinstance(configured, list) else [configured]
+    return sorted(ends | (set(stops) - {None}))
+
+
+def stopping_options(
+    llm: PreTrainedModel, tokenizer: Any, end_ids: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Arguments of transformers' `generate`: where it stops, and what pads the rows that have.
+
+    Args:
+        llm, tokenizer, end_ids: see [`stop_ids`]; nothing is set if it gives none.
+    """
+    stops = stop_ids(llm, tokenizer, end_ids)
+    if not stops:
         return {}
+    options: dict[str, Any] = {"eos_token_id": stops}
     defaults: Any = llm.generation_config
-    stops = defaults.eos_token_id
-    stops = stops if isinstance(stops, list) else [stops]
-    options: dict[str, Any] = {"eos_token_id": list({eos, *stops} - {None})}
     if defaults.pad_token_id is None:
         pad = tokenizer.pad_token_id
-        options["pad_token_id"] = eos if pad is None else pad
+        eos = tokenizer.eos_token_id
+        fallback = stops[0] if eos is None else eos
+        options["pad_token_id"] = fallback if pad is None else pad
     return options

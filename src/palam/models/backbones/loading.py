@@ -4,10 +4,12 @@ What encoder and LLM share: only safetensors are read, no remote code is run, a 
 error, and a library's error becomes one line.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +19,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from palam.errors import PalamError
 from palam.starter.resolve import resolve
@@ -33,6 +37,8 @@ LIBRARY_ERRORS = (
 )
 """What libraries raise for a folder or a name that is not a usable model."""
 LOADING_ERRORS = (*LIBRARY_ERRORS, SafetensorError, StrictDataclassError)
+MAX_NUM_LABELS = 100_000
+SHARD_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
 SHOWN_KEYS = 3
 """How many missing weights a message names."""
 
@@ -65,8 +71,65 @@ def load_config(name_or_path: str, role: str, revision: str | None) -> LocatedCo
     """
     path = resolve(name_or_path)
     with readable_errors(name_or_path, role):
+        _check_config_file(path, revision)
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     return LocatedConfig(path, config)
+
+
+def _check_config_file(path: str, revision: str | None) -> None:
+    """Refuse a `config.json` that would cost gigabytes or is no mapping, before it is obeyed.
+
+    Raises:
+        PalamError: it is so.
+    """
+    get_config_dict: Any = PreTrainedConfig.get_config_dict
+    content, _ = get_config_dict(path, revision=revision)
+    if not isinstance(content, dict):
+        raise PalamError("its config.json is no mapping")
+    for settings in (content, *content.values()):
+        if not isinstance(settings, dict) or "num_labels" not in settings:
+            continue
+        count = settings["num_labels"]  # transformers makes a name for each of them
+        if type(count) is not int or not 0 <= count <= MAX_NUM_LABELS:
+            raise PalamError(
+                f"num_labels in its config.json is {str(count)[:40]}; "
+                f"it must be a number up to {MAX_NUM_LABELS:,}"
+            )
+
+
+def _check_files(path: str, revision: str | None) -> None:
+    """Refuse what transformers would read beside or in place of a model's own safetensors.
+
+    Raises:
+        PalamError: an index names another kind of file, or one outside of its folder; or an adapter
+            lies there.
+    """
+
+    def find(name: str) -> str | None:
+        file: str | None = cached_file(
+            path,
+            name,
+            revision=revision,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return file
+
+    if find("adapter_config.json"):
+        raise PalamError(
+            "it holds an adapter (adapter_config.json); merge that into its model and give the result"
+        )
+    index_file = find(SAFE_WEIGHTS_INDEX_NAME)
+    if index_file is None:
+        return
+    weight_map = json.loads(Path(index_file).read_text(encoding="utf-8"))["weight_map"]
+    for file in set(weight_map.values()):
+        if not SHARD_NAME.fullmatch(file):
+            raise PalamError(
+                f"its {SAFE_WEIGHTS_INDEX_NAME} names {file[:80]!r}; only safetensors beside it "
+                "are read"
+            )
 
 
 def load_weights(
@@ -93,6 +156,7 @@ def load_weights(
         PalamError: it cannot be read, or a weight is missing or of another shape.
     """
     with readable_errors(name, role):
+        _check_files(path, options.get("revision"))
         model, info = from_pretrained(
             path,
             output_loading_info=True,

@@ -1,0 +1,125 @@
+"""Label scores of every decoder class in transformers, against plain full reads.
+
+A few classes, one of each kind, are always tried; all of them, with a table of the largest
+differences, by
+
+    PALAM_SWEEP=1 pytest tests/inference/test_llm_sweep.py -s
+"""
+
+import os
+
+import pytest
+import tiny
+import torch
+from llm_zoo import NotBuilt, model_types, tiny_llm_of
+
+from palam import PalamModel
+from palam.errors import PalamError
+from palam.inference.scoring import LabelScorer
+from palam.models.backbones.llm import check_llm
+from palam.models.processing import TEXT_SLOT
+
+LABELS = ["sports", "science/technology", "x", "the rice price went up"]
+TEXTS = [tiny.TEXT["en"][:length] for length in (40, 5, 120, 77, 1)] + [tiny.TEXT["si"][:30], ""]
+PROMPT = "Read: {text}\nTopic:"
+TOLERANCE = 2e-3
+"""Of scores whose size is about 60."""
+EXPECTED = {
+    # packed, after the cache, one token at a time after the cache, whole sequences, refused
+    "llama": "packed",
+    "gpt2": "packed",
+    "opt": "packed",
+    "qwen2": "packed",
+    "ctrl": "cached",  # scales its vectors in place
+    "bloom": "cached",  # takes no mask of four dimensions
+    "gemma3_text": "cached",  # its window is short
+    "bamba": "cached",
+    "falcon_h1": "cached",
+    "minimax": "cached",
+    "jamba": "one token at a time",
+    "mamba": "whole sequences",
+    "falcon_mamba": "whole sequences",
+    "openai-gpt": "whole sequences",
+    "recurrent_gemma": "refused",
+    "roberta": "refused",
+    "rwkv": "refused",
+}
+SWEEP = model_types() if os.environ.get("PALAM_SWEEP") else list(EXPECTED)
+
+
+@pytest.fixture(scope="module")
+def model_of(tiny_model):
+    """A bridge from a tiny encoder to an LLM of a class, with the tokenizers of the tiny models."""
+    usual = tiny_model("bert", "llama", fusion="mean", mode="prompt", prompt=PROMPT)
+
+    def build(model_type):
+        try:
+            llm = tiny_llm_of(model_type, len(usual.processor.llm_tokenizer))
+        except NotBuilt as error:
+            pytest.skip(f"{model_type}: {error}")
+        check_llm(llm)
+        return PalamModel.from_bases(usual.encoder, llm, processor=usual.processor)
+
+    return build
+
+
+@torch.no_grad()
+def plain_scores(model, llm_only):
+    """The LLM's own full read of each text with each label, one at a time, by nothing of Palam."""
+    scores = torch.zeros(len(TEXTS), len(LABELS))
+    for i, text in enumerate(TEXTS):
+        for j, label in enumerate(LABELS):
+            (row,) = model.processor.features([text], [label], llm_only=llm_only)
+            ids = torch.tensor(row["input_ids"])
+            if llm_only:
+                logits = model.llm(input_ids=ids[None]).logits[0]
+            else:
+                vectors = plain_vectors(model, row["encoder_input_ids"], ids)
+                logits = model.llm(inputs_embeds=vectors[None]).logits[0]
+            logprobs = logits.log_softmax(-1)
+            answer = model.processor.answer_ids(label)
+            for place, token in enumerate(answer, start=-len(answer) - 1):
+                scores[i, j] += logprobs[place, token]
+    return scores
+
+
+def plain_vectors(model, text_ids, ids):
+    """The vectors that the LLM reads, by hand."""
+    text_ids = torch.tensor([text_ids])
+    mapped = model.live_encoding.mapped(text_ids, torch.ones_like(text_ids))
+    slot = ids.tolist().index(TEXT_SLOT)
+    embed = model.llm.get_input_embeddings()
+    before = embed(ids[None, :slot])[0]
+    after = embed(ids[None, slot + 1 :])[0]
+    return torch.cat([before, mapped, model.bridge.boundary[None], after])
+
+
+def way_of(scorer):
+    """How a scorer has found that its LLM may read labels."""
+    if not scorer.cache_is_exact:
+        return "whole sequences"
+    if scorer._one_token_at_a_time:
+        return "one token at a time"
+    return "packed" if scorer.packing_is_exact else "cached"
+
+
+@pytest.mark.parametrize("model_type", SWEEP)
+def test_scores_are_those_of_a_plain_full_read(model_of, model_type):
+    try:
+        model = model_of(model_type)
+    except PalamError as error:
+        assert "\n" not in str(error)
+        print(f"\n{model_type:24} refused: {error}", end="")
+        assert EXPECTED.get(model_type, "refused") == "refused"
+        return
+    for llm_only in (True, False):
+        expected = plain_scores(model, llm_only)
+        scorer = LabelScorer(model, LABELS, llm_only=llm_only)
+        scores = scorer.score(TEXTS, batch_size=4)
+        difference = (scores - expected).abs().max().item()
+        way = way_of(scorer)
+        kind = "ids" if llm_only else "vectors"
+        print(f"\n{model_type:24} {kind:8} difference {difference:.1e}, {way}", end="")
+        assert difference < TOLERANCE
+        assert scorer.padding_is_exact
+        assert EXPECTED.get(model_type, way) == way
