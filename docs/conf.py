@@ -20,6 +20,7 @@ extensions = [
     "command_help",
     "markdown_docstrings",
     "repository_links",
+    "room_pages",
 ]
 exclude_patterns = ["_build"]
 

@@ -112,3 +112,16 @@ def test_the_help_of_a_command_is_what_the_program_prints():
     assert "--task" in help_text("train")
     with pytest.raises(ValueError, match="no command"):
         help_text("fly")
+
+
+def test_a_module_that_its_rooms_page_does_not_list_follows():
+    from room_pages import add_missing_modules, room_modules
+
+    modules = room_modules("models")
+    assert {"models.modeling", "models.fusion.base", "models.backbones.llm"} <= set(modules)
+    source = ["# Models\n\n.. automodule:: palam.models.modeling\n"]
+    add_missing_modules(None, "api/models", source)
+    assert all(source[0].count(f"automodule:: palam.{name}\n") == 1 for name in modules)
+    unchanged = ["# Guide\n"]
+    add_missing_modules(None, "guide", unchanged)
+    assert unchanged == ["# Guide\n"]

@@ -148,7 +148,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "attn_layer_offset": 1,
         "expert_layer_period": 2,
         "expert_layer_offset": 1,
-        "use_mamba_kernels": False,
     },
     "kimi_linear": {**LINEAR, **LATENT},
     "lfm2": {**CONVOLVED, "block_dim": 32, "block_ff_dim": 64},
@@ -179,7 +178,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "attention_hidden_size": 64,
         "attention_head_dim": 16,
         "n_mamba_heads": 2,
-        "use_mamba_kernels": False,
     },
     "zamba2": {
         "num_hidden_layers": 3,

@@ -82,13 +82,15 @@ def test_a_context_with_spaces_and_a_single_continuation(tiny_model):
         request("the rice price  ", " sports"),
         request("the rice", " sports"),
         request("the rice", " politics"),
+        request("the rice", "sports"),  # of another document with the same text
     ]
     results = lm.loglikelihood(requests)
     expected = score_labels(model, ["the rice price  "], ["sports"]).item()
     assert results[0][0] == pytest.approx(expected, abs=1e-4)
     assert results[0][1] is (answer == "sports")
     both = score_labels(model, ["the rice"], ["sports", "politics"])[0].tolist()
-    assert [score for score, _ in results[1:]] == pytest.approx(both, abs=1e-4)
+    assert [score for score, _ in results[1:3]] == pytest.approx(both, abs=1e-4)
+    assert results[3] == results[1]
 
 
 def test_answers_stop_where_the_task_says(tiny_model):
@@ -111,7 +113,12 @@ def test_it_is_registered_by_its_name(tiny_model, data, tmp_path):
     tasks = harness_tasks(["palam_sib200_si"], "prompt", data=data)
     settings = {"pretrained": str(tmp_path / "bridge"), "dtype": "fp32", "device": "cpu"}
     results = lm_eval.simple_evaluate(
-        model="palam", model_args=settings, tasks=tasks, limit=4, bootstrap_iters=0
+        model="palam",
+        model_args=settings,
+        tasks=tasks,
+        limit=4,
+        bootstrap_iters=0,
+        task_manager=lm_eval.tasks.TaskManager(include_defaults=False),
     )
     assert set(results["results"]) == {"palam_sib200_sin_Sinh"}
     assert len(results["samples"]["palam_sib200_sin_Sinh"]) == 4

@@ -30,6 +30,7 @@ def refusal(expected, recorded):
 def test_equal_in_fp32_and_bf16(base_folder, family):
     load = load_llm if family in tiny.LLMS else load_encoder
     recorded = of(base_folder(family), load)
+    assert recorded.pop("embeddings_of_half")  # of fp32 alone
     assert recorded == of(base_folder(family), load, dtype=torch.bfloat16)
     assert json.loads(json.dumps(recorded)) == recorded
     check_fingerprint("LLM", recorded, recorded, "x")
@@ -86,3 +87,50 @@ def test_what_was_not_recorded_is_not_compared(base_folder):
     check_fingerprint("LLM", recorded | {"shapes": more}, recorded, "x")
     check_fingerprint("LLM", recorded, recorded | {"shapes": more}, "x")
     check_fingerprint("LLM", recorded, None, "x")
+
+
+# ------------------------------------------------------------------ every dtype
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def without_sample(recorded):
+    """As it was recorded before there was one."""
+    return {name: recorded[name] for name in ("shapes", "vocabulary", "embeddings")}
+
+
+@pytest.mark.parametrize("family", ["bert", "t5", "llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("trained_in", DTYPES)
+def test_the_same_weights_are_the_same_in_every_dtype(base_folder, family, trained_in, dtype):
+    load = load_llm if family in tiny.LLMS else load_encoder
+    recorded = of(base_folder(family), load, dtype=trained_in)
+    actual = of(base_folder(family), load, dtype=dtype)
+    check_fingerprint("LLM", recorded, actual, "x")
+    if (trained_in, dtype) != (torch.float16, torch.bfloat16):  # two roundings, neither known
+        check_fingerprint("LLM", without_sample(recorded), actual, "x")
+    other = of(base_folder(family, seed=1), load, dtype=dtype)
+    assert "(other weights)" in refusal(recorded, other)
+
+
+def test_small_weights_are_the_same_in_fp16(base_folder):
+    model = load_llm(str(base_folder("llama")))
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1e-3)
+        model.get_input_embeddings().weight[0].mul_(1e-3)
+    recorded = fingerprint(model)
+    check_fingerprint("LLM", recorded, fingerprint(model.half()), "x")
+
+
+def test_a_changed_row_is_seen_in_fp16_too(base_folder):
+    recorded = of(base_folder("llama"))
+    model = load_llm(str(base_folder("llama")), dtype=torch.float16)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[0, 5] += 1
+    tokenizer = AutoTokenizer.from_pretrained(base_folder("llama"))
+    assert "(other weights)" in refusal(recorded, fingerprint(model, tokenizer))
+
+
+def test_an_earlier_fingerprint_still_tells_other_weights(base_folder):
+    earlier = without_sample(of(base_folder("llama")))
+    check_fingerprint("LLM", earlier, of(base_folder("llama")), "x")
+    assert "(other weights)" in refusal(earlier, of(base_folder("llama", seed=1)))

@@ -131,6 +131,27 @@ def test_a_folder_serves_later_runs_and_other_encoders_do_not_mix(
         assert not EncoderStateCache(other, 10**9, tmp_path).states
 
 
+def test_a_shard_with_a_flipped_byte_is_not_used(tiny_model, tmp_path):
+    model = tiny_model("bert", fusion="mean")
+    expected = logits(model)
+    filled(model, folder=tmp_path)
+    (path,) = tmp_path.rglob("*.safetensors")
+    content = path.read_bytes()
+    whole = EncoderStateCache(model, 10**9, tmp_path).states
+    assert whole
+    for place in (*range(8, 400, 7), len(content) // 2, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.unlink()  # the old one may be mapped
+        path.write_bytes(damaged)
+        states = EncoderStateCache(model, 10**9, tmp_path).states
+        assert all(torch.equal(state, whole[key]) for key, state in states.items()), place
+    assert not states  # the last flip is in a state
+    cache = filled(model, folder=tmp_path)  # the texts are read anew
+    assert cache.states.keys() == whole.keys()
+    torch.testing.assert_close(logits(model, cache), expected, atol=1e-5, rtol=0)
+
+
 def test_what_is_damaged_or_half_written_is_not_read(tiny_model, monkeypatch, tmp_path):
     model = tiny_model("bert", fusion="mean")
     expected = logits(model)
@@ -142,7 +163,7 @@ def test_what_is_damaged_or_half_written_is_not_read(tiny_model, monkeypatch, tm
     assert not cache.states
     torch.testing.assert_close(logits(model, cache), expected, atol=1e-5, rtol=0)
 
-    def full(shard):
+    def full(shard, metadata):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("palam.training.encoder_cache.save", full)

@@ -122,7 +122,6 @@ def test_the_newest_complete_checkpoint_is_taken(settings, bases, interrupted, t
     work = interrupted(config, tmp_path / "resumed", 5)
     whole = newest_checkpoint(work)
     incomplete = shutil.copytree(whole, work / "checkpoint-6")
-    (incomplete / "trainer_state.json").unlink()
     (incomplete / "model.safetensors").write_bytes(b"half")
     shutil.copytree(whole, work / ".checkpoint-8-x7")
     shutil.copytree(whole, work / "checkpoint-old")
@@ -130,6 +129,103 @@ def test_the_newest_complete_checkpoint_is_taken(settings, bases, interrupted, t
     assert whole.name == "checkpoint-4"
     train(config, tmp_path / "resumed", bases=bases, resume=True)
     assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {"missing": lambda path: path.unlink(), "flipped": flip}
+FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+
+
+@pytest.fixture
+def two_checkpoints(settings, bases, interrupted, tmp_path):
+    """A run's configuration and working folder: the best checkpoint is older than the newest."""
+    config = settings(eval_steps=2, lr=1e-20, epochs=2)  # no weight moves: the first is the best
+    work = interrupted(config, tmp_path / "resumed", 5)
+    assert {path.name for path in work.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    return config, work
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", FILES)
+def test_a_damaged_checkpoint_falls_back_to_the_newest_whole_one(two_checkpoints, damage, file):
+    _, work = two_checkpoints
+    assert newest_checkpoint(work).name == "checkpoint-4"
+    DAMAGES[damage](work / "checkpoint-4" / file)
+    assert newest_checkpoint(work).name == "checkpoint-2"
+
+
+def test_from_an_older_checkpoint_the_result_is_the_same(two_checkpoints, bases, tmp_path):
+    config, work = two_checkpoints
+    train(config, tmp_path / "whole", bases=bases)
+    (work / "checkpoint-4" / "optimizer.pt").unlink()
+    train(config, tmp_path / "resumed", bases=bases, resume=True)
+    assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
+
+
+def resume_refusal(config, bases, out):
+    with pytest.raises(PalamError) as caught:
+        train(config, out, bases=bases, resume=True)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_without_the_best_checkpoint_no_other_result_is_saved(two_checkpoints, bases, tmp_path):
+    config, work = two_checkpoints
+    flip(work / "checkpoint-2" / "model.safetensors")
+    message = resume_refusal(config, bases, tmp_path / "resumed")
+    assert "no complete checkpoint; damaged: checkpoint-4, checkpoint-2" in message
+    assert work.is_dir()
+
+
+@pytest.mark.parametrize("name", ["results.json", "inputs.json", "settings.yaml"])
+@pytest.mark.parametrize("content", [None, b"", b"[1]", b"\xff\xfe{"])
+def test_a_damaged_record_is_one_line(two_checkpoints, bases, tmp_path, name, content):
+    config, work = two_checkpoints
+    (work / name).unlink()
+    if content is not None:
+        (work / name).write_bytes(content)
+    resume_refusal(config, bases, tmp_path / "resumed")
+
+
+@pytest.mark.parametrize(("split", "rows"), [("train", "training"), ("dev", "validation")])
+def test_other_data_are_refused(
+    settings, bases, interrupted, data_folder, tmp_path, split, rows
+):
+    data = shutil.copytree(data_folder, tmp_path / "data")
+    config = settings(data=data, max_steps=4, eval_steps=2)
+    interrupted(config, tmp_path / "out", 3)
+    path = data / "sib200" / f"{split}.eng_Latn.jsonl"
+    content = path.read_text()
+    path.write_text(content.replace('"text": "', '"text": "also ', 1))
+    message = resume_refusal(config, bases, tmp_path / "out")
+    assert message.startswith(f"the {rows} rows changed since the interrupted run began")
+    path.write_text(content)
+    train(config, tmp_path / "out", bases=bases, resume=True)
+
+
+def test_other_raw_text_is_refused(settings, bases, interrupted, text_file, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(text_file.read_text())
+    config = settings("text", text_file=path, max_steps=4, eval_steps=2)
+    interrupted(config, tmp_path / "out", 3)
+    path.write_text(text_file.read_text().replace("\n", " more\n", 1))
+    assert "the training rows changed" in resume_refusal(config, bases, tmp_path / "out")
+
+
+def test_another_start_is_refused(settings, bases, interrupted, tmp_path):
+    start = tmp_path / "start"
+    train(settings(max_steps=1), start, bases=bases)
+    config = settings(init_from=start, max_steps=4, eval_steps=2)
+    interrupted(config, tmp_path / "out", 3)
+    train(settings(max_steps=1, seed=1), start, bases=bases)
+    message = resume_refusal(config, bases, tmp_path / "out")
+    assert message.startswith(f"the bridge {start} changed since the interrupted run began")
 
 
 def test_a_moved_run_resumes(settings, bases, interrupted, tmp_path):
@@ -172,6 +268,7 @@ def test_only_safe_loads_and_no_pickled_arguments(
     files = {path.name for path in newest_checkpoint(work).iterdir()}
     assert files == {
         "README.md",
+        "checksums.json",
         "config.json",
         "model.safetensors",
         "optimizer.pt",

@@ -241,7 +241,7 @@ def test_an_interruption_before_the_first_checkpoint_leaves_nothing(
 
 
 def test_states_that_cannot_be_kept_leave_nothing(settings, bases, tmp_path, monkeypatch):
-    def full(shard):
+    def full(shard, metadata):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("palam.training.encoder_cache.save", full)

@@ -10,11 +10,14 @@ import torch
 from transformers import TrainerCallback
 
 from palam.errors import PalamError
+from palam.models.backbones.encoder import load_encoder
+from palam.models.backbones.llm import load_llm
+from palam.models.bases import Bases
 from palam.training.build import build_model
 from palam.training.data import build_dataset, read_training_data
 from palam.training.run import train
 from palam.training.sampler import LengthGroupedSampler
-from palam.training.trainer import NonFiniteLoss, newest_checkpoint
+from palam.training.trainer import NonFiniteLoss, embedding_units, newest_checkpoint
 
 
 class At(TrainerCallback):
@@ -103,6 +106,7 @@ def test_the_fusions_weights_have_their_own_rate(settings, bases, tmp_path, rate
     begin = At("on_train_begin", lambda run: start.update(parameters(run.model)))
     model = train(config, tmp_path / "out", bases=bases, callbacks=[begin])
     fusion_rate = 1e-4 if rate is None else rate  # without a rate it is the fusion's own, 1e-4
+    output_rate = 1e-3 * embedding_units(model.config.embedding_rms)
     for name, value in parameters(model).items():
         step = (value - start[name]).abs().max().item()
         if "in_proj_bias" in name:
@@ -110,7 +114,38 @@ def test_the_fusions_weights_have_their_own_rate(settings, bases, tmp_path, rate
         elif name.startswith("fusion"):
             assert step == pytest.approx(fusion_rate, rel=0.01), name
         else:
-            assert step == pytest.approx(1e-3, rel=0.01), name
+            assert step == pytest.approx(output_rate, rel=0.01), name
+
+
+def test_the_learning_rate_is_in_units_of_the_llms_embeddings(settings, bases, tmp_path):
+    """The readout and the boundary alone; the starter LLM's factor is exactly 1."""
+    assert embedding_units(0.13595983386039734) == 1.0
+    assert embedding_units(2 * 0.13595983386039734) == 2.0
+    assert embedding_units(1.03) == 7.58
+    rates = {}
+
+    def look(run):
+        names = {id(value): name for name, value in run.model.named_parameters()}
+        for group in run.optimizer.param_groups:
+            for value in group["params"]:
+                rates[names[id(value)]] = group["initial_lr"]
+
+    config = settings(
+        fusion="global_softmax", mapper="mlp", lora_rank=2, lr=1e-3, fusion_lr=0.5, max_steps=1
+    )
+    lora = Bases(load_encoder(config.model.encoder), load_llm(config.model.llm))  # peft changes it
+    begin = At("on_train_begin", look)
+    model = train(config, tmp_path / "out", bases=lora, callbacks=[begin])
+    scaled = 1e-3 * embedding_units(model.config.embedding_rms)
+    assert scaled != 1e-3
+    assert rates.pop("bridge.boundary") == scaled
+    assert rates.pop("bridge.mapper.readout.weight") == scaled
+    assert rates.pop("bridge.mapper.readout.bias") == scaled
+    assert rates.pop("bridge.mapper.hidden.weight") == 1e-3
+    assert rates.pop("bridge.mapper.hidden.bias") == 1e-3
+    fusion = {name for name in rates if name.startswith("bridge.fusion.")}
+    assert fusion and all(rates.pop(name) == 0.5 for name in fusion)
+    assert rates and all("lora" in name and rate == 1e-3 for name, rate in rates.items())
 
 
 def test_matrices_decay_and_vectors_do_not(settings, bases, tmp_path):

@@ -10,6 +10,7 @@ from torch import Tensor
 from palam.alignment.ridge import STRENGTHS, RidgeStatistics
 from palam.alignment.token_alignment import AlignedBatch, AlignedTokens
 from palam.errors import PalamError
+from palam.models.finite import check_finite
 from palam.models.fusion.base import Fusion
 from palam.models.modeling import PalamModel
 from palam.models.registry import FUSIONS
@@ -205,6 +206,9 @@ def fit_fusion_weights(
         fusion: one without weights stays as it is.
         sample: its `fit` part is used.
         strength: of the ridge, relative to the features' mean variance.
+
+    Raises:
+        PalamError: the sample is too small or too uniform, or a number is not finite.
     """
     weights = list(fusion.parameters())
     if not weights:
@@ -216,10 +220,12 @@ def fit_fusion_weights(
     optimizer = torch.optim.Adam(weights, lr=learning_rate)
     for _ in range(FIT_STEPS):
         fused, _ = fusion(states)
+        check_finite(fused, "the fused states")
         error = _held_out_error(fused, targets, strength)
         optimizer.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+    check_finite(dict(fusion.named_parameters()), "the fitted weights of the fusion")
 
 
 def _held_out_error(
@@ -235,6 +241,9 @@ def _held_out_error(
     products = x[:half].T @ y[:half]
     identity = torch.eye(len(gram), device=gram.device)
     ridge = strength * gram.diagonal().mean() * identity
-    solution = torch.linalg.solve(gram + ridge, products)
+    try:
+        solution = torch.linalg.solve(gram + ridge, products)
+    except torch.linalg.LinAlgError:
+        raise PalamError("too little text to fit the fusion's weights on: give more") from None
     error: Tensor = x[half:] @ solution - y[half:]
     return error.square().mean()

@@ -111,7 +111,7 @@ class RidgeStatistics:
         squares = self._output_squares(weight, bias)
         residual = total - 2 * products + squares
         variance = total - self.y.square().sum() / self.count
-        unexplained = residual / variance
+        unexplained = residual / variance.clamp(min=1e-30)
         return 1 - unexplained.item()
 
     def best(

@@ -6,6 +6,7 @@ gradient through a base model, no label, no foreign text. Only sums over tokens 
 does not depend on the number of texts.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice, repeat
@@ -15,10 +16,13 @@ import torch
 from torch import Tensor, distributed
 
 from palam.alignment.layer_probe import AlignedSample, fit_fusion_weights, nearest_token_accuracy
+from palam.alignment.passages import PassageSplitter
 from palam.alignment.ridge import RidgeStatistics
 from palam.alignment.token_alignment import AlignedBatch, align_tokens
 from palam.errors import PalamError
+from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
+from palam.utils.texts import checked_texts
 
 HELD_OUT_EVERY = 10
 """One text of so many is held out."""
@@ -55,13 +59,16 @@ def align(
 
     Args:
         model: its bridge's mapper, and its fusion where that has weights, are changed.
-        texts: English texts; the first of them are read twice if the fusion has weights.
+        texts: English texts of any length; see [`aligned_batches`]. The first of them are read twice
+            if the fusion has weights.
         languages: one per text, for encoders that must be told.
         batch_size: texts at a time.
 
     Raises:
-        PalamError: too little text, not one language per text, or a tokenizer without offsets.
+        PalamError: texts that are no strings, too little text, not one language per text, a
+            tokenizer without offsets, or numbers that are not finite. The bridge is then as it was.
     """
+    texts = checked_texts(texts)
     sample = None
     weights = list(model.bridge.fusion.parameters())
     if weights:
@@ -94,14 +101,24 @@ def solve_bridge(
             as they are.
 
     Raises:
-        PalamError: fewer aligned tokens than a regression needs, not one language per text, or a
-            tokenizer without offsets.
+        PalamError: fewer aligned tokens than a regression needs, not one language per text, a
+            tokenizer without offsets, or numbers that are not finite. The bridge is then as it was.
     """
-    with model.evaluating():
-        if sample is not None:
-            fit_fusion_weights(model.bridge.fusion, sample)
-        batches = aligned_batches(model, texts, languages, batch_size)
-        sums = _collect_sums(model, batches)
+    before = copy.deepcopy(model.bridge.state_dict())
+    try:
+        with model.evaluating():
+            if sample is not None:
+                fit_fusion_weights(model.bridge.fusion, sample)
+            batches = aligned_batches(model, texts, languages, batch_size)
+            sums = _collect_sums(model, batches)
+        return _solve_mapper(model, sums)
+    except BaseException:
+        model.bridge.load_state_dict(before)
+        raise
+
+
+def _solve_mapper(model: PalamModel, sums: "_Sums") -> AlignmentResult:
+    """Solve the mapper's readout from sums, in place."""
     fit = sums.fit
     held_out = sums.held_out
     if not fit.count:  # a single text
@@ -121,6 +138,7 @@ def solve_bridge(
     readout = model.bridge.mapper.readout
     readout.weight.copy_(scale * solution.weight)
     readout.bias.copy_(scale * solution.bias)
+    check_finite(dict(readout.named_parameters()), "the solved mapper's weights")
     return AlignmentResult(
         tokens=int(fit.count),
         strength=best.strength,
@@ -155,6 +173,8 @@ def _collect_sums(model: PalamModel, batches: Iterable[AlignedBatch]) -> _Sums:
         states = [state.float() for state in tokens.states]
         fused, _ = bridge.fusion(states)
         features = bridge.mapper.features(fused)
+        check_finite(features, "the bridge's fused states")
+        check_finite(tokens.targets, "the LLM's embeddings", model.llm.dtype)
         statistics = sums.held_out if held_out else sums.fit
         statistics.add(features, tokens.targets)
         measured = sum(len(ids) for ids in sums.ids)
@@ -182,18 +202,19 @@ def aligned_batches(
 ) -> Iterator[AlignedBatch]:
     """Aligned tokens of some texts at a time; every tenth text is held out.
 
-    Where several processes work together, each gets its share of the texts.
+    A text that is longer than the encoder reads is taken in passages, each of which counts as a
+    text. Where several processes work together, each gets its share of the texts.
 
     Args:
         model: see [`align_tokens`].
-        texts: read once, a chunk at a time.
+        texts: of any length; read once, a chunk at a time.
         languages: one per text, for encoders that must be told.
         size: texts at a time.
 
     Raises:
         PalamError: not one language per text, or a tokenizer without offsets.
     """
-    rows = _own_rows(texts, languages)
+    rows = _own_rows(texts, languages, PassageSplitter(model.processor))
     while chunk := list(islice(rows, CHUNK_BATCHES * size)):
         for held_out in (True, False):
             part = [row for row in chunk if row.held_out == held_out]
@@ -208,8 +229,11 @@ def aligned_batches(
 def _own_rows(
     texts: Iterable[str],
     languages: Iterable[str | None] | None,
+    splitter: PassageSplitter,
 ) -> Iterator[_TextRow]:
     """This process's share of the texts: ten in a row to each, so that one of them is held out."""
+    if isinstance(texts, Sequence):
+        texts = checked_texts(texts)
     if isinstance(texts, Sized) and isinstance(languages, Sized):
         _check_lengths(len(texts), len(languages))
     rank = 0
@@ -220,10 +244,14 @@ def _own_rows(
     if languages is None:
         languages = repeat(None)
     rows = zip(texts, languages, strict=False)
+    number = 0  # among this process's passages
     for index, (text, language) in enumerate(rows):
-        group, position = divmod(index, HELD_OUT_EVERY)
-        if group % world_size == rank:
-            yield _TextRow(position == 0, text, language)
+        group = index // HELD_OUT_EVERY
+        if group % world_size != rank:
+            continue
+        for passage in splitter.passages(text):
+            yield _TextRow(number % HELD_OUT_EVERY == 0, passage, language)
+            number += 1
 
 
 def _check_lengths(texts: int, languages: int) -> None:

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from palam.errors import PalamError
 from palam.models.modeling import PalamModel
-from palam.models.processing import PalamProcessor, clean
+from palam.models.processing import PalamProcessor
+from palam.models.template import clean
+from palam.models.tokenization import PlainText
 
 Range = tuple[int, int]
 """A token's first character, and the one after its last."""
@@ -98,22 +100,19 @@ def align_tokens(
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
     )
-    llm_encoded = processor.llm_tokenizer(
-        texts, add_special_tokens=False, return_offsets_mapping=True
-    )
+    llm_text = PlainText(processor.llm_tokenizer)
     device = model.device
     masks, targets, nearest_ids = [], [], []
-    for text, ours, ids, llm_ranges in zip(
-        texts, encoded, llm_encoded["input_ids"], llm_encoded["offset_mapping"], strict=True
-    ):
-        shares = _token_shares(text, ours, llm_ranges)
+    for text, ours in zip(texts, encoded, strict=True):
+        pieces = llm_text.plain_pieces(text)
+        shares = _token_shares(text, ours, [(piece.start, piece.end) for piece in pieces])
         aligned = shares.any(1)
         shares = shares[aligned]
-        llm_ids = torch.tensor(ids, dtype=torch.long)
+        llm_ids = torch.tensor([piece.id for piece in pieces], dtype=torch.long)
         embeddings = model.embed(llm_ids.to(device)).float()
         masks.append(aligned)
         targets.append(shares.float().to(device) @ embeddings)
-        nearest_ids.append(llm_ids[shares.argmax(1)] if ids else llm_ids)
+        nearest_ids.append(llm_ids[shares.argmax(1)] if pieces else llm_ids)
     rows = [{"encoder_input_ids": ours["input_ids"]} for ours in encoded]
     batch = processor.pad(rows)
     states = model.encode(batch["encoder_input_ids"], batch["encoder_attention_mask"])

@@ -160,8 +160,17 @@ class ResultsFolder:
         return self.is_started and (self.path / CELLS_FILE).is_file()
 
     def recipe(self) -> Recipe:
-        """The recipe of all that was run in it."""
-        return Recipe.parse(yaml.safe_load((self.path / RECIPE_FILE).read_text(encoding="utf-8")))
+        """The recipe of all that was run in it.
+
+        Raises:
+            PalamError: a setting that does not exist (any more).
+        """
+        path = self.path / RECIPE_FILE
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            return Recipe.parse(content)
+        except PalamError as error:
+            raise PalamError(f"{path}: {error}") from None
 
     def run_info(self) -> RunInfo:
         """Versions and data."""

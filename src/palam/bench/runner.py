@@ -1,21 +1,18 @@
 """Run a recipe, cell by cell, into one results folder; a finished cell is not repeated."""
 
 import contextlib
-import hashlib
-import json
 import platform
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from rich.console import Console
 
-from palam.bench.baselines import Outcome, Rows, llm_only, majority
+from palam.bench.baselines import Outcome, llm_only, majority
 from palam.bench.head import head
 from palam.bench.method_trainer import MethodTrainer, bridge_at_step
 from palam.bench.methods import BaselineMethod
@@ -32,17 +29,14 @@ from palam.bench.results import (
     ResultsFolder,
     RunInfo,
 )
+from palam.bench.task_rows import data_hashes, find_rows
 from palam.bench.translation import translate_rows
 from palam.errors import PalamError
-from palam.inference.evaluation import Evaluation, Prediction, evaluate, load_languages
+from palam.inference.evaluation import Evaluation, Prediction, evaluate
 from palam.inference.layer_weights import LayerView
 from palam.models.modeling import PalamModel
-from palam.tasks.loading import task_from_file
-from palam.tasks.registry import get_task
-from palam.tasks.sampling import sample
-from palam.tasks.task import Example, Task
-from palam.training.config import DataConfig, TrainConfig
-from palam.training.data import TrainingData, read_training_data
+from palam.training.config import TrainConfig
+from palam.training.data import read_training_data
 from palam.utils.files import check_replaceable
 
 LAYER_TEXTS = 8
@@ -79,7 +73,7 @@ class Bench:
         self.task, self.rows = find_rows(recipe, config.data, self.data)
         info = RunInfo(
             versions=_versions(),
-            data=_data_hashes(self.data, self.rows),
+            data=data_hashes(self.data, self.rows),
             validation=self.data.note,
         )
         if previous is not None:
@@ -235,47 +229,6 @@ class Bench:
             folder.rmdir()
 
 
-class TaskRows(NamedTuple):
-    """What is read."""
-
-    task: Task
-    rows: Rows
-    """By language."""
-
-
-def find_rows(recipe: Recipe, config: DataConfig, data: TrainingData) -> TaskRows:
-    """Load what a recipe reads.
-
-    Args:
-        recipe: names it.
-        config: of the training data: the data folder, and a file's columns.
-        data: the training data, whose task has the labels.
-
-    Raises:
-        PalamError: a mistake in the data, or a task of another family than is trained on.
-    """
-    read = recipe.read
-    assert data.task is not None  # a recipe trains on labelled data
-    if read.files:
-        rows: Rows = {}
-        for code, path in read.files.items():
-            _, examples = task_from_file(
-                path,
-                labels=data.task.labels,
-                text_column=config.text_column,
-                label_column=config.label_column,
-            )
-            rows[code] = sample(examples, read.limit)
-        return TaskRows(data.task, rows)
-    task = get_task(str(read.task))
-    if data.task.family != task.family:
-        raise PalamError(
-            f"a recipe trains on a task of the family {task.family}, which {task.name} is of"
-        )
-    rows = load_languages(task, read.split, read.languages, data_dir=config.data, limit=read.limit)
-    return TaskRows(task, rows)
-
-
 def combine(previous: Recipe, recipe: Recipe) -> Recipe:
     """The recipe of a results folder that is resumed: methods and seeds of both.
 
@@ -329,17 +282,3 @@ def _versions() -> dict[str, str]:
     for package in ("palam", "torch", "transformers"):
         versions[package] = version(package)
     return versions
-
-
-def _data_hashes(data: TrainingData, rows: Rows) -> dict[str, str]:
-    hashes = {"train": _hash(data.train), "dev": _hash(data.dev)}
-    for code, examples in rows.items():
-        hashes[code] = _hash(examples)
-    return hashes
-
-
-def _hash(examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True).encode())
-    return digest.hexdigest()[:16]

@@ -129,7 +129,9 @@ def evaluate(
         with progress_bar("evaluating", num_texts) as advance:
             evaluation = evaluate_model(
                 model,
-                *test,
+                test.task,
+                test.split,
+                test.examples,
                 name=checkpoint,
                 method=method,
                 llm_only=llm_only,

@@ -103,8 +103,9 @@ class Predictor:
         self.progress = progress
         self.scorer: LabelScorer | None = None
         if method == "score" and not task.number:
-            labels = list(task.labels.values())
-            self.scorer = LabelScorer(model, labels, llm_only=llm_only)
+            # Several labels may have the same words, which are then one answer.
+            answers = list(dict.fromkeys(task.labels.values()))
+            self.scorer = LabelScorer(model, answers, llm_only=llm_only)
 
     def predict(self, examples: Sequence[Example], language: str | None) -> list[Prediction]:
         """A prediction for each example.
@@ -129,14 +130,17 @@ class Predictor:
         texts: Sequence[str],
         languages: Sequence[str | None],
     ) -> list[Prediction]:
-        """The label with the highest score."""
+        """The label with the highest score; of labels with the same words, the first."""
         names = list(self.task.labels)
-        scores = scorer.score(
+        answer_scores = scorer.score(
             texts,
             languages,
             batch_size=self.batch_size,
             progress=self.progress,
         )
+        column_of = {words: column for column, words in enumerate(scorer.labels)}
+        columns = [column_of[words] for words in self.task.labels.values()]
+        scores = answer_scores[:, columns]
         best = scores.argmax(1).tolist()
         rows = scores.tolist()
         predictions = []

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from palam.inference.batches import Progress, padded_batches
 from palam.models.modeling import PalamModel
+from palam.utils.texts import checked_texts
 
 
 def generate(
@@ -29,7 +30,12 @@ def generate(
 
     Returns:
         An answer for each text, without white space at its ends.
+
+    Raises:
+        PalamError: texts that are no strings, or numbers that are not finite: the message names the
+            part that they come from.
     """
+    texts = checked_texts(texts)
     answers = [""] * len(texts)
     for rows, ids in _generated(
         model, texts, languages, llm_only, batch_size, progress, generate_kwargs
@@ -57,7 +63,11 @@ def generate_ids(
 
     Returns:
         The ids of an answer for each text; [] where the LLM says nothing.
+
+    Raises:
+        PalamError: see [`generate`].
     """
+    texts = checked_texts(texts)
     answers: list[list[int]] = [[] for _ in texts]
     stops = set(model.stop_ids())
     for rows, ids in _generated(

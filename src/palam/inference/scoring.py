@@ -58,7 +58,7 @@ COMPARED_TOKENS = 4096
 SURELY_ALIKE_TOKENS = 256
 """Up to this length, no text is so much longer than one that was compared as to need it again."""
 
-LaterScores = Callable[["_ReadTexts", Sequence[Answer]], Tensor]
+LaterScores = Callable[["ReadTexts", Sequence[Answer]], Tensor]
 """Gives Σ log P of each answer's tokens after its first, [batch, answers]."""
 
 
@@ -90,27 +90,6 @@ class CachedPrefix(NamedTuple):
 
 
 NO_PREFIX = CachedPrefix(cache=None, tokens=0)
-
-
-class _ReadTexts(NamedTuple):
-    """A batch of texts that the LLM has read."""
-
-    inputs: LLMInputs
-    """The mask is over a cached prefix too, and the positions after it."""
-    first_logprobs: Tensor
-    """[batch, vocabulary], of what follows each text."""
-    cache: Any
-    """The LLM's cache; None if there is none, or it is not to be used."""
-
-    @property
-    def rows(self) -> int:
-        """How many texts."""
-        return len(self.inputs.attention_mask)
-
-    @property
-    def width(self) -> int:
-        """How many positions, padding included."""
-        return self.inputs.attention_mask.shape[1]
 
 
 # ---------------------------------------------------------------------- scoring
@@ -298,7 +277,7 @@ class LabelScorer:
                 lambda: self._score_read(read, answers, self._score_packed), expected
             )
 
-    def _compare_packed(self, read: _ReadTexts) -> None:
+    def _compare_packed(self, read: ReadTexts) -> None:
         """Find out whether packing gives what one answer after the other gives."""
         longer = [answer for answer in self._answers if len(answer) > 1]
         answers = spread(longer, COMPARED_LABELS)
@@ -385,9 +364,10 @@ class LabelScorer:
         prefix: CachedPrefix = NO_PREFIX,
         *,
         use_cache: bool = True,
-    ) -> _ReadTexts:
+    ) -> ReadTexts:
         """Let the LLM read padded texts, after a prefix if there is one."""
         inputs = self.model.llm_inputs(**batch)
+        self._check_length(prefix.tokens + inputs.inputs_embeds.shape[1])
         cache = None
         if prefix.tokens:
             cache = prefix.cache_for(inputs)
@@ -396,14 +376,24 @@ class LabelScorer:
         unscaled = replace(inputs, inputs_embeds=inputs.inputs_embeds.clone())
         output = self.model.run_llm(unscaled, 1, use_cache=use_cache, cache=cache)
         logits = output.logits[:, -1].float()
-        return _ReadTexts(
+        return ReadTexts(
             inputs=inputs,
             first_logprobs=logits.log_softmax(-1),
             cache=_cache_of(output) if use_cache else None,
         )
 
+    def _check_length(self, text_tokens: int) -> None:
+        """Refuse texts that leave the longest label no room in the LLM's table of positions."""
+        most = self.model.processor.llm_positions
+        longest = max(len(answer) for answer in self._answers)
+        if most is not None and text_tokens + longest - 1 > most:
+            raise PalamError(
+                f"the LLM has {most} positions; a text with its prompt takes {text_tokens}, the "
+                f"longest label {longest}; shorten the labels or the prompt, or lower max_length"
+            )
+
     def _score_read(
-        self, read: _ReadTexts, answers: Sequence[Answer], later: LaterScores
+        self, read: ReadTexts, answers: Sequence[Answer], later: LaterScores
     ) -> Tensor:
         """Scores [batch, answers] of texts that were read.
 
@@ -419,7 +409,7 @@ class LabelScorer:
             scores[:, longer] += later(read, [answers[index] for index in longer])
         return scores
 
-    def _continuation_logprobs(self, read: _ReadTexts, answers: Sequence[Answer]) -> Tensor:
+    def _continuation_logprobs(self, read: ReadTexts, answers: Sequence[Answer]) -> Tensor:
         """Σ log P of each answer's tokens after its first [batch, answers].
 
         Not every LLM takes a mask that lets tokens of one row not see each other. The first batch
@@ -435,7 +425,7 @@ class LabelScorer:
             return self._score_packed(read, answers)
         return self._score_sequentially(read, answers)
 
-    def _fits_packed(self, read: _ReadTexts, answers: Sequence[Answer]) -> bool:
+    def _fits_packed(self, read: ReadTexts, answers: Sequence[Answer]) -> bool:
         """Whether all that a row would hold fits the LLM's windows."""
         tokens = sum(len(answer) for answer in answers)
         longest = max(len(answer) for answer in answers)
@@ -447,164 +437,6 @@ class LabelScorer:
                 return False
         return True
 
-    # ------------------------------------------------------------------ several answers in a row
-    def _score_packed(self, read: _ReadTexts, answers: Sequence[Answer]) -> Tensor:
-        """`_continuation_logprobs` with several answers side by side in a row. The cache grows."""
-        scores = torch.zeros(read.rows, len(answers), device=self.model.device)
-        trees = answer_trees(answers, MAX_TREE_TOKENS)
-        for tree in trees[:-1]:
-            copied = read._replace(cache=copy.deepcopy(read.cache))
-            scores[:, tree.numbers] = self._score_tree(copied, tree, many=True)
-        tree = trees[-1]
-        scores[:, tree.numbers] = self._score_tree(read, tree, many=len(trees) > 1)
-        return scores
-
-    def _score_tree(self, read: _ReadTexts, tree: AnswerTree, *, many: bool) -> Tensor:
-        """Σ log P of the later tokens of a tree's answers [batch, answers]. The cache grows.
-
-        Args:
-            read: the texts.
-            tree: of the answers.
-            many: there are more answers than in this tree; more of them are packed.
-        """
-        most_of_one = self._call_tokens(read.rows)
-        most = most_of_one if many else MAX_PACKED_TOKENS
-        logprobs = []
-        for nodes in tree.packs(most, most_of_one):
-            inputs = self._packed_inputs(read, tree, nodes)
-            output = self.model.run_llm(inputs, len(nodes), cache=read.cache, use_cache=True)
-            # One position after the other: all at once, it would need copies of all logits.
-            for position, node in enumerate(nodes):
-                targets = list(tree.targets[node])
-                logits = output.logits[:, position].float()
-                logprobs.append(logits[:, targets] - logits.logsumexp(-1, keepdim=True))
-        return _sum_over_paths(tree, torch.cat(logprobs, 1))
-
-    def _packed_inputs(self, read: _ReadTexts, tree: AnswerTree, nodes: range) -> LLMInputs:
-        """Some nodes of a tree after the texts' cache, which holds the nodes before them too.
-
-        A node sees its text and the nodes above it.
-        """
-        text = read.inputs
-        device = self.model.device
-        ids = torch.tensor(tree.ids[nodes.start : nodes.stop], device=device)
-        depths = torch.tensor(tree.depths[nodes.start : nodes.stop], device=device)
-        dtype = text.inputs_embeds.dtype
-        embeds = self.model.embed(ids).to(dtype)
-        sees_nodes = torch.zeros(len(nodes), nodes.stop, dtype=torch.bool)
-        for line, above in enumerate(tree.ancestors()[nodes.start : nodes.stop]):
-            sees_nodes[line, above] = True
-        sees_text = text.attention_mask.bool()
-        visible = torch.cat(
-            [
-                sees_text[:, None].expand(-1, len(nodes), -1),
-                sees_nodes.to(device).expand(read.rows, -1, -1),
-            ],
-            2,
-        )
-        hidden = ~visible[:, None]  # [batch, 1, nodes, texts and nodes]
-        mask = torch.zeros_like(hidden, dtype=dtype)
-        mask = mask.masked_fill(hidden, torch.finfo(dtype).min)
-        return LLMInputs(
-            inputs_embeds=embeds.expand(read.rows, -1, -1),
-            attention_mask=mask,
-            position_ids=text.position_ids[:, -1:] + depths,
-            labels=None,
-        )
-
-    def _call_tokens(self, rows: int) -> int:
-        """How many tokens of one answer are read at a time."""
-        return max(MAX_PACKED_TOKENS, MAX_CALL_TOKENS // rows)
-
-    # ------------------------------------------------------------------ one answer in a row
-    def _score_sequentially(self, read: _ReadTexts, answers: Sequence[Answer]) -> Tensor:
-        """`_continuation_logprobs`, each answer after a copy of the cache.
-
-        It is copied since some kinds cannot be cut back. Where there are few texts, it is repeated
-        for several answers of the same length.
-        """
-        scores = torch.zeros(read.rows, len(answers), device=self.model.device)
-        count = max(1, MAX_ROWS // read.rows)
-        for numbers in of_equal_length(answers):
-            for first in range(0, len(numbers), count):
-                part = numbers[first : first + count]
-                repeated = _repeat(read, len(part))
-                tokens = self._id_rows([answers[number] for number in part], read.rows)
-                sums = self._sum_after_cache(repeated, tokens)
-                scores[:, part] = sums.view(read.rows, len(part))
-        return scores
-
-    def _sum_after_cache(self, read: _ReadTexts, tokens: Tensor) -> Tensor:
-        """Σ log P of later tokens [rows], one answer's in each row. The cache grows.
-
-        Args:
-            read: the text of each row.
-            tokens: [rows, tokens], each answer from its first token on.
-        """
-        later = tokens.shape[1] - 1
-        step = 1 if self._one_token_at_a_time else self._call_tokens(read.rows)
-        sums = torch.zeros(read.rows, device=tokens.device)
-        for start in range(0, later, step):
-            stop = min(later, start + step)
-            inputs = self._appended_inputs(read.inputs, tokens, start, stop)
-            output = self.model.run_llm(inputs, stop - start, cache=read.cache, use_cache=True)
-            sums = _add_logprobs(sums, output.logits, tokens[:, start + 1 : stop + 1])
-        return sums
-
-    def _appended_inputs(
-        self, text: LLMInputs, tokens: Tensor, start: int, stop: int
-    ) -> LLMInputs:
-        """Tokens of the answers, from `start` to before `stop`, after what the cache holds."""
-        embeds = self.model.embed(tokens[:, start:stop])
-        depths = torch.arange(start + 1, stop + 1, device=tokens.device)
-        answer_mask = text.attention_mask.new_ones(len(tokens), stop)
-        return LLMInputs(
-            inputs_embeds=embeds.to(text.inputs_embeds.dtype),
-            attention_mask=torch.cat([text.attention_mask, answer_mask], 1),
-            position_ids=text.position_ids[:, -1:] + depths,
-            labels=None,
-        )
-
-    def _score_whole_sequences(self, read: _ReadTexts, answers: Sequence[Answer]) -> Tensor:
-        """`_continuation_logprobs` without a cache: each text is read again with each answer."""
-        scores = torch.zeros(read.rows, len(answers), device=self.model.device)
-        for numbers in of_equal_length(answers):
-            later = len(answers[numbers[0]]) - 1
-            rows = MAX_REPEATED_TOKENS // (read.width + later)
-            rows = max(1, min(MAX_ROWS, rows, MAX_CALL_TOKENS // later))
-            texts = min(read.rows, rows)
-            count = max(1, rows // texts)
-            for place in range(0, read.rows, texts):
-                some = _rows_of(read, place, place + texts)
-                for first in range(0, len(numbers), count):
-                    part = numbers[first : first + count]
-                    repeated = _repeat(some, len(part))
-                    tokens = self._id_rows([answers[number] for number in part], some.rows)
-                    sums = self._sum_of_whole(repeated.inputs, tokens)
-                    scores[place : place + texts, part] = sums.view(some.rows, len(part))
-        return scores
-
-    def _sum_of_whole(self, text: LLMInputs, tokens: Tensor) -> Tensor:
-        """Σ log P of later tokens [rows], one answer's in each row, after its text.
-
-        Args:
-            text: of each row.
-            tokens: [rows, tokens], each answer from its first token on.
-        """
-        later = tokens.shape[1] - 1
-        inputs = self._appended_inputs(text, tokens, 0, later)
-        inputs = replace(
-            inputs,
-            inputs_embeds=torch.cat([text.inputs_embeds, inputs.inputs_embeds], 1),
-            position_ids=torch.cat([text.position_ids, inputs.position_ids], 1),
-        )
-        output = self.model.run_llm(inputs, later)
-        sums = torch.zeros(len(tokens), device=tokens.device)
-        return _add_logprobs(sums, output.logits, tokens[:, 1:])
-
-    def _id_rows(self, answers: Sequence[Answer], texts: int) -> Tensor:
-        """Answers of one length as ids [texts · answers, tokens], all of them for each text."""
-        return torch.tensor(list(map(list, answers)), device=self.model.device).repeat(texts, 1)
 
 
 def score_labels(
@@ -685,73 +517,12 @@ def _without_prefix(row: Features, prefix: CachedPrefix) -> Features:
     return {**row, "input_ids": later_ids}
 
 
-def _rows_of(read: _ReadTexts, start: int, stop: int) -> _ReadTexts:
-    """Some of the texts, without a cache."""
-    inputs = read.inputs
-    return _ReadTexts(
-        inputs=LLMInputs(
-            inputs_embeds=inputs.inputs_embeds[start:stop],
-            attention_mask=inputs.attention_mask[start:stop],
-            position_ids=inputs.position_ids[start:stop],
-            labels=None,
-        ),
-        first_logprobs=read.first_logprobs[start:stop],
-        cache=None,
-    )
 
 
-def _repeat(read: _ReadTexts, count: int) -> _ReadTexts:
-    """The texts, each repeated for so many answers, with a copy of their cache."""
-    cache = copy.deepcopy(read.cache)
-    if count == 1:
-        return read._replace(cache=cache)
-    inputs = read.inputs
-    rows = torch.arange(read.rows, device=inputs.attention_mask.device)
-    rows = rows.repeat_interleave(count)
-    if cache is not None:
-        cache.reorder_cache(rows)
-    return _ReadTexts(
-        inputs=LLMInputs(
-            inputs_embeds=inputs.inputs_embeds[rows],
-            attention_mask=inputs.attention_mask[rows],
-            position_ids=inputs.position_ids[rows],
-            labels=None,
-        ),
-        first_logprobs=read.first_logprobs,
-        cache=cache,
-    )
 
 
-def _add_logprobs(sums: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-    """Sums [rows], and log P of targets [rows, tokens] by logits [rows, tokens, vocabulary]."""
-    # One position after the other: all at once, it would need copies of all logits.
-    for position in range(targets.shape[1]):
-        scores = logits[:, position].float()
-        chosen = scores.gather(1, targets[:, position, None])[:, 0]
-        sums = sums + (chosen - scores.logsumexp(-1))
-    return sums
 
 
-def _sum_over_paths(tree: AnswerTree, logprobs: Tensor) -> Tensor:
-    """Σ log P along each answer's path [batch, answers].
-
-    Args:
-        tree: of the answers.
-        logprobs: [batch, targets of all nodes], node after node.
-    """
-    starts = []
-    start = 0
-    for targets in tree.targets:
-        starts.append(start)
-        start += len(targets)
-    answers: list[int] = []
-    columns: list[int] = []
-    for number, path in enumerate(tree.paths):
-        answers.extend([number] * len(path))
-        columns.extend(starts[step.node] + step.place for step in path)
-    sums = logprobs.new_zeros(len(logprobs), len(tree.paths))
-    index = torch.tensor(answers, device=logprobs.device)
-    return sums.index_add(1, index, logprobs[:, columns])
 
 
 def _cache_of(output: Any) -> Any:

@@ -28,6 +28,7 @@ try:
     from lm_eval import simple_evaluate
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
+    from lm_eval.tasks import TaskManager
 except ImportError:
     raise PalamError(
         'lm-evaluation-harness is not installed: pip install "palam[harness]"'
@@ -116,17 +117,17 @@ class PalamLM(LM):  # type: ignore[misc]
             indices_by_context[self._context(request)].append(index)
         contexts_by_labels: dict[tuple[str, ...], list[Context]] = defaultdict(list)
         for context, indices in indices_by_context.items():
-            labels = tuple(requests[index].args[1].strip() for index in indices)
-            contexts_by_labels[labels].append(context)
+            each_once = dict.fromkeys(_label(requests[index]) for index in indices)
+            contexts_by_labels[tuple(each_once)].append(context)
         results = [(0.0, False)] * len(requests)
         with _progress("scoring", len(indices_by_context), hidden=disable_tqdm) as advance:
             for labels, contexts in contexts_by_labels.items():
                 all_scores = self._score(contexts, labels, advance)
                 greedy = self._is_greedy(contexts, labels)
                 for context, scores, is_greedy in zip(contexts, all_scores, greedy, strict=True):
-                    indices = indices_by_context[context]
-                    for index, score in zip(indices, scores, strict=True):
-                        results[index] = (score, is_greedy)
+                    score_of = dict(zip(labels, scores, strict=True))
+                    for index in indices_by_context[context]:
+                        results[index] = (score_of[_label(requests[index])], is_greedy)
         return results
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -225,6 +226,12 @@ def _load(checkpoint: str, **loading: Unpack[LoadingOptions]) -> PalamModel:
     return PalamModel.from_pretrained(
         checkpoint, loading.get("encoder"), loading.get("llm"), **placement
     )
+
+
+def _label(request: Any) -> str:
+    """The continuation to score."""
+    label: str = request.args[1].strip()
+    return label
 
 
 def _cut(answer: str, stops: Iterable[str]) -> str:
@@ -349,9 +356,15 @@ def run_harness(
         PalamError: a task that the harness does not have or cannot load.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # To index the harness's own tasks takes longer than to read some hundred texts.
+    names_own_task = any(isinstance(task, str) for task in tasks)
     try:
         results: dict[str, Any] = simple_evaluate(
-            model=lm, tasks=list(tasks), limit=limit, bootstrap_iters=100
+            model=lm,
+            tasks=list(tasks),
+            limit=limit,
+            bootstrap_iters=100,
+            task_manager=TaskManager(include_defaults=names_own_task),
         )
     except (KeyError, ValueError, OSError) as error:
         names = ", ".join(_name(task) for task in tasks)

@@ -41,7 +41,8 @@ def fingerprint(model: PreTrainedModel, tokenizer: Any = None) -> dict[str, Any]
         are 64 rows evenly spread over the table, cast to bf16, so that a model loaded in bf16 has
         the fingerprint of the same in fp32. Of fp16 that is not so: it rounds otherwise. So there
         is `"sample"` too, two sums and the norm of each row, which are compared with a tolerance
-        where one of two models is in fp16 (`"half"`).
+        where one of two models is in fp16 (`"half"`); and of a model in fp32 `"embeddings_of_half"`,
+        what an earlier fingerprint, which has no sample, says of it if it was taken in fp16.
     """
     sample = _embedding_sample(model)
     recorded = {
@@ -53,6 +54,8 @@ def fingerprint(model: PreTrainedModel, tokenizer: Any = None) -> dict[str, Any]
     embeddings: Any = model.get_input_embeddings()
     if embeddings.weight.dtype == torch.float16:
         recorded["half"] = True
+    elif embeddings.weight.dtype == torch.float32:
+        recorded["embeddings_of_half"] = _digest(_embedding_sample(model, torch.float16))
     return recorded
 
 
@@ -68,12 +71,13 @@ def _vocabulary_digest(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
-def _embedding_sample(model: PreTrainedModel) -> Tensor:
-    """[64, d], in bf16."""
+def _embedding_sample(model: PreTrainedModel, through: torch.dtype = torch.bfloat16) -> Tensor:
+    """[64, d], in bf16, cast to another dtype before."""
     embeddings: Any = model.get_input_embeddings()
     table: Tensor = embeddings.weight.detach()
     rows = torch.arange(ROWS) * table.shape[0] // ROWS
-    return table[rows.to(table.device)].to("cpu", torch.bfloat16).contiguous()
+    picked = table[rows.to(table.device)].to("cpu", through)
+    return picked.to(torch.bfloat16).contiguous()
 
 
 def _projections(sample: Tensor) -> list[list[float]]:
@@ -139,7 +143,7 @@ def _differences(expected: dict[str, Any], actual: dict[str, Any]) -> list[str]:
 
 def _same_embeddings(expected: dict[str, Any], actual: dict[str, Any]) -> bool:
     """Whether two fingerprints may be of the same embeddings, whatever the dtypes are."""
-    if expected["embeddings"] == actual["embeddings"]:
+    if expected["embeddings"] in (actual["embeddings"], actual.get("embeddings_of_half")):
         return True
     if not (expected.get("half") or actual.get("half")):
         return False

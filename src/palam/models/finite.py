@@ -47,3 +47,17 @@ def check_finite(
         where = f" ({name})" if name else ""
         hint = HINTS.get(dtype, "(NaN or infinite)") if dtype else "(NaN or infinite)"
         raise PalamError(f"{what}{where} are not finite {hint}")
+
+
+def check_logits(logits: Tensor, dtype: torch.dtype) -> None:
+    """Refuse an LLM's logits from which nothing can be chosen.
+
+    Args:
+        logits: [..., vocabulary]; minus infinity, with which some LLMs rule out tokens, is no
+            fault.
+        dtype: of the LLM.
+
+    Raises:
+        PalamError: NaN or infinity is among them.
+    """
+    check_finite(logits.float().logsumexp(-1), "the LLM's logits", dtype)

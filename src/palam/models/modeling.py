@@ -14,18 +14,20 @@ from typing import Any, Unpack
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import LogitsProcessorList, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from palam.errors import PalamError
 from palam.models.backbones.adapters import load_adapter, with_lora, without_adapter
-from palam.models.backbones.encoder import encoder_shape
+from palam.models.backbones.encoder import encoder_shape, table_positions
 from palam.models.backbones.llm import (
     GREEDY_OPTIONS,
     CompiledLayer,
+    FiniteLogits,
     compile_layers,
     embedding_rms,
     enable_checkpointing,
+    generates_from_vectors,
     keep_frozen,
     stop_ids,
     stopping_options,
@@ -50,6 +52,7 @@ from palam.models.checkpoint import (
 )
 from palam.models.configuration import PalamConfig
 from palam.models.encoding import LiveEncoding, TextEncoding
+from palam.models.greedy import generate_greedily
 from palam.models.model_card import CARD
 from palam.models.model_config import ModelConfig
 from palam.models.processing import IGNORE, PalamProcessor
@@ -91,6 +94,8 @@ class PalamModel(nn.Module):
         self.card: str | None = None
         self._compiled_layers: list[CompiledLayer] = []
         bare_llm = without_adapter(self.llm)
+        processor.llm_positions = table_positions(bare_llm)
+        self._generates_from_vectors = generates_from_vectors(bare_llm)
         self._llm_arguments = frozenset(inspect.signature(bare_llm.forward).parameters)
         self.eval()
 
@@ -364,7 +369,8 @@ class PalamModel(nn.Module):
         The arguments are those of `forward`.
 
         Raises:
-            PalamError: nothing to read, more than one slot in a row, or a slot without a text.
+            PalamError: nothing to read, more than one slot in a row, a slot without a text, or more
+                tokens than the LLM has positions.
         """
         text = None
         if encoder_input_ids is not None:
@@ -377,7 +383,22 @@ class PalamModel(nn.Module):
                 raise PalamError("nothing to read: give encoder_input_ids or input_ids")
             input_ids = encoder_input_ids.new_zeros(len(encoder_input_ids), 0)
         input_ids = input_ids.to(self.device)
-        return build_llm_inputs(self.embed, input_ids, attention_mask, text, labels)
+        inputs = build_llm_inputs(self.embed, input_ids, attention_mask, text, labels)
+        self._check_length(inputs.inputs_embeds.shape[1])
+        return inputs
+
+    def _check_length(self, length: int) -> None:
+        """Refuse a sequence that is longer than the LLM's table of positions.
+
+        Raises:
+            PalamError: it is.
+        """
+        most = self.processor.llm_positions
+        if most is not None and length > most:
+            raise PalamError(
+                f"the LLM has {most} positions, and text, prompt and answer take {length} tokens; "
+                "shorten the prompt or the answer, or lower max_length"
+            )
 
     # ------------------------------------------------------------------ reading
     def forward(
@@ -498,7 +519,9 @@ class PalamModel(nn.Module):
             returns by its arguments.
 
         Raises:
-            PalamError: nothing to read, more than one slot in a row, or a slot without a text.
+            PalamError: nothing to read, more than one slot in a row, a slot without a text, more
+                tokens than the LLM has positions, sampling with an LLM whose class generates from
+                ids alone, or logits that are not finite.
         """
         options: dict[str, Any] = {}
         if "generation_config" not in generate_kwargs:
@@ -513,9 +536,15 @@ class PalamModel(nn.Module):
                 input_ids=input_ids,
                 attention_mask=attention_mask,
             )
+            length = inputs.inputs_embeds.shape[1]
+            self._check_length(length - 1 + (options.get("max_new_tokens") or 1))
+            if not self._generates_from_vectors:
+                return generate_greedily(self.run_llm, self.embed, inputs, options)
+            others = options.pop("logits_processor", None) or []
             return self.llm.generate(
                 inputs_embeds=inputs.inputs_embeds,
                 attention_mask=inputs.attention_mask,
+                logits_processor=LogitsProcessorList([FiniteLogits(self.llm.dtype), *others]),
                 **options,
             )
 

@@ -53,6 +53,9 @@ LATER_SETTINGS = {
 RENAMED = {"direct_max_length": "llm_only_max_length", "augment": "append_source_tokens"}
 """Names in files of before 0.1.0, and what they are called now."""
 
+ANSWER_ROOM = 64
+"""Tokens that are left for an answer where an LLM has a limited number of positions."""
+
 LanguageCodes = Sequence[str | None] | None
 """One code per text, each any of [`find_language`]'s or None; or None for all."""
 Features = dict[str, list[int]]
@@ -136,6 +139,9 @@ class PalamProcessor:
             (MindMerger, arXiv 2405.17386).
         tokenization: version of the LLM's tokenisation, one of `TOKENIZATIONS`; checkpoints that
             say none have 1, new ones 2.
+        llm_positions: how many tokens the LLM can read at all, if it has a table of positions
+            (GPT-2); such a text is cut so that prompt and answer have room. None is no limit. It is
+            not saved.
 
     Attributes:
         stats: a [`TextStats`] per language of the texts that the encoder read so far ("" is no
@@ -158,6 +164,7 @@ class PalamProcessor:
     llm_only_max_length: int = 2048
     append_source_tokens: bool = False
     tokenization: int = TOKENIZATION
+    llm_positions: int | None = None
     stats: dict[str, TextStats] = field(init=False, default_factory=lambda: defaultdict(TextStats))
     llm_stats: dict[str, TextStats] = field(
         init=False, default_factory=lambda: defaultdict(TextStats)
@@ -363,7 +370,7 @@ class PalamProcessor:
         for code, stats in self.llm_stats.items():
             title = "texts read by the LLM itself"
             title = f"{title} ({code})" if code else title
-            limit = self.llm_only_max_length
+            limit = self.llm_tokens.max_length
             lines.append(f"{title}: {stats.cut} of {stats.texts} cut at {limit} tokens")
         return lines
 
@@ -376,11 +383,25 @@ class PalamProcessor:
             self.llm_tokenizer,
             self.template,
             self.llm_only_max_length,
+            self.llm_positions,
         )
         if self._llm_tokens is None or made_of != self._llm_tokens_of:
             self._llm_tokens_of = made_of
-            self._llm_tokens = TOKENIZATIONS[self.tokenization](*made_of[1:])
+            self._llm_tokens = self._build_llm_tokens()
         return self._llm_tokens
+
+    def _build_llm_tokens(self) -> LLMTokenization:
+        build = TOKENIZATIONS[self.tokenization]
+        limit = self.llm_only_max_length
+        tokens: LLMTokenization = build(self.llm_tokenizer, self.template, limit)
+        if self.llm_positions is None:
+            return tokens
+        # The mapped text and its boundary stand there too if the text's own tokens are appended.
+        mapped = self.max_length + 1 if self.append_source_tokens else 0
+        around = len(tokens.prefix_ids()) + len(tokens.after_text_ids()) + mapped
+        answer = min(ANSWER_ROOM, self.llm_positions // 4)
+        room = max(1, self.llm_positions - around - answer)
+        return build(self.llm_tokenizer, self.template, min(limit, room))
 
     def prefix_ids(self) -> list[int]:
         """The template's prefix, and BOS if the LLM's tokenizer puts one."""

@@ -48,6 +48,9 @@ class Owner(Enum):
 class LLMTokenization(Protocol):
     """How the sequence that the LLM reads is tokenised."""
 
+    max_length: int
+    """Most tokens of a text that the LLM reads itself."""
+
     def prefix_ids(self) -> list[int]:
         """What stands before a mapped text."""
         ...

@@ -26,6 +26,7 @@ from palam.tasks.readers import read_texts
 from palam.training.build import build_model, resolve_dtype
 from palam.training.config import DataConfig, RuntimeConfig, flat_settings, settings_to_yaml
 from palam.training.data import TrainingData, read_training_data
+from palam.training.place import check_single_process, run_place
 from palam.training.run import write_record
 from palam.utils.files import atomic_directory, check_replaceable
 from palam.utils.templating import render
@@ -59,11 +60,27 @@ def run_alignment(
         name; and with a task that has labels, `task`, what [`calibrate_to_task`] chose.
 
     Raises:
-        PalamError: a mistake in the settings or the data, or too little text.
+        PalamError: a mistake in the settings or the data, or too little text; or another run
+            writes to `out`, or this process is one of several.
     """
     console = console or Console(quiet=True)
-    if out is not None:
+    if out is None:
+        check_single_process()
+        return _align_into(None, model, data, runtime, console, bases)
+    with run_place(out):
         check_replaceable(out, CHECKPOINT_MARKER)
+        return _align_into(out, model, data, runtime, console, bases)
+
+
+def _align_into(
+    out: Path | None,
+    model: ModelConfig,
+    data: DataConfig,
+    runtime: RuntimeConfig,
+    console: Console,
+    bases: Bases | None,
+) -> dict[str, Any]:
+    """Solve a bridge and write it to a folder that is held; see [`run_alignment`]."""
     runtime = resolve_dtype(runtime)
     run = AlignmentRun.prepare(model, data, runtime, bases)
     with console.status("comparing layers and fusions"):

@@ -82,7 +82,8 @@ class OptimConfig:
     epochs: float = 3.0
     """Passes over the training data."""
     lr: float = 1e-3
-    """Learning rate of the mapper and the boundary."""
+    """Learning rate. That of the mapper's readout and the boundary is in units of the LLM's
+    embeddings: with embeddings twice as large as the starter LLM's it is twice as high."""
     batch_size: int = 16
     """Rows per batch."""
     max_steps: int = -1

@@ -17,7 +17,7 @@ from palam.models.processing import IGNORE, TEXT_SLOT, PalamProcessor
 from palam.tasks.loading import native_language, task_from_file, train_and_dev
 from palam.tasks.readers import read_texts
 from palam.tasks.registry import get_task
-from palam.tasks.sampling import balanced, passage, sample
+from palam.tasks.sampling import balanced, hold_out, passage, sample, text_key
 from palam.tasks.task import Example, Task
 from palam.training.config import DataConfig, TrainConfig
 
@@ -107,16 +107,24 @@ def _read_raw_text(path: Path, data: DataConfig, seed: int) -> TrainingData:
         raise PalamError(f"{path} holds fewer than two lines of text")
     most = data.max_eval_samples or len(lines)
     held_out = max(1, min(len(lines) // 20, most))
-    train = lines[:-held_out]
+    others, dev = lines[:-held_out], lines[-held_out:]
+    dev_texts = {text_key(line) for line in dev}
+    train = [line for line in others if text_key(line) not in dev_texts]
+    note = f"the last {held_out} of {len(lines)} lines"
+    if len(train) < len(others):
+        repeated = len(others) - len(train)
+        note = f"{note}; {repeated} other lines with the same texts are left out"
+    if not train:
+        raise PalamError(f"{path} holds nothing but the lines that are held out, again and again")
     limit = data.max_train_samples
     if limit is not None and limit < len(train):
         train = random.Random(seed).sample(train, limit)
     return TrainingData(
         task=None,
         train=train,
-        dev=lines[-held_out:],
+        dev=dev,
         language=data.text_language,
-        note=f"the last {held_out} of {len(lines)} lines",
+        note=note,
     )
 
 
@@ -133,11 +141,11 @@ def _read_labelled_file(
         label_column=data.label_column,
         prompt=prompt,
     )
-    dev = sample(examples, max(1, len(examples) // 10), seed)
-    held_out = {example.row for example in dev}
-    train = [example for example in examples if example.row not in held_out]
-    note = f"held out of {path.name}: {len(dev)} of {len(examples)} rows"
-    return _Labelled(task, train, dev, data.text_language, note)
+    parts = hold_out(examples, max(1, len(examples) // 10), seed)
+    note = f"held out of {path.name}: {len(parts.dev)} of {len(examples)} rows"
+    if parts.num_repeated:
+        note = f"{note}; {parts.note}"
+    return _Labelled(task, parts.train, parts.dev, data.text_language, note)
 
 
 def _read_task(task: Task, data: DataConfig, seed: int) -> _Labelled:
@@ -171,6 +179,10 @@ class TrainingDataset(Dataset[Features], ABC):
     @abstractmethod
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's rows."""
+
+    @abstractmethod
+    def content(self) -> Iterator[tuple[str | None, ...]]:
+        """Row by row what it was made of, the same in every epoch."""
 
     @abstractmethod
     def repeated_encoder_ids(self) -> list[list[int]]:
@@ -224,6 +236,11 @@ class AnswerDataset(TrainingDataset):
             number = seeded_number(self.seed, self.epoch, row)
             passages.append(passage(text, self.passage_words, number))
         return passages
+
+    def content(self) -> Iterator[tuple[str | None, ...]]:
+        """See [`TrainingDataset.content`]: text, answer and language."""
+        languages = self.languages or [None] * len(self.texts)
+        yield from zip(self.texts, self.answers, languages, strict=True)
 
     def repeated_encoder_ids(self) -> list[list[int]]:
         """See [`TrainingDataset.repeated_encoder_ids`]; none if these are passages."""
@@ -308,6 +325,11 @@ class PrefixDataset(TrainingDataset):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's cuts."""
         self.epoch = epoch
+
+    def content(self) -> Iterator[tuple[str | None, ...]]:
+        """See [`TrainingDataset.content`]: text and language."""
+        for text in self.texts:
+            yield text, self.language
 
     def repeated_encoder_ids(self) -> list[list[int]]:
         """None: see [`TrainingDataset.repeated_encoder_ids`]."""

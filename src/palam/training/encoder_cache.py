@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from palam.models.modeling import PalamModel
+from palam.training.checksums import tensors_sha256
 from palam.utils.files import atomic_file
 
 BATCH_SIZE = 32
 SHARD_BYTES = 2**28
+CHECKSUM = "sha256"
+"""The name of the checksum of a file's states among its metadata."""
 
 
 class EncoderStateCache:
@@ -35,7 +38,7 @@ class EncoderStateCache:
         budget: most bytes to keep; further texts are read anew each time.
         folder: keep them there for later runs, memory-mapped; None is in memory. Runs with the
             same encoder, dtype and (if it is applied) fusion share what they find there. Files
-            appear whole.
+            appear whole, and damaged ones are not used.
 
     Attributes:
         states: by a text's key, its states [tokens, 1 or L, d_enc].
@@ -122,13 +125,17 @@ class EncoderStateCache:
         elif shard:
             path = self.folder / f"{secrets.token_hex(8)}.safetensors"
             with atomic_file(path) as file:
-                file.write(save(shard))
+                file.write(save(shard, metadata={CHECKSUM: tensors_sha256(shard)}))
             self._load_shard(path)
 
     def _load_shard(self, path: Path) -> None:
-        """Take a file's states, mapped and not read; of one damaged or deleted, none."""
+        """Take a file's states, memory-mapped; of one damaged or deleted, none."""
         with contextlib.suppress(SafetensorError, OSError):
-            self.states.update(load_file(path))
+            with safe_open(path, framework="pt") as file:
+                checksum = (file.metadata() or {}).get(CHECKSUM)
+            states = load_file(path)
+            if tensors_sha256(states) == checksum:
+                self.states.update(states)
 
     @torch.no_grad()
     def _compute(self, ids: Tensor, mask: Tensor) -> list[Tensor]:

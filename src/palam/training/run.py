@@ -23,13 +23,14 @@ from palam.alignment.solve import AlignmentResult, solve_bridge
 from palam.errors import PalamError
 from palam.inference.evaluation import evaluate
 from palam.models.bases import Bases
-from palam.models.checkpoint import CHECKPOINT_MARKER, load_weights_from
+from palam.models.checkpoint import CHECKPOINT_MARKER, load_bridge, load_weights_from
 from palam.models.model_card import model_card
 from palam.models.modeling import PalamModel
 from palam.tasks.readers import read_texts
 from palam.training.arguments import training_arguments
 from palam.training.build import build_model, prepare_for_training, resolve_dtype
 from palam.training.callbacks import JsonLog, ProgressBar
+from palam.training.checksums import file_sha256, tensors_sha256, values_sha256
 from palam.training.config import TrainConfig
 from palam.training.data import (
     AnswerDataset,
@@ -40,16 +41,20 @@ from palam.training.data import (
 )
 from palam.training.distillation import answer_prompts_with_llm
 from palam.training.encoder_cache import EncoderStateCache
-from palam.training.trainer import PalamTrainer, newest_checkpoint
+from palam.training.place import run_place
+from palam.training.trainer import PalamTrainer, checkpoints, newest_checkpoint
 from palam.utils.files import atomic_directory, check_replaceable
 from palam.utils.progress import progress_bar
 
 SETTINGS_FILE = "settings.yaml"
 LOG_FILE = "log.jsonl"
 RESULTS_FILE = "results.json"
+INPUTS_FILE = "inputs.json"
 MAX_SOLVE_TEXTS = 2000
 """More training inputs do not make a better start."""
 
+Inputs = dict[str, str]
+"""What a run depends on beside its settings: by name in words, a digest."""
 Results = dict[str, Any]
 """What `results.json` holds, by name."""
 
@@ -79,20 +84,48 @@ def train(
         `results.json`.
 
     Raises:
-        PalamError: a mistake in the configuration or the data, or a loss that is not finite.
+        PalamError: a mistake in the configuration or the data, or a loss that is not finite; or
+            another run writes to `out`, or this process is one of several.
     """
-    folder = RunFolder(Path(out).resolve())
-    folder.check()
     check_trackers(config.runtime.report_to)
+    with run_place(out):
+        folder = RunFolder(Path(out).resolve())
+        folder.check()
+        return _train_into(
+            folder,
+            config,
+            resume=resume,
+            console=console or Console(quiet=True),
+            bases=bases,
+            callbacks=callbacks,
+        )
+
+
+def _train_into(
+    folder: "RunFolder",
+    config: TrainConfig,
+    *,
+    resume: bool,
+    console: Console,
+    bases: Bases | None,
+    callbacks: Sequence[TrainerCallback],
+) -> PalamModel:
+    """Train a bridge and save it to a folder that is held; see [`train`]."""
     checkpoint = None
     if resume:
         config, checkpoint = folder.interrupted_run(config)
     config = replace(config, runtime=resolve_dtype(config.runtime))
-    run = TrainingRun.prepare(config, console or Console(quiet=True), bases)
-    results = run.start() if checkpoint is None else folder.read_results()
+    run = TrainingRun.prepare(config, console, bases)
+    inputs = run.inputs()
+    if checkpoint is None:
+        results = run.start()
+    else:
+        folder.check_inputs(inputs)
+        results = folder.read_results()
+        console.print(f"resuming from {checkpoint.name}")
     with folder.removed_on_failure():
         if checkpoint is None:
-            folder.create(config, results)
+            folder.create(config, results, inputs)
         run.fill_encoder_cache()
         results.update(run.fit(folder.work, checkpoint, callbacks))
     results.update(run.validate())
@@ -141,8 +174,10 @@ class RunFolder:
         """
         checkpoint = newest_checkpoint(self.work)
         if checkpoint is None:
+            damaged = ", ".join(folder.name for folder in checkpoints(self.work))
+            reason = f"; damaged: {damaged}" if damaged else ""
             raise PalamError(
-                f"there is nothing to resume: {self.work} holds no complete checkpoint"
+                f"there is nothing to resume: {self.work} holds no complete checkpoint{reason}"
             )
         interrupted = TrainConfig.from_yaml(self.work / SETTINGS_FILE)
         if config.runtime.dtype == "auto":  # another time it may be measured otherwise
@@ -158,29 +193,57 @@ class RunFolder:
         return InterruptedRun(config, checkpoint)
 
     def read_results(self) -> Results:
-        """The results so far of the run to resume."""
-        content = (self.work / RESULTS_FILE).read_text(encoding="utf-8")
-        results: Results = json.loads(content)
+        """The results so far of the run to resume.
+
+        Raises:
+            PalamError: they are missing or damaged.
+        """
+        results: Results = self._read_record(RESULTS_FILE)
         return results
 
-    def create(self, config: TrainConfig, results: Results) -> None:
+    def check_inputs(self, inputs: Inputs) -> None:
+        """Refuse to resume on other data or from another start than the run began with.
+
+        Args:
+            inputs: of the present run.
+
+        Raises:
+            PalamError: some are other ones, or the record of them is missing or damaged.
+        """
+        previous_inputs = self._read_record(INPUTS_FILE)
+        for name, digest in inputs.items():
+            if digest != previous_inputs.get(name):
+                raise PalamError(
+                    f"{name} changed since the interrupted run began; "
+                    "resume with what it had, or start anew without --resume"
+                )
+
+    def _read_record(self, name: str) -> dict[str, Any]:
+        path = self.work / name
+        try:
+            record = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise PalamError(f"{path} is missing or damaged; start anew without --resume")
+        return record
+
+    def create(self, config: TrainConfig, results: Results, inputs: Inputs) -> None:
         """Make the working folder, in place of one that an earlier run left."""
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True)
         write_record(self.work, config.to_yaml(), results)
+        content = json.dumps(inputs, indent=2) + "\n"
+        (self.work / INPUTS_FILE).write_text(content, encoding="utf-8")
 
     @contextlib.contextmanager
     def removed_on_failure(self) -> Iterator[None]:
         """Remove the working folder if the block raises and there is nothing to resume from."""
-        parents = [parent for parent in self.work.parents if not parent.exists()]
         try:
             yield
         except BaseException:
             if newest_checkpoint(self.work) is None:
                 shutil.rmtree(self.work, ignore_errors=True)
-                for parent in parents:
-                    with contextlib.suppress(OSError):  # another run may be using it
-                        parent.rmdir()
             raise
 
     def save(self, model: PalamModel, config: TrainConfig, results: Results) -> None:
@@ -249,6 +312,21 @@ class TrainingRun:
             for dataset in (self.train_set, self.dev_set):
                 assert isinstance(dataset, PrefixDataset)  # prompts are for raw text
                 answer_prompts_with_llm(self.model, dataset, prompts_file, mode=mode, seed=seed)
+
+    def inputs(self) -> Inputs:
+        """Digests of the rows, the base models and the bridge that training starts from."""
+        optim = self.config.optim
+        inputs: Inputs = {
+            "the training rows": values_sha256(self.train_set.content()),
+            "the validation rows": values_sha256(self.dev_set.content()),
+            "the encoder or the LLM": values_sha256([self.model.config.fingerprints]),
+        }
+        if optim.prompts_file is not None:
+            inputs[str(optim.prompts_file)] = file_sha256(optim.prompts_file)
+        if optim.init_from is not None:
+            weights = load_bridge(optim.init_from).state_dict()
+            inputs[f"the bridge {optim.init_from}"] = tensors_sha256(weights)
+        return inputs
 
     def start(self) -> Results:
         """Give the bridge the weights that training starts from: another's, solved, or random."""

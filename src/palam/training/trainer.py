@@ -4,6 +4,7 @@ Only the bridge is saved, a folder appears whole or not at all, and a loss that 
 the run.
 """
 
+import json
 import math
 import shutil
 import time
@@ -22,6 +23,7 @@ from palam.errors import PalamError
 from palam.models.checkpoint import ADAPTER_FOLDER
 from palam.models.modeling import PalamModel
 from palam.training.averaging import AveragedAdamW
+from palam.training.checksums import is_whole, write_checksums
 from palam.training.collator import Collator
 from palam.training.distillation import distillation_loss
 from palam.training.sampler import LengthGroupedSampler
@@ -29,6 +31,8 @@ from palam.utils.files import atomic_directory
 
 STATE_FILE = "trainer_state.json"
 CHECKPOINT_PREFIX = "checkpoint-"
+STARTER_EMBEDDING_RMS = 0.13595983386039734
+"""Root mean square of the starter LLM's input embeddings: the learning rate is in its units."""
 
 
 @dataclass
@@ -60,17 +64,53 @@ class NonFiniteLoss(PalamError):
     """The loss or a gradient is not a finite number; names the rows of the batch."""
 
 
-def newest_checkpoint(folder: str | Path) -> Path | None:
-    """The last complete checkpoint of a run, or None.
+def embedding_units(embedding_rms: float) -> float:
+    """By how much the output of a mapper is larger than with the starter LLM.
+
+    AdamW moves every weight by about its learning rate, whatever the size of the gradient. With this
+    factor on the rate, the mapper's output moves by the same share of the LLM's embeddings in a
+    step, whatever their size.
+
+    Args:
+        embedding_rms: of [`PalamConfig`].
+
+    Returns:
+        The quotient of the two sizes, to three digits; 1 where the size is not known.
+    """
+    if not 0 < embedding_rms < math.inf:
+        return 1.0
+    return float(f"{embedding_rms / STARTER_EMBEDDING_RMS:.3g}")
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """The checkpoints of a run, damaged ones too, the newest first.
 
     A folder that is being written has another name until it is whole.
     """
     by_step = {}
-    for state_file in Path(folder).glob(f"{CHECKPOINT_PREFIX}*/{STATE_FILE}"):
-        step = state_file.parent.name.removeprefix(CHECKPOINT_PREFIX)
-        if step.isdigit():
-            by_step[int(step)] = state_file.parent
-    return by_step[max(by_step)] if by_step else None
+    for checkpoint in Path(folder).glob(f"{CHECKPOINT_PREFIX}*"):
+        step = checkpoint.name.removeprefix(CHECKPOINT_PREFIX)
+        if step.isdecimal():
+            by_step[int(step)] = checkpoint
+    return [by_step[step] for step in sorted(by_step, reverse=True)]
+
+
+def newest_checkpoint(folder: str | Path) -> Path | None:
+    """The last checkpoint of a run from which it can be resumed, or None.
+
+    All of its files are as they were written, and those of the best one before it too.
+    """
+    for checkpoint in checkpoints(folder):
+        if is_whole(checkpoint) and is_whole(_best_as_of(checkpoint)):
+            return checkpoint
+    return None
+
+
+def _best_as_of(checkpoint: Path) -> Path:
+    """The best checkpoint at the time when a whole one was written; often itself."""
+    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    step = state.get("best_global_step")
+    return checkpoint.with_name(f"{CHECKPOINT_PREFIX}{step}") if step else checkpoint
 
 
 class PalamTrainer(Trainer):
@@ -128,7 +168,11 @@ class PalamTrainer(Trainer):
         return LengthGroupedSampler(dataset, rows_per_step, args.seed)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW with the fusion's weights at their own rate; no weight decay on vectors."""
+        """AdamW with the fusion's weights at their own rate; no weight decay on vectors.
+
+        The rate of the mapper's readout and the boundary is in units of the LLM's embeddings, see
+        [`embedding_units`].
+        """
         if self.optimizer is None:
             args = self.args
             groups = self._parameter_groups()
@@ -142,16 +186,12 @@ class PalamTrainer(Trainer):
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """What is trained, by learning rate and weight decay."""
         args = self.args
-        fusion_rate = args.fusion_learning_rate
-        if fusion_rate is None:
-            fusion_rate = args.learning_rate
-        fusion = self.model.bridge.fusion
-        of_fusion = {id(parameter) for parameter in fusion.parameters()}
+        special_rates = self._special_rates()
         groups: dict[tuple[float, float], dict[str, Any]] = {}
         for parameter in self.model.parameters():
             if not parameter.requires_grad:
                 continue
-            rate = fusion_rate if id(parameter) in of_fusion else args.learning_rate
+            rate = special_rates.get(id(parameter), args.learning_rate)
             decay = args.weight_decay if parameter.ndim > 1 else 0.0
             group = groups.setdefault(
                 (rate, decay),
@@ -159,6 +199,19 @@ class PalamTrainer(Trainer):
             )
             group["params"].append(parameter)
         return list(groups.values())
+
+    def _special_rates(self) -> dict[int, float]:
+        """The learning rates of the weights that have another than the rest, by their `id`."""
+        args = self.args
+        bridge = self.model.bridge
+        output_rate = args.learning_rate * embedding_units(self.model.config.embedding_rms)
+        rates = {id(bridge.boundary): output_rate}
+        for parameter in bridge.mapper.readout.parameters():
+            rates[id(parameter)] = output_rate
+        if args.fusion_learning_rate is not None:
+            for parameter in bridge.fusion.parameters():
+                rates[id(parameter)] = args.fusion_learning_rate
+        return rates
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -256,6 +309,7 @@ class PalamTrainer(Trainer):
             self._save_rng_state(str(aside))
             self._collect_callback_states()
             self.state.save_to_json(str(aside / STATE_FILE))
+            write_checksums(aside)
         for older in folder.parent.glob(f"{CHECKPOINT_PREFIX}*"):
             if older not in (folder, best):
                 shutil.rmtree(older, ignore_errors=True)

@@ -27,8 +27,10 @@ from palam.models.backbones.quantization import quantization_options
 
 UNLIMITED = 10**9
 """Tokens: no limit, of encoders with relative positions."""
-POSITION_TABLES = re.compile(r"(^|\.)(position_embeddings|embed_positions|wpe)$")
-"""The names of modules that hold an encoder's absolute positions."""
+POSITION_TABLES = re.compile(
+    r"(^|\.)(position_embeddings|embed_positions|wpe|positions_embed|position_embed)$"
+)
+"""The names of modules that hold a model's absolute positions."""
 
 
 class EncoderPart(NamedTuple):
@@ -187,14 +189,17 @@ def encoder_max_length(model: PreTrainedModel, tokenizer: Any) -> int:
         The smaller of model's and tokenizer's limit; `UNLIMITED` where neither sets one (T5's
         positions are relative).
     """
-    return int(min(tokenizer.model_max_length, _position_limit(model), UNLIMITED))
+    positions = table_positions(model)
+    if positions is None:
+        positions = getattr(model.config, "max_position_embeddings", None) or UNLIMITED
+    return int(min(tokenizer.model_max_length, positions, UNLIMITED))
 
 
-def _position_limit(model: PreTrainedModel) -> int:
-    """How many positions the model has."""
+def table_positions(model: nn.Module) -> int | None:
+    """How many positions a model's table of absolute positions has; None if it has no table."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and POSITION_TABLES.search(name):
             # RoBERTa counts positions from padding_idx + 1, BART from the table's `offset`.
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - skipped - int(getattr(module, "offset", 0))
-    return getattr(model.config, "max_position_embeddings", None) or UNLIMITED
+    return None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LogitsProcessor, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from palam.errors import PalamError
@@ -24,7 +24,7 @@ from palam.models.backbones.loading import (
     readable_errors,
 )
 from palam.models.backbones.quantization import quantization_options
-from palam.models.finite import check_finite
+from palam.models.finite import check_logits
 
 SAMPLED_EMBEDDINGS = 8192
 """At most so many embeddings are read to measure their size."""
@@ -104,7 +104,7 @@ def check_llm(model: PreTrainedModel) -> None:
     ids = probe_ids(model)
     with readable_errors(name, "LLM", "cannot be used"):
         expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-        check_finite(expected.float().logsumexp(-1), "its logits", expected.dtype)
+        check_logits(expected, expected.dtype)
         logits = _logits_of_embeddings(model, ids)
         if logits is None or logits.shape != expected.shape or not _close(logits, expected):
             raise PalamError("it needs token ids beside inputs_embeds, and mapped text has none")
@@ -283,6 +283,36 @@ GREEDY_OPTIONS: dict[str, Any] = {
     "watermarking_config": None,
 }
 """What switches off all that an LLM's generation config may have beside the likeliest token."""
+
+
+class FiniteLogits(LogitsProcessor):
+    """Stops transformers' `generate` where the logits are not finite.
+
+    Args:
+        dtype: of the LLM, for the message.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Pass the logits [batch, vocabulary] on.
+
+        Raises:
+            PalamError: NaN or infinity is among them.
+        """
+        check_logits(scores, self.dtype)
+        return scores
+
+
+def generates_from_vectors(llm: PreTrainedModel) -> bool:
+    """Whether transformers' `generate` takes this class's input as vectors.
+
+    Args:
+        llm: of [`load_llm`], not inside a peft model.
+    """
+    prepare: Any = getattr(llm, "prepare_inputs_for_generation", None)
+    return prepare is not None and "inputs_embeds" in inspect.signature(prepare).parameters
 
 
 def stop_ids(llm: PreTrainedModel, tokenizer: Any, end_ids: Sequence[int] = ()) -> list[int]:

@@ -1,0 +1,38 @@
+"""Files that texts are repeated in: no text is both trained on and validated on."""
+
+import json
+
+from helpers import refusal
+
+from palam.training.config import DataConfig
+from palam.training.data import read_training_data
+
+
+def texts_of(examples):
+    return {example.fields["text"] for example in examples}
+
+
+def test_a_labelled_files_repeated_texts_are_on_one_side(tmp_path):
+    path = tmp_path / "reviews.jsonl"
+    rows = [{"text": f"Review {number}.", "label": "ab"[number % 2]} for number in range(40)] * 3
+    path.write_text("\n".join(map(json.dumps, rows)))
+    data = read_training_data(DataConfig(file=path), seed=0)
+    assert not texts_of(data.train) & texts_of(data.dev)
+    assert len(data.train) + len(data.dev) == 120
+    assert len(texts_of(data.dev)) == 4
+    assert data.note == (
+        "held out of reviews.jsonl: 12 of 120 rows; "
+        "120 rows repeat a text, and each text is on one side"
+    )
+
+
+def test_raw_lines_that_repeat_those_held_out_are_left_out(tmp_path):
+    path = tmp_path / "lines.txt"
+    lines = [f"line {number}" for number in range(39)] + ["line 0"]
+    path.write_text("\n".join(lines))
+    data = read_training_data(DataConfig(text_file=path), seed=0)
+    assert texts_of(data.dev) == {"line 38", "line 0"}
+    assert [example.fields["text"] for example in data.train] == lines[1:38]
+    assert data.note == "the last 2 of 40 lines; 1 other lines with the same texts are left out"
+    path.write_text("again\n" * 40)
+    assert "again and again" in refusal(read_training_data, DataConfig(text_file=path), seed=0)

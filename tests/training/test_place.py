@@ -1,0 +1,70 @@
+"""Where a run is written: one run at a time, of one process."""
+
+import pytest
+
+from palam.errors import PalamError
+from palam.models.model_config import ModelConfig
+from palam.training.align_run import run_alignment
+from palam.training.config import DataConfig, RuntimeConfig
+from palam.training.run import train
+from palam.utils.locks import output_lock
+
+RUNTIME = RuntimeConfig(device="cpu", dtype="fp32")
+
+
+@pytest.fixture
+def run_to(settings, bases, data_folder):
+    """By command, what runs it to a place."""
+
+    def run_train(out, **options):
+        return train(settings(max_steps=1), out, bases=bases, **options)
+
+    def run_align(out):
+        data = DataConfig(task="sib200", data=data_folder)
+        return run_alignment(ModelConfig(), data, RUNTIME, out, bases=bases)
+
+    return {"train": run_train, "align": run_align}
+
+
+def refusal(run, out):
+    with pytest.raises(PalamError) as caught:
+        run(out)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["train", "align"])
+def test_the_second_of_two_runs_on_one_place_is_refused(run_to, tmp_path, command):
+    out = tmp_path / "new" / "out"
+    with output_lock(out):
+        assert "is being written by another run" in refusal(run_to[command], out)
+    run_to[command](out)
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_run_holds_its_place_until_its_end(run_to, settings, bases, interrupted, tmp_path):
+    """Refused while training, and what the first run has is not touched."""
+    out = tmp_path / "out"
+    work = interrupted(settings(), out, 8)
+    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+    with output_lock(out):
+        for resume in (False, True):
+            with pytest.raises(PalamError, match="another run"):
+                train(settings(), out, bases=bases, resume=resume)
+    assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
+    train(settings(), out, bases=bases, resume=True)
+
+
+@pytest.mark.parametrize("command", ["train", "align"])
+def test_one_process_of_several_is_refused(run_to, monkeypatch, tmp_path, command):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = refusal(run_to[command], tmp_path / "new" / "out")
+    assert message.startswith("WORLD_SIZE is 2, but a run is of one process")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    run_to[command](tmp_path / "out")
+
+
+def test_a_comparison_alone_is_of_one_process_too(run_to, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "WORLD_SIZE" in refusal(run_to["align"], None)
