@@ -465,7 +465,8 @@ def measure(
         seconds = _repeat(parts, size, repetition, effort.steps, tick)
         if repetition == 0:  # kernels are compiled at the first sight of a batch's shape
             continue
-        products += matmul_seconds(llm.device, llm.dtype, times=effort.matmuls)
+        if effort.matmuls:
+            products += matmul_seconds(llm.device, llm.dtype, times=effort.matmuls)
         for unit in units:
             times[Case(unit.kind, unit.fusion)][unit.name].append(seconds[unit])
     peaks = _measure_peaks(parts, size)

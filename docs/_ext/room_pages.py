@@ -19,8 +19,9 @@ def room_modules(room: str) -> list[str]:
     spec = find_spec(f"palam.{room}")
     if spec is None or spec.submodule_search_locations is None:
         return []
-    modules = pkgutil.walk_packages(spec.submodule_search_locations, f"{room}.")
-    return [module.name for module in modules if not module.ispkg and "._" not in module.name]
+    modules = pkgutil.walk_packages(spec.submodule_search_locations, f"palam.{room}.")
+    names = [module.name for module in modules if not module.ispkg]
+    return [name.removeprefix("palam.") for name in names if "._" not in name]
 
 
 def add_missing_modules(app: Sphinx, docname: str, source: list[str]) -> None:

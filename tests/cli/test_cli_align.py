@@ -66,7 +66,7 @@ def test_a_bridge_from_raw_text_answers_any_prompt(palam, base_options, english,
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "too little text"), ("one line", "too little text"), (b"\xff\xfe\n", "not UTF-8")],
+    [("", "too little text"), ("one line", "too little text"), (b"a \xff\n", "not UTF-8")],
 )
 def test_text_that_cannot_be_aligned(refused, base_options, tmp_path, content, message):
     path = tmp_path / "english.txt"

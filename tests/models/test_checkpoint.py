@@ -12,7 +12,7 @@ import transformers as tf
 from helpers import PROMPT, batch_of, refusal, state_hash
 
 import palam.models.checkpoint
-from palam import PalamBridge, PalamConfig, PalamModel, PalamProcessor
+from palam import PalamBridge, PalamConfig, PalamError, PalamModel, PalamProcessor
 from palam.models.backbones.encoder import load_encoder
 from palam.models.backbones.llm import load_llm
 from palam.models.encoding import LiveEncoding
@@ -171,9 +171,9 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint(tiny_model, tmp_path, mo
     trained(model)
     with monkeypatch.context() as patch:
         patch.setattr(PalamProcessor, "save_pretrained", fail)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(PalamError, match="no space left"):
             model.save_pretrained(tmp_path / "out")
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(PalamError, match="no space left"):
             model.save_pretrained(tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     with torch.no_grad():

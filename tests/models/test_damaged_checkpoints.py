@@ -73,7 +73,9 @@ def test_an_adapter_loads_as_it_was(saved_with_lora, with_lora, tmp_path):
     assert torch.equal(loaded(**batch_of(loaded)).logits, model(**batch_of(model)).logits)
     assert not any(parameter.requires_grad for parameter in loaded.llm.parameters())
     loaded.save_pretrained(tmp_path / "again")
-    weights = [load_file(f / "adapter/adapter_model.safetensors") for f in (with_lora, tmp_path / "again")]
+    weights = [
+        load_file(f / "adapter/adapter_model.safetensors") for f in (with_lora, tmp_path / "again")
+    ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     again = PalamModel.from_pretrained(tmp_path / "again")

@@ -25,12 +25,14 @@ def tiny_starters(base_folder, monkeypatch):
         "starter:encoder": str(base_folder("bert")),
         "starter:llm": str(base_folder("llama")),
     }
+    load_bases = module.load_bases
+
+    def load_tiny_bases(encoder, llm, placement):
+        bases = [base._replace(name=folders[base.name]) for base in (encoder, llm)]
+        return load_bases(*bases, placement)
+
     monkeypatch.setattr(module, "resolve", folders.__getitem__)
-    for name in ("load_encoder", "load_llm"):
-        real = getattr(module, name)
-        monkeypatch.setattr(
-            module, name, lambda base, real=real, **options: real(folders[base], **options)
-        )
+    monkeypatch.setattr(module, "load_bases", load_tiny_bases)
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +142,7 @@ def test_an_older_quickstart_is_replaced_whole_or_not_at_all(tmp_path, monkeypat
     assert (out / "report.html").read_text(encoding="utf-8") != "an older one"
 
 
-@pytest.mark.parametrize("moment", ["resolve", "load_llm", "train", "evaluate", "write_report"])
+@pytest.mark.parametrize("moment", ["resolve", "load_bases", "train", "evaluate", "write_report"])
 @pytest.mark.usefixtures("tiny_starters")
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch, moment):
     def fail(*arguments, **options):

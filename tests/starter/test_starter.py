@@ -1,9 +1,12 @@
 """Starter models: fetched as data, converted exactly, there entirely or not at all."""
 
+import contextlib
 import hashlib
 import json
 import math
+import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -25,7 +28,7 @@ from palam.errors import PalamError
 from palam.starter import convert, fetch
 from palam.starter.convert import convert_encoder, read_e5
 from palam.starter.marker import MARKER, is_complete, origin
-from palam.starter.resolve import cache_dir, platform_cache_dir, resolve
+from palam.starter.resolve import cache_dir, chosen_cache_dir, platform_cache_dir, resolve
 from palam.starter.sources import SOURCES, Member, Source
 
 NAME = "starter:encoder"
@@ -447,6 +450,62 @@ def test_palam_cache_wins(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     monkeypatch.setenv("PALAM_CACHE", "~/mine")
     assert cache_dir() == Path("~/mine").expanduser()
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_palam_cache_is_none(monkeypatch, value):
+    monkeypatch.setenv("PALAM_CACHE", value)
+    assert chosen_cache_dir() is None
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("~nobody-of-this-name/cache", "PALAM_CACHE is '~nobody-of-this-name/cache': "),
+        ("/dev/null", "cannot make starter:encoder in /dev/null: "),
+        ("/dev/null/cache", "cannot make starter:encoder in /dev/null/cache: "),
+        ("/" + "x" * 300, "cannot make starter:encoder in /xxx.*File name too long"),
+    ],
+)
+def test_a_palam_cache_that_is_no_folder_is_one_line(
+    shelf, no_pip_run, monkeypatch, value, message
+):
+    monkeypatch.setenv("PALAM_CACHE", value)
+    refused(message)
+    assert no_pip_run == []
+
+
+def test_a_user_without_a_home_is_one_line(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(PalamError, match=r"no place for a cache: .*; set PALAM_CACHE to a folder"):
+        platform_cache_dir()
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, "[1, 2]", '{"files": 3}', '{"files": []}', "null", "\0"]
+)
+def test_a_damaged_marker_is_none(tmp_path, content):
+    (tmp_path / MARKER).write_text(content)
+    assert not is_complete(tmp_path)
+    assert origin(tmp_path) is None
+
+
+def test_what_a_killed_conversion_has_left_is_removed(shelf, no_pip_run):
+    shelf.cache.mkdir()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            convert.convert = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+            resolve(NAME)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert [entry.name for entry in shelf.cache.iterdir()] != []
+    resolve(NAME)
+    assert [entry.name for entry in shelf.cache.iterdir()] == ["tiny"]
 
 
 @pytest.fixture

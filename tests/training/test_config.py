@@ -40,17 +40,17 @@ WRONG = {
     "load_in": ("2bit", "one of: 8bit, 4bit"),
     "epochs": (0.0, "above 0"),
     "lr": (float("nan"), "above 0"),
-    "batch_size": (0, "at least 1"),
-    "eval_steps": (0, "at least 1"),
-    "lora_rank": (0, "at least 1"),
+    "batch_size": (0, "from 1 to 1048576"),
+    "eval_steps": (0, "from 1 to 1099511627776"),
+    "lora_rank": (0, "from 1 to 16384"),
     "max_train_samples": (-3, "at least 1"),
     "max_eval_samples": (0, "at least 1"),
     "max_length": (2, "at least 8"),
-    "patience": (-1, "at least 0"),
-    "passage_words": (-1, "at least 0"),
+    "patience": (-1, "from 0 to 1099511627776"),
+    "passage_words": (-1, "from 0 to 1099511627776"),
     "weight_decay": (-0.1, "at least 0"),
     "max_grad_norm": (-1.0, "at least 0"),
-    "cache_states": (-1.0, "at least 0"),
+    "cache_states": (-1.0, "from 0 to 1000000.0"),
     "warmup": (1.5, "from 0 to below 1"),
     "average_weights_from": (1.0, "from 0 to below 1"),
     "adam_beta1": (1.0, "from 0 to below 1"),
@@ -81,6 +81,32 @@ def test_a_wrong_setting_is_one_line(name):
     message = refusal(**{"task": "sib200", name: value})
     assert message.startswith(f"{name} is {value!r}; it must be ")
     assert message.endswith(right)
+
+
+OUT_OF_RANGE = {
+    "seed": [-5, 2**32, 10**30],
+    "batch_size": [10**30, 2**40],
+    "gradient_accumulation_steps": [0, 10**30],
+    "lora_rank": [10**6, 10**30],
+    "max_steps": [-2, 10**30],
+    "adam_beta1": [2.0, float("nan")],
+    "adam_beta2": [2.0, float("inf")],
+    "cache_states": [float("inf"), float("nan"), 1e9],
+    "epochs": [float("inf"), -1.0],
+    "lr": [float("inf"), -1.0],
+    "fusion_lr": [float("inf"), float("nan")],
+    "weight_decay": [float("inf"), float("nan")],
+    "max_grad_norm": [float("nan")],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name in OUT_OF_RANGE for value in OUT_OF_RANGE[name]]
+)
+def test_a_setting_out_of_range_is_one_line(name, value):
+    message = refusal(task="sib200", **{name: value})
+    assert message.startswith(f"{name} is ")
+    assert "; it must be " in message
 
 
 @pytest.mark.parametrize(

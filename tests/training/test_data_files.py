@@ -1,8 +1,6 @@
-"""Files that texts are repeated in: no text is both trained on and validated on."""
+"""Files that texts are repeated in: none is trained on and validated on without a word."""
 
 import json
-
-from helpers import refusal
 
 from palam.training.config import DataConfig
 from palam.training.data import read_training_data
@@ -26,13 +24,10 @@ def test_a_labelled_files_repeated_texts_are_on_one_side(tmp_path):
     )
 
 
-def test_raw_lines_that_repeat_those_held_out_are_left_out(tmp_path):
+def test_raw_lines_that_are_trained_on_and_validated_on_are_told(tmp_path):
     path = tmp_path / "lines.txt"
     lines = [f"line {number}" for number in range(39)] + ["line 0"]
     path.write_text("\n".join(lines))
     data = read_training_data(DataConfig(text_file=path), seed=0)
-    assert texts_of(data.dev) == {"line 38", "line 0"}
-    assert [example.fields["text"] for example in data.train] == lines[1:38]
-    assert data.note == "the last 2 of 40 lines; 1 other lines with the same texts are left out"
-    path.write_text("again\n" * 40)
-    assert "again and again" in refusal(read_training_data, DataConfig(text_file=path), seed=0)
+    assert len(data.train) == 38
+    assert data.note == "the last 2 of 40 lines; 1 of them have a text that is trained on"

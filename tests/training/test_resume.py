@@ -194,9 +194,7 @@ def test_a_damaged_record_is_one_line(two_checkpoints, bases, tmp_path, name, co
 
 
 @pytest.mark.parametrize(("split", "rows"), [("train", "training"), ("dev", "validation")])
-def test_other_data_are_refused(
-    settings, bases, interrupted, data_folder, tmp_path, split, rows
-):
+def test_other_data_are_refused(settings, bases, interrupted, data_folder, tmp_path, split, rows):
     data = shutil.copytree(data_folder, tmp_path / "data")
     config = settings(data=data, max_steps=4, eval_steps=2)
     interrupted(config, tmp_path / "out", 3)

@@ -144,8 +144,10 @@ def test_the_learning_rate_is_in_units_of_the_llms_embeddings(settings, bases, t
     assert rates.pop("bridge.mapper.hidden.weight") == 1e-3
     assert rates.pop("bridge.mapper.hidden.bias") == 1e-3
     fusion = {name for name in rates if name.startswith("bridge.fusion.")}
-    assert fusion and all(rates.pop(name) == 0.5 for name in fusion)
-    assert rates and all("lora" in name and rate == 1e-3 for name, rate in rates.items())
+    assert fusion
+    assert all(rates.pop(name) == 0.5 for name in fusion)
+    assert rates
+    assert all("lora" in name and rate == 1e-3 for name, rate in rates.items())
 
 
 def test_matrices_decay_and_vectors_do_not(settings, bases, tmp_path):
@@ -212,6 +214,32 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(settings, bases, tm
     train(settings(), tmp_path / "whole", bases=bases)
     whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
     assert (out / "model.safetensors").read_bytes() == whole
+
+
+def overflow(module):
+    """Let a module return numbers above those that fp16 has."""
+    module.register_forward_hook(lambda _, inputs, output: output * 1e9)
+
+
+@pytest.mark.parametrize("part", ["encoder", "llm"])
+def test_an_overflow_names_the_dtype_and_not_the_rows(settings, tmp_path, part):
+    config = settings(dtype="fp16", fusion="mean", init="random", cache_states=0.0)
+    half = Bases(
+        load_encoder(config.model.encoder, dtype=torch.float16),
+        load_llm(config.model.llm, dtype=torch.float16),
+    )
+
+    def poison(run):
+        encoder_output = half.encoder.encoder.layer[-1].output
+        overflow(encoder_output if part == "encoder" else half.llm.lm_head)
+
+    begin = At("on_step_begin", poison, 2)
+    with pytest.raises(PalamError) as caught:
+        train(config, tmp_path / "out", bases=half, callbacks=[begin])
+    what = {"encoder": "the encoder's states (layer 3)", "llm": "the LLM's logits"}[part]
+    assert f"{what} are not finite in fp16: use --dtype bf16 or fp32" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "rows" not in str(caught.value)
 
 
 def train_set_of(config, bases):

@@ -59,8 +59,8 @@ def align(
 
     Args:
         model: its bridge's mapper, and its fusion where that has weights, are changed.
-        texts: English texts of any length; see [`aligned_batches`]. The first of them are read twice
-            if the fusion has weights.
+        texts: English texts of any length, see [`aligned_batches`]; the first of them are read
+            twice if the fusion has weights.
         languages: one per text, for encoders that must be told.
         batch_size: texts at a time.
 

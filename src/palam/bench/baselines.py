@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from palam.inference.evaluation import Evaluation, Prediction, evaluate
 from palam.models.backbones.loading import load_tokenizer
@@ -54,7 +54,7 @@ def majority(data: TrainingData, rows: Rows) -> Outcome:
 class Way(NamedTuple):
     """How the LLM is given a text."""
 
-    mode: str
+    mode: Literal["prompt", "chat"]
     """Of the template."""
     prompt: str
 

@@ -13,8 +13,7 @@ from palam.errors import PalamError
 from palam.inference.evaluation import Prediction
 from palam.models.backbones.encoder import encode
 from palam.models.backbones.loading import load_tokenizer
-from palam.models.bases import DEFAULT_MAX_LENGTH
-from palam.models.model_config import ModelConfig
+from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
 from palam.tasks.task import Example, Task
 from palam.training.data import TrainingData
 

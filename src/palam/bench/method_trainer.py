@@ -14,9 +14,7 @@ from transformers import TrainerCallback
 from palam.bench.methods import TrainedMethod
 from palam.bench.recipe import Recipe
 from palam.bench.results import ResultsFolder, TrainedRun
-from palam.models.backbones.encoder import load_encoder
-from palam.models.backbones.llm import load_llm
-from palam.models.bases import Bases
+from palam.models.bases import BaseName, Bases, load_bases
 from palam.models.modeling import PalamModel
 from palam.training.run import RESULTS_FILE, train
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
@@ -82,10 +80,9 @@ class MethodTrainer:
         config = self.recipe.config()
         model, runtime = config.model, config.runtime
         placement = resolve_placement(runtime.device, runtime.dtype, runtime.load_in)
-        return Bases(
-            encoder=load_encoder(model.encoder, revision=model.encoder_revision, **placement),
-            llm=load_llm(model.llm, revision=model.llm_revision, **placement),
-        )
+        encoder = BaseName(model.encoder, model.encoder_revision)
+        llm = BaseName(model.llm, model.llm_revision)
+        return load_bases(encoder, llm, placement)
 
     def choose_rate(self, method: str, seed: int) -> float:
         """The learning rate with the lowest English validation loss; one alone is not tried.
@@ -100,7 +97,10 @@ class MethodTrainer:
         rates = self.recipe.learning_rates(method)
         if len(rates) == 1:
             return rates[0]
-        losses = {rate: self.train(method, rate, seed).validation_loss for rate in rates}
+        losses: dict[float, float] = {}
+        for rate in rates:
+            loss = self.train(method, rate, seed).validation_loss
+            losses[rate] = math.inf if loss is None else loss
         return min(losses, key=lambda rate: losses[rate])
 
     def train(

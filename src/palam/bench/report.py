@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Literal, NamedTuple
 
 from palam.bench.language_groups import Group, language_groups
+from palam.bench.predictions import Run
 from palam.bench.recipe import Recipe
 from palam.bench.results import Cell, ResultsFolder, RunInfo
 from palam.bench.statistics import Answers, Difference, compare
@@ -393,7 +394,7 @@ def _learning_curves(results: ResultsFolder, codes: Sequence[str]) -> dict[str, 
     cells = {cell.run: cell for cell in results.cells() if cell.steps is not None}
     by_step: dict[str, dict[int, dict[int, float]]] = {}
     for point in results.curve_points():
-        cell = cells.get((point.method, point.seed))
+        cell = cells.get(Run(point.method, point.seed))
         if cell is not None and cell.lr == point.lr:
             steps = by_step.setdefault(point.method, {})
             steps.setdefault(point.at, {})[point.seed] = mean_over_languages(point.results)

@@ -105,8 +105,8 @@ class TrainedRun(JSONRow):
     method: str
     lr: float
     seed: int
-    validation_loss: float
-    """Infinite, if the loss did not stay finite."""
+    validation_loss: float | None = None
+    """Infinite, if the loss did not stay finite; None, if the run ended before a validation."""
     validation_accuracy: float | None = None
     steps: int | None = None
     training_seconds: float | None = None

@@ -5,6 +5,7 @@ more of themselves from layer to layer. The second is how much the LLM prefers e
 it reads.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
@@ -12,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from palam.errors import PalamError
 from palam.inference.scoring import LabelScorer, Progress
+from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
 from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task
@@ -44,10 +47,13 @@ def measure_priors(
         model: its configuration takes the priors up, and they are saved with the bridge.
         texts: they should be about all labels alike.
         labels, languages, llm_only, batch_size, progress: see [`score_labels`].
+
+    Raises:
+        PalamError: no texts, or what [`score_labels`] refuses; the priors are then as they were.
     """
     scorer = LabelScorer(model, labels, llm_only=llm_only, calibrated=False)
     scores = scorer.score(texts, languages, batch_size=batch_size, progress=progress)
-    model.config.label_priors = _mean_scores(scores, labels)
+    model.config.label_priors = _mean_scores(scores, scorer.labels)
 
 
 class TaskCalibration(TypedDict):
@@ -89,6 +95,9 @@ def calibrate_to_task(
         language: of both.
         factors: to try, relative to the size that the bridge's output has.
         seed: of the samples.
+
+    Raises:
+        PalamError: no examples, or what [`LabelScorer`] refuses; the bridge is then as it was.
     """
     mode = model.processor.template.mode
     dev = sample(dev, VALIDATION_TEXTS, seed)
@@ -100,18 +109,24 @@ def calibrate_to_task(
     targets = torch.tensor([names.index(example.label) for example in dev])
     scorer = LabelScorer(model, labels, calibrated=False)
     mapper = model.bridge.mapper
+    before = copy.deepcopy(mapper.state_dict())
 
     candidates: list[_Candidate] = []
     current = 1.0
-    for factor in factors:
-        mapper.rescale(factor / current)
-        current = factor
-        train_scores = scorer.score(train_texts, [language] * len(train))
-        priors = _mean_scores(train_scores, labels)
-        prior_row = torch.tensor([priors[label] for label in labels])
-        dev_scores = scorer.score(dev_texts, [language] * len(dev))
-        loss = F.cross_entropy(dev_scores - prior_row, targets)
-        candidates.append(_Candidate(factor, loss.item(), priors))
+    try:
+        for factor in factors:
+            mapper.rescale(factor / current)
+            current = factor
+            train_scores = scorer.score(train_texts, [language] * len(train))
+            priors = _mean_scores(train_scores, labels)
+            prior_row = torch.tensor([priors[label] for label in labels])
+            dev_scores = scorer.score(dev_texts, [language] * len(dev))
+            loss = F.cross_entropy(dev_scores - prior_row, targets)
+            check_finite(loss, "the losses of the validation labels")
+            candidates.append(_Candidate(factor, loss.item(), priors))
+    except BaseException:
+        mapper.load_state_dict(before)
+        raise
     best = min(candidates, key=lambda candidate: candidate.loss)
     mapper.rescale(best.factor / current)
     model.config.label_priors = best.priors
@@ -120,6 +135,12 @@ def calibrate_to_task(
 
 
 def _mean_scores(scores: Tensor, labels: Sequence[str]) -> dict[str, float]:
-    """By label, the mean of scores [texts, labels] over the texts."""
+    """By label, the mean of scores [texts, labels] over the texts.
+
+    Raises:
+        PalamError: there are no texts.
+    """
+    if not len(scores):
+        raise PalamError("there are no texts to measure the labels' priors on")
     means = scores.mean(0).tolist()
     return dict(zip(labels, means, strict=True))

@@ -5,7 +5,7 @@ each after a copy of the cache. In whole sequences: each text is read again with
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from palam.inference.answers import Answer, AnswerTree, answer_trees, of_equal_l
 from palam.models.modeling import PalamModel
 from palam.models.sequence import LLMInputs
 
+MIN_CALL_TOKENS = 8
+"""Tokens of one label that are read in one call, however many rows it has."""
 MAX_CALL_TOKENS = 256
 """Label tokens in all rows of one call, where there are few rows and many labels."""
 MAX_TREE_TOKENS = 512
@@ -58,29 +60,40 @@ class AnswerReader:
         self.model = model
 
     # ------------------------------------------------------------------ several answers in a row
-    def _score_packed(self, read: ReadTexts, answers: Sequence[Answer]) -> Tensor:
-        """`_continuation_logprobs` with several answers side by side in a row. The cache grows."""
+    def score_packed(self, read: ReadTexts, answers: Sequence[Answer], most_packed: int) -> Tensor:
+        """Σ log P of the later tokens of answers that stand side by side. The cache grows.
+
+        Args:
+            read: the texts, with a cache.
+            answers: of two tokens or more each.
+            most_packed: tokens of several answers in one call; more, if the answers are very many.
+
+        Returns:
+            [batch, answers].
+        """
         scores = torch.zeros(read.rows, len(answers), device=self.model.device)
         trees = answer_trees(answers, MAX_TREE_TOKENS)
+        most_of_one = max(MIN_CALL_TOKENS, MAX_CALL_TOKENS // read.rows)
+        if len(trees) > 1:
+            most_packed = max(most_packed, most_of_one)
         for tree in trees[:-1]:
             copied = read._replace(cache=copy.deepcopy(read.cache))
-            scores[:, tree.numbers] = self._score_tree(copied, tree, many=True)
-        tree = trees[-1]
-        scores[:, tree.numbers] = self._score_tree(read, tree, many=len(trees) > 1)
+            packs = tree.packs(most_packed, most_of_one)
+            scores[:, tree.numbers] = self._score_tree(copied, tree, packs)
+        packs = trees[-1].packs(most_packed, most_of_one)
+        scores[:, trees[-1].numbers] = self._score_tree(read, trees[-1], packs)
         return scores
 
-    def _score_tree(self, read: ReadTexts, tree: AnswerTree, *, many: bool) -> Tensor:
+    def _score_tree(self, read: ReadTexts, tree: AnswerTree, packs: Iterable[range]) -> Tensor:
         """Σ log P of the later tokens of a tree's answers [batch, answers]. The cache grows.
 
         Args:
             read: the texts.
             tree: of the answers.
-            many: there are more answers than in this tree; more of them are packed.
+            packs: its nodes, those of one call at a time.
         """
-        most_of_one = self._call_tokens(read.rows)
-        most = most_of_one if many else MAX_PACKED_TOKENS
         logprobs = []
-        for nodes in tree.packs(most, most_of_one):
+        for nodes in packs:
             inputs = self._packed_inputs(read, tree, nodes)
             output = self.model.run_llm(inputs, len(nodes), cache=read.cache, use_cache=True)
             # One position after the other: all at once, it would need copies of all logits.
@@ -122,16 +135,22 @@ class AnswerReader:
             labels=None,
         )
 
-    def _call_tokens(self, rows: int) -> int:
-        """How many tokens of one answer are read at a time."""
-        return max(MAX_PACKED_TOKENS, MAX_CALL_TOKENS // rows)
-
     # ------------------------------------------------------------------ one answer in a row
-    def _score_sequentially(self, read: ReadTexts, answers: Sequence[Answer]) -> Tensor:
-        """`_continuation_logprobs`, each answer after a copy of the cache.
+    def score_sequentially(
+        self, read: ReadTexts, answers: Sequence[Answer], *, one_token_at_a_time: bool = False
+    ) -> Tensor:
+        """Σ log P of the later tokens of answers, each after a copy of the cache.
 
         It is copied since some kinds cannot be cut back. Where there are few texts, it is repeated
         for several answers of the same length.
+
+        Args:
+            read: the texts, with a cache.
+            answers: of two tokens or more each.
+            one_token_at_a_time: the LLM reads each token in a call of its own.
+
+        Returns:
+            [batch, answers].
         """
         scores = torch.zeros(read.rows, len(answers), device=self.model.device)
         count = max(1, MAX_ROWS // read.rows)
@@ -140,19 +159,20 @@ class AnswerReader:
                 part = numbers[first : first + count]
                 repeated = _repeat(read, len(part))
                 tokens = self._id_rows([answers[number] for number in part], read.rows)
-                sums = self._sum_after_cache(repeated, tokens)
+                step = max(MIN_CALL_TOKENS, MAX_CALL_TOKENS // len(tokens))
+                sums = self._sum_after_cache(repeated, tokens, 1 if one_token_at_a_time else step)
                 scores[:, part] = sums.view(read.rows, len(part))
         return scores
 
-    def _sum_after_cache(self, read: ReadTexts, tokens: Tensor) -> Tensor:
+    def _sum_after_cache(self, read: ReadTexts, tokens: Tensor, step: int) -> Tensor:
         """Σ log P of later tokens [rows], one answer's in each row. The cache grows.
 
         Args:
             read: the text of each row.
             tokens: [rows, tokens], each answer from its first token on.
+            step: how many tokens are read at a time.
         """
         later = tokens.shape[1] - 1
-        step = 1 if self._one_token_at_a_time else self._call_tokens(read.rows)
         sums = torch.zeros(read.rows, device=tokens.device)
         for start in range(0, later, step):
             stop = min(later, start + step)
@@ -161,9 +181,7 @@ class AnswerReader:
             sums = _add_logprobs(sums, output.logits, tokens[:, start + 1 : stop + 1])
         return sums
 
-    def _appended_inputs(
-        self, text: LLMInputs, tokens: Tensor, start: int, stop: int
-    ) -> LLMInputs:
+    def _appended_inputs(self, text: LLMInputs, tokens: Tensor, start: int, stop: int) -> LLMInputs:
         """Tokens of the answers, from `start` to before `stop`, after what the cache holds."""
         embeds = self.model.embed(tokens[:, start:stop])
         depths = torch.arange(start + 1, stop + 1, device=tokens.device)
@@ -175,23 +193,31 @@ class AnswerReader:
             labels=None,
         )
 
-    def _score_whole_sequences(self, read: ReadTexts, answers: Sequence[Answer]) -> Tensor:
-        """`_continuation_logprobs` without a cache: each text is read again with each answer."""
+    def score_whole_sequences(self, read: ReadTexts, answers: Sequence[Answer]) -> Tensor:
+        """Σ log P of the later tokens of answers, each of which is read with its text again.
+
+        Args:
+            read: the texts; their cache is not used.
+            answers: of two tokens or more each.
+
+        Returns:
+            [batch, answers].
+        """
         scores = torch.zeros(read.rows, len(answers), device=self.model.device)
         for numbers in of_equal_length(answers):
             later = len(answers[numbers[0]]) - 1
-            rows = MAX_REPEATED_TOKENS // (read.width + later)
-            rows = max(1, min(MAX_ROWS, rows, MAX_CALL_TOKENS // later))
-            texts = min(read.rows, rows)
-            count = max(1, rows // texts)
-            for place in range(0, read.rows, texts):
-                some = _rows_of(read, place, place + texts)
+            fitting = MAX_REPEATED_TOKENS // (read.width + later)
+            rows_per_call = max(1, min(MAX_ROWS, fitting, MAX_CALL_TOKENS // later))
+            texts_per_call = min(read.rows, rows_per_call)
+            count = rows_per_call // texts_per_call
+            for place in range(0, read.rows, texts_per_call):
+                texts = _rows_of(read, place, place + texts_per_call)
                 for first in range(0, len(numbers), count):
                     part = numbers[first : first + count]
-                    repeated = _repeat(some, len(part))
-                    tokens = self._id_rows([answers[number] for number in part], some.rows)
+                    repeated = _repeat(texts, len(part))
+                    tokens = self._id_rows([answers[number] for number in part], texts.rows)
                     sums = self._sum_of_whole(repeated.inputs, tokens)
-                    scores[place : place + texts, part] = sums.view(some.rows, len(part))
+                    scores[place : place + texts.rows, part] = sums.view(texts.rows, len(part))
         return scores
 
     def _sum_of_whole(self, text: LLMInputs, tokens: Tensor) -> Tensor:
@@ -214,7 +240,8 @@ class AnswerReader:
 
     def _id_rows(self, answers: Sequence[Answer], texts: int) -> Tensor:
         """Answers of one length as ids [texts · answers, tokens], all of them for each text."""
-        return torch.tensor(list(map(list, answers)), device=self.model.device).repeat(texts, 1)
+        ids = torch.tensor([list(answer) for answer in answers], device=self.model.device)
+        return ids.repeat(texts, 1)
 
 
 def _rows_of(read: ReadTexts, start: int, stop: int) -> ReadTexts:

@@ -17,18 +17,12 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from palam.errors import PalamError
-from palam.inference.answers import (
-    Answer,
-    AnswerTree,
-    answer_trees,
-    of_equal_length,
-    spread,
-)
-from palam.inference.batches import Features
+from palam.inference.answers import Answer, spread
+from palam.inference.batches import Features, text_length
 from palam.inference.batches import PaddedBatch as PaddedBatch
 from palam.inference.batches import Progress as Progress
 from palam.inference.batches import padded_batches as padded_batches
-from palam.inference.batches import text_length
+from palam.inference.continuation import MAX_TREE_TOKENS, AnswerReader, ReadTexts
 from palam.inference.finite import check_scores
 from palam.models.backbones.loading import LIBRARY_ERRORS, readable_errors
 from palam.models.finite import check_finite
@@ -39,14 +33,6 @@ from palam.utils.texts import checked_texts
 
 MAX_PACKED_TOKENS = 8
 """Label tokens in one call of the LLM: bounds their logits, each as wide as the vocabulary."""
-MAX_CALL_TOKENS = 256
-"""Label tokens in all rows of one call, where there are few rows and many labels."""
-MAX_TREE_TOKENS = 512
-"""Label tokens after one copy of the texts' cache."""
-MAX_ROWS = 32
-"""Rows of one call, where a text is repeated for several labels."""
-MAX_REPEATED_TOKENS = 8192
-"""Tokens in all rows of one call, where a text is read again with labels."""
 MAX_LABEL_TOKENS = 512
 """How long a label may be."""
 MIN_PREFIX_TOKENS = 64
@@ -143,6 +129,7 @@ class LabelScorer:
         self.packing_is_exact: bool | None = None
         self.padding_is_exact: bool | None = None
         self._one_token_at_a_time = False
+        self._reader = AnswerReader(model)
         self._compared_length = 0
         self._answers = _tokenised(model, self.labels)
 
@@ -392,9 +379,7 @@ class LabelScorer:
                 f"longest label {longest}; shorten the labels or the prompt, or lower max_length"
             )
 
-    def _score_read(
-        self, read: ReadTexts, answers: Sequence[Answer], later: LaterScores
-    ) -> Tensor:
+    def _score_read(self, read: ReadTexts, answers: Sequence[Answer], later: LaterScores) -> Tensor:
         """Scores [batch, answers] of texts that were read.
 
         Args:
@@ -425,6 +410,20 @@ class LabelScorer:
             return self._score_packed(read, answers)
         return self._score_sequentially(read, answers)
 
+    def _score_packed(self, read: ReadTexts, answers: Sequence[Answer]) -> Tensor:
+        """`_continuation_logprobs` with several answers side by side in a row. The cache grows."""
+        return self._reader.score_packed(read, answers, MAX_PACKED_TOKENS)
+
+    def _score_sequentially(self, read: ReadTexts, answers: Sequence[Answer]) -> Tensor:
+        """`_continuation_logprobs`, each answer after a copy of the cache."""
+        return self._reader.score_sequentially(
+            read, answers, one_token_at_a_time=self._one_token_at_a_time
+        )
+
+    def _score_whole_sequences(self, read: ReadTexts, answers: Sequence[Answer]) -> Tensor:
+        """`_continuation_logprobs` without a cache: each text is read again with each answer."""
+        return self._reader.score_whole_sequences(read, answers)
+
     def _fits_packed(self, read: ReadTexts, answers: Sequence[Answer]) -> bool:
         """Whether all that a row would hold fits the LLM's windows."""
         tokens = sum(len(answer) for answer in answers)
@@ -436,7 +435,6 @@ class LabelScorer:
             if window and width >= window:
                 return False
         return True
-
 
 
 def score_labels(
@@ -515,14 +513,6 @@ def _without_prefix(row: Features, prefix: CachedPrefix) -> Features:
     """A text's features without the tokens that the prefix holds."""
     later_ids = row["input_ids"][prefix.tokens :]
     return {**row, "input_ids": later_ids}
-
-
-
-
-
-
-
-
 
 
 def _cache_of(output: Any) -> Any:

@@ -119,7 +119,8 @@ def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> Pa
         check_finite(weights, f"the bridge's weights in {SAFE_WEIGHTS_NAME}")
         bridge = PalamBridge(config)
         bridge.load_state_dict(weights)
-    return bridge.eval()
+    bridge.train(False)
+    return bridge
 
 
 def _fitting_weights(config: PalamConfig, file: str) -> dict[str, Tensor]:
@@ -136,9 +137,7 @@ def _fitting_weights(config: PalamConfig, file: str) -> dict[str, Tensor]:
     with safe_open(file, "pt") as stored:
         names = list(stored.keys())
         shapes = {name: torch.Size(stored.get_slice(name).get_shape()) for name in names}
-        wrong = [
-            name for name in expected | shapes if expected.get(name) != shapes.get(name)
-        ]
+        wrong = [name for name in expected | shapes if expected.get(name) != shapes.get(name)]
         if wrong:
             raise PalamError(
                 f"the weight {min(wrong)} is missing or does not fit its configuration"

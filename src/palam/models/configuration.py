@@ -98,14 +98,19 @@ def _check_types(config: PalamConfig) -> None:
     for name in ("encoder_revision", "llm_revision"):
         if not isinstance(getattr(config, name), str | None):
             raise PalamError(f"{name} is {_shown(getattr(config, name))}, not a text")
+    _check_numbers(config)
+    _check_fingerprints(config.fingerprints)
+    _check_task(config.task)
+
+
+def _check_numbers(config: PalamConfig) -> None:
+    """Refuse a scale or a prior that is no finite number."""
     numbers = {"embedding_rms": config.embedding_rms}
     for label, prior in config.label_priors.items():
         numbers[f"label_priors of {label[:40]!r}"] = prior
     for name, number in numbers.items():
         if type(number) not in (int, float) or not math.isfinite(number):
             raise PalamError(f"{name} is {_shown(number)}, not a finite number")
-    _check_fingerprints(config.fingerprints)
-    _check_task(config.task)
 
 
 def _check_fingerprints(fingerprints: dict[str, Any]) -> None:

@@ -41,11 +41,12 @@ def fingerprint(model: PreTrainedModel, tokenizer: Any = None) -> dict[str, Any]
         are 64 rows evenly spread over the table, cast to bf16, so that a model loaded in bf16 has
         the fingerprint of the same in fp32. Of fp16 that is not so: it rounds otherwise. So there
         is `"sample"` too, two sums and the norm of each row, which are compared with a tolerance
-        where one of two models is in fp16 (`"half"`); and of a model in fp32 `"embeddings_of_half"`,
-        what an earlier fingerprint, which has no sample, says of it if it was taken in fp16.
+        where one of two models is in fp16 (`"half"`); and of a model in fp32
+        `"embeddings_of_half"`, what an earlier fingerprint, which has no sample, says of it if it
+        was taken in fp16.
     """
     sample = _embedding_sample(model)
-    recorded = {
+    recorded: dict[str, Any] = {
         "shapes": _shapes(model),
         "vocabulary": None if tokenizer is None else _vocabulary_digest(tokenizer),
         "embeddings": _digest(sample),

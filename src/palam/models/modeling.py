@@ -548,7 +548,6 @@ class PalamModel(nn.Module):
                 **options,
             )
 
-
     def stop_ids(self) -> list[int]:
         """Where generation stops; see [`stop_ids`]."""
         return stop_ids(self.llm, self.processor.llm_tokenizer, self.processor.end_ids())

@@ -1,9 +1,9 @@
 """The LLM's side of tokenisation: one string, one tokenisation, wherever no vector stands between.
 
-A tokenizer gives a string other ids than its pieces one by one: SentencePiece tokenizers put a dummy
-space in front of whatever is tokenised alone, others merge characters across a join. So what the LLM
-reads as one string is tokenised as one. What follows a mapped text, which is no string, is tokenised
-as a continuation: without the dummy space.
+A tokenizer gives a string other ids than its pieces one by one: SentencePiece tokenizers put a
+dummy space in front of whatever is tokenised alone, others merge characters across a join. So what
+the LLM reads as one string is tokenised as one. What follows a mapped text, which is no string, is
+tokenised as a continuation: without the dummy space.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Part:
 
     text: str
     control: bool = False
-    """Whether its control tokens are meant: in a template they are, in a user's text they are not."""
+    """Whether its control tokens are meant: a template's are, those in a user's text are not."""
 
 
 class Piece(NamedTuple):
@@ -56,7 +56,7 @@ class LLMTokenization(Protocol):
         ...
 
     def after_text_ids(self, source: str = "") -> list[int]:
-        """What stands after a mapped text: its own tokens, if the LLM reads these too; the suffix."""
+        """What stands after a mapped text: its own tokens, if the LLM reads them; the suffix."""
         ...
 
     def prompt_ids(self, text: str) -> list[int]:
@@ -258,9 +258,9 @@ class PieceTokenization:
 class JoinedTokenization:
     """Version 2: what is read as one string is tokenised as one.
 
-    BOS stands where the tokenizer itself puts one (in a chat, where the template writes one). A plain
-    prompt and its answer are joined by a space; in a chat an answer begins and ends as the template
-    renders it. Control tokens are those of the template alone.
+    BOS stands where the tokenizer itself puts one (in a chat, where the template writes one). A
+    plain prompt and its answer are joined by a space; in a chat an answer begins and ends as the
+    template renders it. Control tokens are those of the template alone.
 
     Args:
         tokenizer: the LLM's.
@@ -369,7 +369,10 @@ class JoinedTokenization:
         too_long = len(text) + 1
         length = len(text)
         while fitting + 1 < too_long:
-            if len(self._plain_text.ids(text[:length], split_special_tokens=True)) <= self.max_length:
+            if (
+                len(self._plain_text.ids(text[:length], split_special_tokens=True))
+                <= self.max_length
+            ):
                 fitting = length
             else:
                 too_long = length
@@ -426,7 +429,7 @@ class JoinedTokenization:
     def _encode_slowly(self, parts: Sequence[Part]) -> list[int]:
         """The ids of the parts, of a tokenizer that gives no offsets.
 
-        They are one string unless a user's part holds a control token; then each is tokenised alone.
+        They are one string unless a user's part holds a control token; then each is read alone.
         """
         plain_text = self._plain_text
         user_text = "\n".join(part.text for part in parts if not part.control)

@@ -13,9 +13,7 @@ from rich.table import Column, Table
 from palam.errors import PalamError
 from palam.inference.evaluation import Evaluation, evaluate, load_languages
 from palam.inference.layer_weights import LayerView
-from palam.models.backbones.encoder import load_encoder
-from palam.models.backbones.llm import load_llm
-from palam.models.bases import Bases
+from palam.models.bases import BaseName, load_bases
 from palam.models.modeling import PalamModel
 from palam.quickstart.report import write_report
 from palam.quickstart.result import (
@@ -30,11 +28,13 @@ from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task
 from palam.training.config import TrainConfig
 from palam.training.run import train
-from palam.utils.device import Placement, dtype_name, resolve_placement
+from palam.utils.device import dtype_name, resolve_placement
 from palam.utils.files import atomic_directory
 from palam.utils.languages import find_language, language_name
 from palam.utils.progress import progress_bar
 
+ENCODER = BaseName("starter:encoder", revision=None)
+LLM = BaseName("starter:llm", revision=None)
 BASELINE = "last"
 FUSED = "mean"
 ALONE = "LLM alone"
@@ -119,8 +119,8 @@ def quickstart(
     with atomic_directory(out, marker=(RESULTS, TITLE)) as aside:
         start = time.time()
         reading = _read_data(data, short)
-        for name in ("starter:encoder", "starter:llm"):
-            resolve(name)
+        for base in (ENCODER, LLM):
+            resolve(base.name)
         fetched = time.time()
         measured = _measure(reading, data, short, aside, console)
         seconds = {
@@ -159,13 +159,6 @@ def _read_data(data: Path | None, short: bool) -> _Reading:
     return _Reading(task, split, rows, rows_alone)
 
 
-def _load_bases(placement: Placement) -> Bases:
-    return Bases(
-        encoder=load_encoder("starter:encoder", **placement),
-        llm=load_llm("starter:llm", **placement),
-    )
-
-
 def _measure(
     reading: _Reading, data: Path | None, short: bool, folder: Path, console: Console
 ) -> _Measured:
@@ -179,7 +172,7 @@ def _measure(
         console: what is shown.
     """
     placement = resolve_placement()
-    bases = _load_bases(placement)
+    bases = load_bases(ENCODER, LLM, placement)
     evaluations: dict[str, Evaluation] = {}
     seconds = {}
     for fusion, about in ABOUT.items():

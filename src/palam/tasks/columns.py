@@ -30,15 +30,16 @@ def free_names(own: Iterable[str], added: Iterable[str]) -> dict[str, str]:
     Raises:
         PalamError: that is taken as well.
     """
-    columns = list(own)
-    names = {name: name for name in added}
-    for name in colliding_columns(columns, names):
-        names[name] = PREFIX + name
-        if names[name] in columns:
+    columns = set(own)
+    names = {}
+    for name in added:
+        free_name = f"{PREFIX}{name}" if name in columns else name
+        if free_name in columns:
             raise PalamError(
-                f'the input has columns "{name}" and "{names[name]}", which are needed for the '
+                f'the input has columns "{name}" and "{free_name}", which are needed for the '
                 "results; rename them"
             )
+        names[name] = free_name
     return names
 
 

@@ -19,9 +19,11 @@ def label_text(value: object) -> str:
 
     Numbers are as Python writes them; what is no number and no text is no label.
     """
+    if not isinstance(value, str | int | float):
+        return ""
     if isinstance(value, float) and math.isnan(value):
         return ""
-    return str(value) if isinstance(value, str | int | float) else ""
+    return str(value)
 
 
 def without_fraction(text: str) -> str:
@@ -31,13 +33,17 @@ def without_fraction(text: str) -> str:
     ('-1', '1.5', 'v1.0')
     """
     match = WHOLE_NUMBER.fullmatch(text)
-    return match[1] if match else text
+    if match is None:
+        return text
+    return match[1]
 
 
 def label_key(text: str) -> str:
     """The same for labels that differ only in case, in space, or in Unicode's normal form."""
-    composed = unicodedata.normalize("NFC", " ".join(text.split()))
-    return unicodedata.normalize("NFC", composed.casefold())
+    words = text.split()
+    composed = unicodedata.normalize("NFC", " ".join(words))
+    folded = composed.casefold()
+    return unicodedata.normalize("NFC", folded)
 
 
 def is_number(text: str) -> bool:
@@ -56,8 +62,9 @@ def has_no_label(value: object, *, number: bool = False) -> bool:
         return True
     if not isinstance(value, str | int | float):
         return False
-    text = without_fraction(label_text(value).strip())
-    return text in (NO_ANSWER if number else NO_LABEL)
+    missing = NO_ANSWER if number else NO_LABEL
+    text = label_text(value).strip()
+    return without_fraction(text) in missing
 
 
 def labels_in(values: Iterable[object], *, merge: bool = False) -> list[str]:
@@ -76,20 +83,33 @@ def labels_in(values: Iterable[object], *, merge: bool = False) -> list[str]:
     chosen: dict[str, str] = {}
     for label in counts:
         key = label_key(label)
-        if key not in chosen or counts[label] > counts[chosen[key]]:
+        other = chosen.setdefault(key, label)
+        if counts[label] > counts[other]:
             chosen[key] = label
     return list(chosen.values())
 
 
 def count_labels(values: Iterable[object]) -> dict[str, int]:
     """How often each label is there, as they first appear; see [`labels_in`]."""
-    texts = [label_text(value) for value in values if not has_no_label(value)]
-    whole = {text: without_fraction(text) for text in texts}
-    if not any(is_number(text) and "." in text for text in whole.values()):
-        texts = [whole[text] for text in texts]
-    counts = Counter(texts)
+    counts: Counter[str] = Counter()
+    for value in values:
+        if not has_no_label(value):
+            text = label_text(value)
+            counts[text] += 1
     del counts[""]  # no label at all: a mistake, which is reported with its line
-    return counts
+    if any(_is_fraction(text) for text in counts):
+        return counts
+    whole: Counter[str] = Counter()
+    for text, count in counts.items():
+        label = without_fraction(text)
+        whole[label] += count
+    return whole
+
+
+def _is_fraction(text: str) -> bool:
+    """Whether a label is a number that is not whole."""
+    number = without_fraction(text)
+    return is_number(number) and "." in number
 
 
 def similar_labels(counts: Mapping[str, int]) -> list[list[str]]:

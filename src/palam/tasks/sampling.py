@@ -109,20 +109,22 @@ def hold_out(examples: Sequence[Example], num_rows: int, seed: int = 0) -> HeldO
         rows_by_text[text_key(example)].append(index)
     if len(rows_by_text) < 2:
         raise PalamError(f"{len(examples)} rows with one text are too few to hold some out")
-    first_rows = {rows[0]: rows for rows in rows_by_text.values()}
-    num_texts = max(1, num_rows * len(rows_by_text) // len(examples))
-    representatives = [examples[index] for index in first_rows]
-    drawn = {id(example) for example in sample(representatives, num_texts, seed)}
-    held_out: set[int] = set()
-    for index, rows in first_rows.items():
-        if id(examples[index]) in drawn:
-            held_out.update(rows)
-    num_repeated = sum(len(rows) for rows in rows_by_text.values() if len(rows) > 1)
-    return HeldOut(
-        train=[example for index, example in enumerate(examples) if index not in held_out],
-        dev=[example for index, example in enumerate(examples) if index in held_out],
-        num_repeated=num_repeated,
-    )
+    representatives = []
+    num_repeated = 0
+    for rows in rows_by_text.values():
+        first = rows[0]
+        representatives.append(examples[first])
+        if len(rows) > 1:
+            num_repeated += len(rows)
+    num_texts = num_rows * len(rows_by_text) // len(examples)
+    drawn = sample(representatives, max(1, num_texts), seed)
+    drawn_texts = {text_key(example) for example in drawn}
+    train: list[Example] = []
+    dev: list[Example] = []
+    for example in examples:
+        side = dev if text_key(example) in drawn_texts else train
+        side.append(example)
+    return HeldOut(train, dev, num_repeated)
 
 
 def text_key(example: Example) -> tuple[str, ...]:
@@ -133,7 +135,8 @@ def text_key(example: Example) -> tuple[str, ...]:
 def num_shared(train: Sequence[Example], dev: Sequence[Example]) -> int:
     """How many rows of `dev` have a text that is among those of `train`."""
     train_texts = {text_key(example) for example in train}
-    return sum(text_key(example) in train_texts for example in dev)
+    shared = [example for example in dev if text_key(example) in train_texts]
+    return len(shared)
 
 
 def balanced(examples: Sequence[Example], seed: int = 0) -> list[Example]:

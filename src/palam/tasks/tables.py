@@ -4,7 +4,6 @@ import contextlib
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 from palam.errors import PalamError
@@ -89,8 +88,11 @@ def table_columns(lines: Lines, column: str, *, delimiters: Sequence[str]) -> li
         names = _header(beginning, sign)
         if column in [name.strip() for name in names]:
             return names
-        are_names = sign == "\t" or all(PLAIN_NAME.fullmatch(name) for name in names)
-        if len(names) > 1 and are_names and _all_agree(beginning, sign):
+        if len(names) < 2:
+            continue
+        are_names = all(PLAIN_NAME.fullmatch(name) for name in names)
+        may_be_header = are_names or sign == "\t"
+        if may_be_header and _all_agree(beginning, sign):
             return names
     return []
 
@@ -98,17 +100,21 @@ def table_columns(lines: Lines, column: str, *, delimiters: Sequence[str]) -> li
 def _header(beginning: Sequence[str], delimiter: str) -> list[str]:
     """The cells of the first record."""
     records = _records(beginning, delimiter)
-    return records[0] if records else []
+    if not records:
+        return []
+    return records[0]
 
 
 def _records(beginning: Sequence[str], delimiter: str) -> list[list[str]]:
     """The records of some lines; where they are no such CSV, those before."""
     lines = [line.lstrip(BYTE_ORDER_MARK) for line in beginning]
+    reader = csv.reader(lines, delimiter=delimiter)
     records = []
     with contextlib.suppress(csv.Error):
-        for cells in csv.reader(lines, delimiter=delimiter):
-            records.append(cells)
-    return [cells for cells in records if cells]
+        for cells in reader:
+            if cells:
+                records.append(cells)
+    return records
 
 
 def _agreement(records: Sequence[Sequence[str]]) -> float:
@@ -171,24 +177,38 @@ def _csv_records(lines: Lines, source: str, delimiter: str) -> Iterator[Record]:
             raise PalamError(f"{source}, line {lines.number}: not CSV: {error}") from None
         if cells is None:
             return
-        yield Record(lines.number, cells, feed.begins_file)
+        yield Record(
+            line=lines.number,
+            cells=cells,
+            begins_file=feed.begins_file,
+        )
 
 
 def _tab_records(lines: Lines, source: str) -> Iterator[Record]:
-    width: int | None = None
-    while following := lines.peek():
-        begins_file = following[0].startswith(BYTE_ORDER_MARK)
+    width = 0
+    while lines.peek():
         if _is_quoted(lines, width):
-            (record,) = islice(_csv_records(lines, source, "\t"), 1)
-            cells = record.cells
+            quoted = _csv_records(lines, source, "\t")
+            record = next(quoted)
         else:
-            line = next(lines).lstrip(BYTE_ORDER_MARK).rstrip("\r\n")
-            cells = line.split("\t") if line else []
-        width = width or len(cells) or None
-        yield Record(lines.number, cells, begins_file)
+            record = _plain_record(lines)
+        if not width:
+            width = len(record.cells)
+        yield record
 
 
-def _is_quoted(lines: Lines, width: int | None) -> bool:
+def _plain_record(lines: Lines) -> Record:
+    """The next line, parted at its tabs."""
+    line = next(lines)
+    text = line.lstrip(BYTE_ORDER_MARK).rstrip("\r\n")
+    return Record(
+        line=lines.number,
+        cells=text.split("\t") if text else [],
+        begins_file=line.startswith(BYTE_ORDER_MARK),
+    )
+
+
+def _is_quoted(lines: Lines, width: int) -> bool:
     """Whether the quotation marks of the next line quote its cells, rather than being text.
 
     They do not if no cell begins with one, or if more stands behind a quoted cell. Nor do they if a

@@ -14,10 +14,18 @@ import yaml
 from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
 from palam.utils.languages import find_language
-from palam.utils.settings import check_least, convert_fields, plain, read_settings
+from palam.utils.settings import check_least, check_range, convert_fields, plain, read_settings
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 ENGLISH = "en"
+MAX_COUNT = 2**40
+"""Of rows, words and steps."""
+MAX_BATCH = 2**20
+MAX_RANK = 2**14
+MAX_SEED = 2**32 - 1
+"""The greatest seed that numpy takes."""
+MAX_CACHE = 1e6
+"""In GB."""
 PROMPTS_NEED = "prompts are for --distill, in the mode prompt or chat"
 LLM_ONLY_NEEDS = (
     "--llm-only trains a LoRA and no bridge: give --lora-rank, and no --append-source-tokens"
@@ -128,18 +136,20 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         convert_fields(self)
-        check_least(
+        check_range(
             self,
-            batch_size=1,
-            gradient_accumulation_steps=1,
-            eval_steps=1,
-            lora_rank=1,
-            patience=0,
-            passage_words=0,
-            fusion_lr=0,
-            weight_decay=0,
-            max_grad_norm=0,
+            batch_size=(1, MAX_BATCH),
+            gradient_accumulation_steps=(1, MAX_BATCH),
+            eval_steps=(1, MAX_COUNT),
+            max_steps=(-1, MAX_COUNT),
+            lora_rank=(1, MAX_RANK),
+            patience=(0, MAX_COUNT),
+            passage_words=(0, MAX_COUNT),
         )
+        check_least(self, fusion_lr=0, weight_decay=0, max_grad_norm=0)
+        for name in ("fusion_lr", "weight_decay"):
+            if getattr(self, name) == float("inf"):
+                raise PalamError(f"{name} is inf; it must be finite")
         for name in ("epochs", "lr"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
@@ -173,6 +183,7 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         convert_fields(self)
+        check_range(self, seed=(0, MAX_SEED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +207,7 @@ class TrainRuntimeConfig(RuntimeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_least(self, cache_states=0)
+        check_range(self, cache_states=(0, MAX_CACHE))
         if self.compile and self.gradient_checkpointing:
             raise PalamError("give one of compile and gradient_checkpointing")
 

@@ -17,7 +17,7 @@ from palam.models.processing import IGNORE, TEXT_SLOT, PalamProcessor
 from palam.tasks.loading import native_language, task_from_file, train_and_dev
 from palam.tasks.readers import read_texts
 from palam.tasks.registry import get_task
-from palam.tasks.sampling import balanced, hold_out, passage, sample, text_key
+from palam.tasks.sampling import balanced, hold_out, num_shared, passage, sample
 from palam.tasks.task import Example, Task
 from palam.training.config import DataConfig, TrainConfig
 
@@ -107,15 +107,11 @@ def _read_raw_text(path: Path, data: DataConfig, seed: int) -> TrainingData:
         raise PalamError(f"{path} holds fewer than two lines of text")
     most = data.max_eval_samples or len(lines)
     held_out = max(1, min(len(lines) // 20, most))
-    others, dev = lines[:-held_out], lines[-held_out:]
-    dev_texts = {text_key(line) for line in dev}
-    train = [line for line in others if text_key(line) not in dev_texts]
+    train, dev = lines[:-held_out], lines[-held_out:]
     note = f"the last {held_out} of {len(lines)} lines"
-    if len(train) < len(others):
-        repeated = len(others) - len(train)
-        note = f"{note}; {repeated} other lines with the same texts are left out"
-    if not train:
-        raise PalamError(f"{path} holds nothing but the lines that are held out, again and again")
+    shared = num_shared(train, dev)
+    if shared:
+        note = f"{note}; {shared} of them have a text that is trained on"
     limit = data.max_train_samples
     if limit is not None and limit < len(train):
         train = random.Random(seed).sample(train, limit)

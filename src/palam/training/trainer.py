@@ -21,6 +21,7 @@ from transformers.trainer_utils import TrainOutput
 
 from palam.errors import PalamError
 from palam.models.checkpoint import ADAPTER_FOLDER
+from palam.models.finite import HINTS, check_finite, is_finite
 from palam.models.modeling import PalamModel
 from palam.training.averaging import AveragedAdamW
 from palam.training.checksums import is_whole, write_checksums
@@ -67,9 +68,9 @@ class NonFiniteLoss(PalamError):
 def embedding_units(embedding_rms: float) -> float:
     """By how much the output of a mapper is larger than with the starter LLM.
 
-    AdamW moves every weight by about its learning rate, whatever the size of the gradient. With this
-    factor on the rate, the mapper's output moves by the same share of the LLM's embeddings in a
-    step, whatever their size.
+    AdamW moves every weight by about its learning rate, whatever the size of the gradient. With
+    this factor on the rate, the mapper's output moves by the same share of the LLM's embeddings in
+    a step, whatever their size.
 
     Args:
         embedding_rms: of [`PalamConfig`].
@@ -223,12 +224,45 @@ class PalamTrainer(Trainer):
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         is_finite = bool(loss.isfinite()) and self._gradients_are_finite()
         if not is_finite:
+            self._check_for_overflow(inputs)
             raise NonFiniteLoss(
                 f"the loss or its gradient is not finite at step {self.state.global_step + 1}, "
                 f"training rows {inputs['rows']}; nothing of this step was kept: "
-                "look at these rows, or lower the learning rate"
+                f"look at these rows, or lower the learning rate{self._dtype_hint()}"
             )
         return loss
+
+    def _check_for_overflow(self, inputs: dict[str, Any]) -> None:
+        """Say so if it is the LLM whose numbers overflow in its dtype.
+
+        Args:
+            inputs: the batch whose loss or gradient is not finite.
+
+        Raises:
+            NonFiniteLoss: what the LLM computed in 16 bits is not finite, and what it read is.
+                (The encoder's states are checked wherever it reads.)
+        """
+        model = self.model
+        if model.llm.dtype not in HINTS or not is_finite(model.bridge.boundary):
+            return
+        batch = self._prepare_inputs(inputs)
+        batch.pop("teacher", None)
+        try:
+            with torch.no_grad():
+                text_ids = batch.get("encoder_input_ids")
+                if text_ids is not None:
+                    mapped = model.encoding.mapped(text_ids, batch["encoder_attention_mask"])
+                    if not is_finite(mapped):
+                        return
+                logits = model(**batch).logits
+            check_finite(logits, "the LLM's logits", model.llm.dtype)
+        except PalamError as error:
+            raise NonFiniteLoss(f"{error}; nothing of this step was kept") from None
+
+    def _dtype_hint(self) -> str:
+        """What a message adds where the base models compute in 16 bits; else nothing."""
+        hint = HINTS.get(self.model.llm.dtype)
+        return f"; the numbers may also have overflowed {hint}" if hint else ""
 
     def _gradients_are_finite(self) -> bool:
         for parameter in self.model.parameters():
@@ -277,7 +311,7 @@ class PalamTrainer(Trainer):
         if not math.isfinite(validation_loss):
             raise NonFiniteLoss(
                 f"the validation loss is not finite after step {self.state.global_step}: "
-                "lower the learning rate"
+                f"lower the learning rate{self._dtype_hint()}"
             )
         super().log(logs, *args, **kwargs)
 

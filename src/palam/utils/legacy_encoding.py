@@ -22,6 +22,7 @@ ZAWGYI = re.compile(
     r"|(?<![\u1000-\u109f])[\u102b-\u1032\u1036-\u1038\u103a-\u103e]"  # a sign without a letter
     r"|[\u102b-\u1030\u1032\u1036-\u1038\u103a]\u1031"  # a vowel in front of its letter
 )
+LATIN_LETTER = re.compile("[A-Za-z]")
 LETTER = "[A-Za-z\xa1-\xff]"
 MARK = re.compile(rf"(?:^|(?<={LETTER}))([;,.%~<|>*:\[])(?={LETTER})")
 """A sign that stands where a letter would: at the beginning of a word, or within it."""
@@ -147,22 +148,32 @@ class FontWords(NamedTuple):
     @classmethod
     def of(cls, texts: list[str]) -> "FontWords":
         """The figures of some texts."""
-        all_words = " ".join(texts).split()
-        words = [word.rstrip("'\"") for word in all_words]
-        plain = [word for word in words if not CODE.search(word) and re.search("[A-Za-z]", word)]
+        words = []
+        plain_words = []
+        for word in " ".join(texts).split():
+            word = word.rstrip("'\"")
+            words.append(word)
+            if not CODE.search(word) and LATIN_LETTER.search(word):
+                plain_words.append(word)
         counts: Counter[str] = Counter()
-        for word in plain:
-            counts.update(set(MARK.findall(word)))
-        marked = sum(MARK.search(word) is not None for word in plain)
-        letters = re.findall("[A-Za-z]", "".join(plain))
+        marked = 0
+        ended = 0
+        for word in plain_words:
+            signs = set(MARK.findall(word))
+            counts.update(signs)
+            marked += bool(signs)
+            ended += word.rstrip(".,").endswith(";")
+        letters = LATIN_LETTER.findall("".join(plain_words))
+        vowels = [letter for letter in letters if letter in "aeiouAEIOU"]
+        number = len(plain_words)
         return cls(
-            number=len(plain),
-            code=_share(sum(CODE.search(word) is not None for word in words), words),
-            english=_share(sum(word.lower().strip(".,;:") in ENGLISH for word in words), words),
-            marked=_share(marked, plain),
-            signs={sign: _share(count, plain) for sign, count in counts.items()},
-            ended=_share(sum(word.rstrip(".,").endswith(";") for word in plain), plain),
-            vowels=_share(sum(letter in "aeiouAEIOU" for letter in letters), letters),
+            number=number,
+            code=_share(sum(map(_has_code, words)), len(words)),
+            english=_share(sum(map(_is_english, words)), len(words)),
+            marked=_share(marked, number),
+            signs={sign: _share(count, number) for sign, count in counts.items()},
+            ended=_share(ended, number),
+            vowels=_share(len(vowels), len(letters)),
         )
 
     def are_sinhala(self, told: bool) -> bool:
@@ -202,5 +213,16 @@ class FontWords(NamedTuple):
         )
 
 
-def _share(count: int, items: list[str]) -> float:
-    return count / len(items) if items else 0.0
+def _has_code(word: str) -> bool:
+    return CODE.search(word) is not None
+
+
+def _is_english(word: str) -> bool:
+    bare = word.strip(".,;:")
+    return bare.lower() in ENGLISH
+
+
+def _share(count: int, total: int) -> float:
+    if not total:
+        return 0.0
+    return count / total

@@ -114,7 +114,7 @@ def _check_settings(settings: Any) -> None:
     rank = settings.get("r")
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise PalamError(f"its rank r is {rank!r}; it must be a number from 1 to {MAX_RANK}")
-    alpha = settings.get("lora_alpha")
+    alpha: Any = settings.get("lora_alpha")
     if type(alpha) not in (int, float):
         raise PalamError(f"its lora_alpha is {alpha!r}; it must be a number")
     check_finite({"lora_alpha": float(alpha)}, f"the numbers in {ADAPTER_CONFIG}")
@@ -140,7 +140,7 @@ def target_names(llm: PreTrainedModel, target_modules: Any) -> list[str]:
     """
     names = [name for name, module in llm.named_modules() if name]
     if isinstance(target_modules, str) and target_modules.lower() == "all-linear":
-        head = llm.get_output_embeddings()
+        head = llm.get_output_embeddings()  # type: ignore[no-untyped-call]
         chosen = [
             name
             for name, module in llm.named_modules()

@@ -329,7 +329,7 @@ def stop_ids(llm: PreTrainedModel, tokenizer: Any, end_ids: Sequence[int] = ()) 
     ends = {tokenizer.eos_token_id, *end_ids[-1:]} - {None}
     if not ends:
         return []
-    configured = llm.generation_config.eos_token_id  # type: ignore[union-attr]
+    configured: Any = llm.generation_config.eos_token_id
     stops = configured if isinstance(configured, list) else [configured]
     return sorted(ends | (set(stops) - {None}))
 

@@ -118,7 +118,7 @@ def _check_files(path: str, revision: str | None) -> None:
 
     if find("adapter_config.json"):
         raise PalamError(
-            "it holds an adapter (adapter_config.json); merge that into its model and give the result"
+            "it holds an adapter (adapter_config.json); merge that into its model first"
         )
     index_file = find(SAFE_WEIGHTS_INDEX_NAME)
     if index_file is None:
