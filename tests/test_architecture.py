@@ -1,4 +1,4 @@
-"""The storeys: a file imports from its own folder or from a storey below, and nothing goes round."""
+"""The storeys: a file imports from its own folder or from below, and no import goes round."""
 
 import ast
 from pathlib import Path
@@ -34,8 +34,10 @@ MODULES = {module_name(path) for path in FILES}
 
 
 def imported(path):
-    """The modules of this package that a file imports anywhere: inside functions, for types alone."""
-    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    """The modules of this package that a file imports: inside functions and for types too."""
+    package = (
+        module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    )
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -108,8 +108,9 @@ def test_scores_are_those_of_a_plain_full_read(model_of, model_type):
     try:
         model = model_of(model_type)
     except PalamError as error:
-        assert "\n" not in str(error)
-        print(f"\n{model_type:24} refused: {error}", end="")
+        reason = str(error)
+        assert "\n" not in reason
+        print(f"\n{model_type:24} refused: {reason}", end="")
         assert EXPECTED.get(model_type, "refused") == "refused"
         return
     for llm_only in (True, False):

@@ -1,5 +1,6 @@
 """Label scores that could be wrong without a word: compared, refused, or told."""
 
+import functools
 import math
 
 import pytest
@@ -45,11 +46,10 @@ def with_forward(monkeypatch, model, change):
     """Let an LLM's forward pass be changed: `change(forward, inputs_embeds, cache, **kwargs)`."""
     forward = model.llm.forward
 
-    def changed(inputs_embeds, attention_mask, **kwargs):
+    @functools.wraps(forward)  # its signature is looked at
+    def changed(**kwargs):
         cache = kwargs.get("cache", kwargs.get("past_key_values"))
-        return change(
-            forward, cache, inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs
-        )
+        return change(forward, cache, **kwargs)
 
     monkeypatch.setattr(model.llm, "forward", changed)
 
@@ -59,30 +59,30 @@ def held(cache):
     return 0 if cache is None else cache.get_seq_length()
 
 
-def several_tokens_are_wrong(forward, cache, **kwargs):
+def several_tokens_are_wrong(forward, before, /, **kwargs):
     """As in Jamba: after a cache, only one token at a time is right."""
     output = forward(**kwargs)
-    if held(cache) and kwargs["inputs_embeds"].shape[1] > 1:
+    if held(before) and kwargs["inputs_embeds"].shape[1] > 1:
         output.logits = output.logits.roll(1, -1)
     return output
 
 
-def every_token_is_wrong(forward, cache, **kwargs):
-    had_cache = held(cache)
+def every_token_is_wrong(forward, before, /, **kwargs):
+    had_cache = held(before)
     output = forward(**kwargs)
     if had_cache:
         output.logits = output.logits.roll(1, -1)
     return output
 
 
-def cache_is_refused(forward, cache, **kwargs):
+def cache_is_refused(forward, before, /, **kwargs):
     """As in Mamba: a bare RuntimeError."""
-    if held(cache):
+    if held(before):
         raise RuntimeError("Expected size 1 but got size 3")
     return forward(**kwargs)
 
 
-def no_cache(forward, cache, **kwargs):
+def no_cache(forward, before, /, **kwargs):
     output = forward(**{**kwargs, "use_cache": False})
     output.past_key_values = None
     return output
@@ -117,7 +117,7 @@ def test_a_cache_that_is_not_exact_is_found_and_not_used(
 def test_where_padding_changes_a_text_each_is_read_alone(model, monkeypatch):
     expected = alone(model)
 
-    def reads_padding(forward, cache, **kwargs):
+    def reads_padding(forward, before, /, **kwargs):
         output = forward(**kwargs)
         padded = kwargs["attention_mask"][:, 0] == 0
         output.logits = output.logits + padded[:, None, None] * output.logits.roll(1, -1)
@@ -145,8 +145,8 @@ def test_texts_much_longer_than_those_compared_are_compared_again(model, monkeyp
     """An LLM may forget what is far away, and only then."""
     long = "rice " * 400
 
-    def forgets_a_long_cache(forward, cache, **kwargs):
-        far = held(cache) > 300
+    def forgets_a_long_cache(forward, before, /, **kwargs):
+        far = held(before) > 300
         output = forward(**kwargs)
         if far:
             output.logits = output.logits.roll(1, -1)
@@ -174,7 +174,7 @@ def test_a_verdict_of_the_caller_is_not_compared(model, monkeypatch):
 def test_an_llm_that_scales_its_vectors_in_place_is_read_right(model, monkeypatch):
     expected = alone(model)
 
-    def scales_in_place(forward, cache, **kwargs):
+    def scales_in_place(forward, before, /, **kwargs):
         kwargs["inputs_embeds"].mul_(1.5)
         return forward(**{**kwargs, "inputs_embeds": kwargs["inputs_embeds"] / 1.5})
 
@@ -186,7 +186,7 @@ def test_an_llm_that_scales_its_vectors_in_place_is_read_right(model, monkeypatc
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("llm_only", [False, True])
 def test_logits_that_are_not_finite_never_become_scores(model, monkeypatch, value, llm_only):
-    def overflows(forward, cache, **kwargs):
+    def overflows(forward, before, /, **kwargs):
         output = forward(**kwargs)
         output.logits = output.logits.clone()
         output.logits[-1, -1, 3] = value
@@ -202,7 +202,7 @@ def test_one_bad_text_in_a_later_batch_is_found_too(model, monkeypatch):
     scorer = LabelScorer(model, LABELS)
     scorer.score(TEXTS)
 
-    def overflows(forward, cache, **kwargs):
+    def overflows(forward, before, /, **kwargs):
         output = forward(**kwargs)
         output.logits = output.logits * math.nan
         return output
@@ -212,7 +212,7 @@ def test_one_bad_text_in_a_later_batch_is_found_too(model, monkeypatch):
 
 
 def test_tokens_that_an_llm_rules_out_are_no_fault(model, monkeypatch):
-    def rules_out(forward, cache, **kwargs):
+    def rules_out(forward, before, /, **kwargs):
         output = forward(**kwargs)
         output.logits = output.logits.clone()
         output.logits[..., 3] = -math.inf

@@ -11,7 +11,7 @@ from tokenizers.decoders import ByteLevel
 from torch import Tensor
 
 from palam.models.modeling import PalamModel
-from palam.models.processing import clean
+from palam.models.template import clean
 
 
 class LayerWeights(NamedTuple):

@@ -24,7 +24,7 @@ from palam.inference.batches import Progress as Progress
 from palam.inference.batches import padded_batches as padded_batches
 from palam.inference.continuation import MAX_TREE_TOKENS, AnswerReader, ReadTexts
 from palam.inference.finite import check_scores
-from palam.models.backbones.loading import LIBRARY_ERRORS, readable_errors
+from palam.models.backbones.loading import LIBRARY_ERRORS
 from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
 from palam.models.processing import TEXT_SLOT
@@ -196,8 +196,13 @@ class LabelScorer:
         length = _llm_length(by_length[-1])
         labels = max(2, COMPARED_TOKENS // max(1, length))
         answers = spread(self._answers, min(COMPARED_LABELS, labels))
-        with readable_errors(self._llm_name(), "LLM", "cannot score labels"):
+        try:
             plain = [self._score_plainly(row, answers) for row in probes]
+        except PalamError:
+            raise
+        except LIBRARY_ERRORS as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise PalamError(f"LLM {self._llm_name()!r} cannot score labels: {reason}") from None
         self._compared_length = max(2 * length, SURELY_ALIKE_TOKENS)
         batch = self.model.processor.pad(probes)
         expected = torch.cat(plain)
@@ -499,8 +504,9 @@ def _llm_length(row: Features) -> int:
 
 def _common_prefix(rows: Sequence[Sequence[int]]) -> Sequence[int]:
     """The ids that all rows begin with, up to the text's slot."""
-    first = min(rows)
-    last = max(rows)  # what these two share, all between them share
+    lists = [list(row) for row in rows]
+    first = min(lists)
+    last = max(lists)  # what these two share, all between them share
     length = 0
     for ours, theirs in zip(first, last, strict=False):
         if ours != theirs or ours == TEXT_SLOT:
