@@ -107,7 +107,7 @@ def test_the_loss_of_logits():
 
 
 def test_distilling_lowers_the_divergence(distilling, tmp_path):
-    config = distilling(init="random", epochs=8, batch_size=8, lr=1e-2)
+    config = distilling(init="random", epochs=8, batch_size=8, lr=4.5e-3)
     train(config, tmp_path / "bridge")
     log = (tmp_path / "bridge" / "log.jsonl").read_text().splitlines()
     losses = [json.loads(line)["eval_loss"] for line in log if "eval_loss" in line]
