@@ -264,3 +264,11 @@ def test_an_encoder_that_must_be_told_the_language(palam, classify, data, base_f
     result = palam("classify", bridge, "--text", "a", "--language", "fr", *CPU)
     assert result.code == 2
     assert "'fr'" in result.err
+
+
+@pytest.mark.parametrize("column", ["prediction", "scores"])
+def test_a_column_of_ones_own_is_never_overwritten(refused, bridge, tmp_path, column):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"text": "I am going home.", column: "mine"}) + "\n")
+    line = refused("classify", bridge, "--file", rows, "--out", tmp_path / "out.jsonl")
+    assert f'the input has a column "{column}"' in line

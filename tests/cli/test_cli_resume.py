@@ -7,7 +7,7 @@ import pytest
 from palam.inference.scoring import LabelScorer
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
-ROWS = [{"id": i, "text": f"මම ගෙදර යනවා {i}", "prediction": "mine"} for i in range(9)]
+ROWS = [{"id": i, "text": f"මම ගෙදර යනවා {i}", "note": "mine"} for i in range(9)]
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_a_place_that_cannot_hold_a_file_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.json").mkdir()
     for path in (tmp_path / "file" / "view.json", tmp_path / "folder.json"):
-        with pytest.raises(PalamError, match="cannot be written|give a file"):
+        with pytest.raises(PalamError, match=r"cannot be written|give a file"):
             save(view_of(), path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.json"]
 

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from palam import PalamModel
 from palam.training.averaging import AveragedAdamW
 from palam.training.run import train
+from palam.training.trainer import embedding_units
 
 
 def steps(optimizer, weight, seed, count):
@@ -71,9 +72,10 @@ def test_a_run_saves_the_mean_and_trains_at_a_constant_rate(settings, bases, tmp
     # one validation, at the end
     config = settings(average_weights_from=0.5, max_steps=6, eval_steps=6, warmup=0)
     train(config, tmp_path / "out", bases=bases, callbacks=[watch])
-    saved = PalamModel.from_pretrained(tmp_path / "out").bridge.mapper.readout.weight
+    model = PalamModel.from_pretrained(tmp_path / "out")
+    saved = model.bridge.mapper.readout.weight
     assert torch.allclose(saved, torch.stack(watch.seen[3:]).mean(0), atol=1e-7)
     assert not torch.allclose(saved, watch.seen[-1], atol=1e-5)
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     rates = {entry["learning_rate"] for entry in log if "learning_rate" in entry}
-    assert rates == {config.optim.lr}
+    assert rates == {config.optim.lr * embedding_units(model.config.embedding_rms)}

@@ -1,7 +1,7 @@
 """Where `palam classify` and `palam generate` take their texts from: one text, or a file's rows."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 
 from palam.cli._output import Row, RowWriter
 from palam.errors import PalamError
+from palam.tasks.columns import colliding_columns
 from palam.tasks.readers import STANDARD_INPUT, NumberedRow, numbered_rows, text_of
 from palam.tasks.task import slots
 from palam.utils.progress import progress_bar
@@ -158,3 +159,17 @@ def _skip_done(rows: Iterator[NumberedRow], output: RowWriter, file: str) -> Non
         raise PalamError(
             f"what <out>.partial holds is not of the rows of {file}; delete it to start anew"
         )
+
+
+def check_columns_free(rows: Sequence[Row], added: Sequence[str]) -> None:
+    """Refuse rows of the user's that have a column which the command adds.
+
+    Raises:
+        PalamError: the first such column.
+    """
+    for row in rows:
+        taken = colliding_columns(row, added)
+        if taken:
+            raise PalamError(
+                f'the input has a column "{taken[0]}", which is needed for the results; rename it'
+            )

@@ -14,7 +14,13 @@ from palam.cli._options import (
     load_model,
 )
 from palam.cli._output import RowWriter, open_rows
-from palam.cli._source import SourceConfig, SourceOptions, read_chunks, row_progress
+from palam.cli._source import (
+    SourceConfig,
+    SourceOptions,
+    check_columns_free,
+    read_chunks,
+    row_progress,
+)
 from palam.errors import PalamError
 
 if TYPE_CHECKING:
@@ -79,6 +85,7 @@ def _write_labels(
     scorer = LabelScorer(model, list(words_by_label.values()))
     with row_progress(source, "classifying") as advance:
         for chunk in read_chunks(source, model.config.task, output):
+            check_columns_free(chunk.rows, ("prediction", "scores"))
             languages = [source.language] * len(chunk.texts)
             scores = scorer.score(chunk.texts, languages, batch_size=batch_size, progress=advance)
             best_labels = scores.argmax(1).tolist()

@@ -15,7 +15,13 @@ from palam.cli._options import (
     load_model,
 )
 from palam.cli._output import RowWriter, open_rows
-from palam.cli._source import SourceConfig, SourceOptions, read_chunks, row_progress
+from palam.cli._source import (
+    SourceConfig,
+    SourceOptions,
+    check_columns_free,
+    read_chunks,
+    row_progress,
+)
 from palam.errors import PalamError
 
 if TYPE_CHECKING:
@@ -126,6 +132,7 @@ def _write_answers(
 
     with row_progress(source, "answering") as advance:
         for chunk in read_chunks(source, model.config.task, output):
+            check_columns_free(chunk.rows, ("answer",))
             answers = generate_answers(
                 model,
                 chunk.texts,

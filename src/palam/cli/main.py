@@ -17,6 +17,7 @@ from palam import __version__
 from palam.cli._config_file import apply_config_file
 from palam.cli._help import CompactHelp
 from palam.errors import PalamError
+from palam.utils.texts import printable
 
 COMMANDS = {
     "quickstart": "palam.cli.quickstart:quickstart",
@@ -102,5 +103,6 @@ def _describe(error: CycloptsError) -> str:
 
 
 def _fail(message: str) -> int:
-    print(f"palam: error: {' '.join(message.split())}", file=sys.stderr)
+    line = printable(" ".join(message.split()))  # it may hold names from a checkpoint or a file
+    print(f"palam: error: {line}", file=sys.stderr)
     return 2
