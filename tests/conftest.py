@@ -59,3 +59,13 @@ def tiny_model(base_folder):
         return PalamModel.from_bases(*folders, **{**paper, **options})
 
     return build
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that fetch published tokenizers run only where they are asked for."""
+    if os.environ.get("PALAM_NETWORK_TESTS"):
+        return
+    skip = pytest.mark.skip(reason="set PALAM_NETWORK_TESTS=1 to fetch published tokenizers")
+    for item in items:
+        if "network" in item.keywords:
+            item.add_marker(skip)
