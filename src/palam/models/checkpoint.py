@@ -6,7 +6,7 @@ where the LLM has a LoRA. Nothing of a base model is in it.
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,32 @@ def write_checkpoint(
     processor.save_pretrained(folder)
     if bridge.config.adapter:
         save_adapter(llm, folder / ADAPTER_FOLDER)
-    (folder / CARD).write_text(card or untrained_card(bridge, processor), encoding="utf-8")
+    (folder / CARD).write_text(card or bridge_card(bridge, processor), encoding="utf-8")
 
 
-def untrained_card(bridge: PalamBridge, processor: PalamProcessor) -> str:
-    """The model card of a bridge about whose training nothing is known."""
+def bridge_card(
+    bridge: PalamBridge,
+    processor: PalamProcessor,
+    *,
+    english: bool = False,
+    settings: str | None = None,
+    results: Mapping[str, Any] | None = None,
+) -> str:
+    """The model card of a bridge.
+
+    Args:
+        bridge, processor: what is saved.
+        english, settings, results: of its training, see [`model_card`]; not given if nothing is
+            known about it.
+    """
     return model_card(
         bridge.config,
         parameters=bridge.num_parameters(),
         template=processor.template,
         max_length=processor.max_length,
+        english=english,
+        settings=settings,
+        results=results,
     )
 
 

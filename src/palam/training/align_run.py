@@ -17,8 +17,8 @@ from palam.alignment.layer_probe import (
 from palam.alignment.solve import AlignmentResult, aligned_batches, solve_bridge
 from palam.inference.calibration import TaskCalibration, calibrate_to_task
 from palam.models.bases import Bases
-from palam.models.checkpoint import CHECKPOINT_MARKER
-from palam.models.model_card import model_card, public_name
+from palam.models.checkpoint import CHECKPOINT_MARKER, bridge_card
+from palam.models.model_card import public_name
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
 from palam.models.template import SLOT
@@ -94,11 +94,9 @@ def _align_into(
         with console.status("calibrating it to the task"):
             results["task"] = run.calibrate(runtime.seed)
     settings = settings_to_yaml(flat_settings(model, data, runtime))
-    card = model_card(
-        run.model.config,
-        parameters=run.model.bridge.num_parameters(),
-        template=run.model.processor.template,
-        max_length=run.model.processor.max_length,
+    card = bridge_card(
+        run.model.bridge,
+        run.model.processor,
         english=data.is_english,
         settings=settings,
         results={f"solved_{name}": value for name, value in results["solved"].items()},

@@ -23,8 +23,7 @@ from palam.alignment.solve import AlignmentResult, solve_bridge
 from palam.errors import PalamError
 from palam.inference.evaluation import evaluate
 from palam.models.bases import Bases
-from palam.models.checkpoint import CHECKPOINT_MARKER, load_bridge, load_weights_from
-from palam.models.model_card import model_card
+from palam.models.checkpoint import CHECKPOINT_MARKER, bridge_card, load_bridge, load_weights_from
 from palam.models.modeling import PalamModel
 from palam.tasks.readers import read_texts
 from palam.training.arguments import training_arguments
@@ -249,11 +248,9 @@ class RunFolder:
     def save(self, model: PalamModel, config: TrainConfig, results: Results) -> None:
         """Write the checkpoint with its record, and remove the working folder."""
         settings = config.to_yaml()
-        card = model_card(
-            model.config,
-            parameters=model.bridge.num_parameters(),
-            template=model.processor.template,
-            max_length=model.processor.max_length,
+        card = bridge_card(
+            model.bridge,
+            model.processor,
             english=config.data.is_english,
             settings=settings,
             results=results,
