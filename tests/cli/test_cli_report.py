@@ -157,8 +157,9 @@ def test_the_method_with_the_lowest_english_loss_is_chosen_for_each_seed(with_ch
     page = (again / "page.html").read_text()
     seconds = sum(cell["seconds"] for cell in cells if cell["method"] in CANDIDATES)
     empty = 3 * "<td>–</td>"
-    row = rf'<th scope="row">chosen</th><td>2</td>{empty}<td>{seconds:.0f}<'
-    assert re.search(row, page)
+    row = re.search(rf'<th scope="row">chosen</th><td>2</td>{empty}<td>(\d+)<', page)
+    assert row is not None
+    assert abs(int(row[1]) - seconds) <= 0.5 + 1e-6  # the order of a sum decides which way .5 goes
 
 
 @pytest.mark.parametrize("names", [["last", "most"], ["last", "chosen"], [], "last"])
