@@ -13,7 +13,7 @@ quickstart: $(VENV)/.installed-starter  ## Train and read with two small models;
 	$(BIN)/palam quickstart
 
 test: install  ## Run the tests.
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 install: $(VENV)/.installed-dev  ## Make the virtual environment, with all tools for development.
 

@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from palam import PalamModel
-from palam.cli import _source
+from palam.cli import _rows
 from palam.inference.scoring import LabelScorer
 from palam.tasks.registry import get_task
 
@@ -119,7 +119,7 @@ class Enough(Exception):
 def test_a_file_is_read_and_written_a_chunk_at_a_time(palam, trained, monkeypatch):
     lines = CountedLines()
     monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": lines}))
-    monkeypatch.setattr(_source, "CHUNK_SIZE", 4)
+    monkeypatch.setattr(_rows, "CHUNK_BATCHES", 2)
     num_taken_before = []
     run_llm = PalamModel.run_llm
 
@@ -127,21 +127,22 @@ def test_a_file_is_read_and_written_a_chunk_at_a_time(palam, trained, monkeypatc
         num_taken_before.append(lines.num_taken)
         return run_llm(*arguments, **options)
 
-    def write(row):
-        if "text 20" in row["text"]:
+    def write(line):
+        if b"text 20" in line:
             raise Enough
 
     monkeypatch.setattr(PalamModel, "run_llm", counting_run_llm)
-    monkeypatch.setattr("palam.cli._output._line_writer", lambda file: write)
+    monkeypatch.setattr("palam.cli._output._print_bytes", write)
+    options = ("--labels", "a,b", "--batch-size", 2, *CPU)
     with pytest.raises(Enough):
-        palam("classify", trained, "--file", "-", "--labels", "a,b", *CPU)
+        palam("classify", trained, "--file", "-", *options)
     assert num_taken_before[0] <= 5
     assert lines.num_taken <= 29
 
 
 def test_one_scorer_serves_all_chunks_of_a_file(classify, trained, tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    monkeypatch.setattr(_source, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(_rows, "CHUNK_BATCHES", 1)
     scorers = []
     score = LabelScorer.score
 
@@ -150,7 +151,7 @@ def test_one_scorer_serves_all_chunks_of_a_file(classify, trained, tmp_path, mon
         return score(self, *arguments, **options)
 
     monkeypatch.setattr(LabelScorer, "score", recording_score)
-    assert len(classify(trained, "--file", tmp_path / "a.txt")) == len(TEXTS)
+    assert len(classify(trained, "--file", tmp_path / "a.txt", "--batch-size", 2)) == len(TEXTS)
     assert len(scorers) == 3
     assert len(set(scorers)) == 1
 
@@ -197,10 +198,10 @@ def test_a_task_of_two_columns(palam, classify, base_options, tmp_path):
     joined = f"Premise: {pair['premise']} Hypothesis: {pair['hypothesis']}"
     (same,) = classify(bridge, "--text", joined)
     assert_scores_close(row["scores"], same["scores"])
-    write_jsonl(pairs, [pair, {"premise": None, "hypothesis": "a"}])
+    write_jsonl(pairs, [pair, {"premise": ["a"], "hypothesis": "a"}])
     result = palam("classify", bridge, "--file", pairs, *CPU)
     assert result.code == 2
-    assert 'line 2: column "premise" holds None' in result.err
+    assert "line 2: column \"premise\" holds ['a'], not a text" in result.err
 
 
 # --------------------------------------------------------------------------- options
@@ -266,9 +267,19 @@ def test_an_encoder_that_must_be_told_the_language(palam, classify, data, base_f
     assert "'fr'" in result.err
 
 
-@pytest.mark.parametrize("column", ["prediction", "scores"])
-def test_a_column_of_ones_own_is_never_overwritten(refused, bridge, tmp_path, column):
+@pytest.mark.parametrize("column", ["prediction", "confidence", "scores"])
+def test_a_column_of_ones_own_is_never_overwritten(palam, refused, bridge, tmp_path, column):
     rows = tmp_path / "rows.jsonl"
-    rows.write_text(json.dumps({"text": "I am going home.", column: "mine"}) + "\n")
-    line = refused("classify", bridge, "--file", rows, "--out", tmp_path / "out.jsonl")
-    assert f'the input has a column "{column}"' in line
+    out = tmp_path / "out.jsonl"
+    write_jsonl(rows, [{"text": "I am going home.", column: "mine"}])
+    assert palam("classify", bridge, "--file", rows, "--out", out, *CPU).code == 0
+    row = json.loads(out.read_text())
+    assert row[column] == "mine"
+    assert f"palam_{column}" in row
+    out.unlink()
+    write_jsonl(rows, [{"text": "a", column: "mine", f"palam_{column}": "mine too"}])
+    line = refused("classify", bridge, "--file", rows, "--out", out, *CPU)
+    assert f'columns "{column}" and "palam_{column}", which are needed for the results' in line
+    write_jsonl(rows, [{"text": "a"}, {"text": "a", column: "mine"}])
+    line = refused("classify", bridge, "--file", rows, "--labels", "a,b", *CPU)
+    assert f'line 2: the column "{column}" is needed for the results' in line

@@ -30,7 +30,7 @@ def test_it_writes_the_agreed_json(palam, evaluation, trained, tmp_path):
     result = palam(*evaluation, "--languages", "si,en", *files)
     assert (result.code, result.err) == (0, "")
     content = json.loads(json_file.read_text())
-    assert list(content) == ["task", "split", "model", "results", "macro"]
+    assert list(content) == ["task", "split", "model", "results", "macro", "macro_f1"]
     assert (content["task"], content["split"], content["model"]) == ("sib200", "dev", str(trained))
     # Native codes, in the order asked for.
     assert list(content["results"]) == ["sin_Sinh", "eng_Latn"]
@@ -39,7 +39,8 @@ def test_it_writes_the_agreed_json(palam, evaluation, trained, tmp_path):
     for code, values in content["results"].items():
         rows = [row for row in predictions if row["language"] == code]
         num_right = sum(row["prediction"] == row["label"] for row in rows)
-        assert list(values) == ["n", "accuracy", "ci95"]
+        figures = ["n", "accuracy", "ci95", "macro_f1", "by_label", "confusion"]
+        assert list(values) == figures
         assert (values["n"], values["accuracy"]) == (21, num_right / 21)
         assert values["ci95"] == list(wilson(num_right, 21))
         assert f"{values['accuracy']:.1%}" in result.out
@@ -108,7 +109,7 @@ def test_cut_texts_and_unknown_tokens_are_told(palam, data, base_options, tmp_pa
     assert palam("train", *task, *short, "--out", tmp_path / "short", *base_options).code == 0
     result = palam("evaluate", tmp_path / "short", *task, "--languages", "si", *CPU)
     (row,) = [line for line in result.out.splitlines() if "sin_Sinh" in line]
-    num_cut = int(row.split("│")[5])
+    num_cut = int(row.split("│")[6])
     assert 7 <= num_cut <= 21
     assert "cut: at 8 tokens" in result.out
 

@@ -188,7 +188,12 @@ def test_results_that_cannot_be_written_are_told_before_the_models_are_loaded(
     [
         (None, None, ("--text", "a", "--file", "b"), "give either --text or --file"),
         (None, None, (), "give either --text or --file"),
-        (None, None, ("--file", "nowhere.txt"), "No such file or directory: nowhere.txt"),
+        (
+            None,
+            None,
+            ("--file", "nowhere.txt"),
+            "cannot read nowhere.txt: No such file or directory",
+        ),
         (None, None, ("--file", "."), "Is a directory"),
         ("a.txt", b"", (), "is empty"),
         ("a.jsonl", b"", (), "is empty"),

@@ -85,7 +85,8 @@ def test_a_closed_pipe_is_no_error(start, trained):
 
 def test_a_mistake_is_one_line_and_exit_code_2(start, trained):
     out, err = start("classify", trained, "--file", "nowhere.txt").communicate(timeout=60)
-    assert (out, err) == ("", "palam: error: No such file or directory: nowhere.txt\n")
+    line = "palam: error: cannot read nowhere.txt: No such file or directory\n"
+    assert (out, err) == ("", line)
 
 
 def test_a_mistake_is_one_line_whatever_libraries_say_when_imported(start):

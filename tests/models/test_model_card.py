@@ -74,6 +74,7 @@ def test_a_claim_about_training_needs_a_training(model):
 def test_front_matter_names_hub_models_alone(model):
     assert front_matter(card_of(model)) == {
         "library_name": "palam",
+        "pipeline_tag": "text-classification",
         "tags": ["palam", "multilingual", "zero-shot"],
     }
     model.config.encoder, model.config.llm = "starter:encoder", "google/mt5-large"
@@ -82,7 +83,10 @@ def test_front_matter_names_hub_models_alone(model):
         "intfloat/multilingual-e5-small",
         "google/mt5-large",
     ]
+    assert front_matter(card)["base_model_relation"] == "adapter"
     assert "# A Palam bridge: intfloat/multilingual-e5-small → google/mt5-large" in card
+    model.config.task = None
+    assert front_matter(card_of(model))["pipeline_tag"] == "text-generation"
 
 
 def test_public_names(base_folder, tmp_path):
@@ -96,6 +100,12 @@ def test_public_names(base_folder, tmp_path):
     assert public_name(str(tmp_path)) == "lab/model"
     assert on_hub(str(tmp_path))
     assert not on_hub("/gone/folder")
+    assert public_name("/gone/folder") == "folder"
+    assert public_name(r"C:\models\mt5") == "mt5"
+    assert public_name("gone/models/mt5") == "mt5"
+    cached = "/home/me/.cache/huggingface/hub/models--google--mt5-large/snapshots/0a1b"
+    assert public_name(cached) == "google/mt5-large"
+    assert on_hub(cached)
 
 
 def test_nothing_of_this_machine(model, base_folder):
@@ -106,6 +116,41 @@ def test_nothing_of_this_machine(model, base_folder):
         assert str(base_folder("llama").parent) not in card
     assert "encoder: bert\n" in card_of(model, settings=settings)
     assert "encoder: starter:encoder\n" in card_of(model, settings="encoder: starter:encoder\n")
+
+
+def test_paths_in_settings_lose_their_folders(model):
+    settings = {"file": "/home/me/letters.csv", "cache_dir": "/tmp/states", "prompt": "/no {text}"}
+    card = card_of(model, settings=yaml.safe_dump(settings))
+    shown = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert shown == {"file": "letters.csv", "cache_dir": "states", "prompt": "/no {text}"}
+
+
+def test_a_base_that_is_not_on_the_hub_is_to_be_given(model):
+    card = card_of(model)
+    assert "**bert**, was a local folder" in card
+    assert 'encoder="..."' in card
+    model.config.encoder = "starter:encoder"
+    assert "**bert**" not in card_of(model)
+
+
+def test_languages_of_training_and_results(model):
+    record = {
+        "task": "topics",
+        "dataset": "lab/topics",
+        "split": "test",
+        "language": "sin_Sinh",
+        "n": 204,
+        "accuracy": 0.75,
+        "ci95": [0.69, 0.8],
+        "macro_f1": 0.7,
+    }
+    card = card_of(model, settings="lr: 0.1\n", results={"evaluations": [record]})
+    assert front_matter(card)["language"] == ["en", "si"]
+    assert "| topics | test | Sinhala (sin_Sinh) | 204 | 75.0 % | 69.0–80.0 | 70.0 % |" in card
+    accuracy, f1 = ModelCard(card).data.eval_results
+    assert (accuracy.dataset_type, accuracy.dataset_config) == ("lab/topics", "sin_Sinh")
+    assert (accuracy.metric_value, f1.metric_value) == (0.75, 0.7)
+    assert accuracy.metric_args == {"n": 204, "ci95": [0.69, 0.8]}
 
 
 def test_tables_hold_whatever_the_template_holds(model):

@@ -17,8 +17,10 @@ from palam.tasks.loading import (
     task_from_file,
     train_and_dev,
 )
+from palam.tasks.readers import RowSource
 from palam.tasks.registry import TASKS
 from palam.tasks.task import Example, Hub, Task
+from palam.tasks.writers import write_rows
 
 SIB, XNLI = TASKS["sib200"], TASKS["xnli"]
 
@@ -96,7 +98,7 @@ def test_what_is_missing_is_said_with_what_there_is(tmp_path, monkeypatch):
         (b"", "dev.eng_Latn.jsonl is empty"),
         (b'\n{"text": "a"}', 'dev.eng_Latn.jsonl, line 2: no column "label" among text'),
         (b'{"label": "travel"}', 'line 1: no column "text" among label'),
-        (b'{"text": 3, "label": "travel"}', 'line 1: column "text" holds 3, not a text'),
+        (b'{"text": [3], "label": "travel"}', 'line 1: column "text" holds [3], not a text'),
         (b'{"text": "a", "label": "trave"}', "line 1: label 'trave' is none of travel, politics"),
         (b'{"text": "a", "label": 7}', "line 1: label '7' is none of"),
         (b'{"text": "a", "label": null}', "dev.eng_Latn.jsonl: no row has a gold label"),
@@ -506,6 +508,30 @@ def test_a_data_folder_may_have_tables_and_arrays(tmp_path):
     assert "holds dev.en.csv and dev.en.tsv: take one out" in refusal(
         load_split, SIB, "dev", "en", data_dir=tmp_path
     )
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "parquet"])
+def test_a_data_folder_may_have_workbooks_and_parquet(tmp_path, ending):
+    folder = tmp_path / "sib200"
+    folder.mkdir()
+    for split, text in (("dev", "ශ්‍රී"), ("test", 7)):
+        with (folder / f"{split}.sin_Sinh.{ending}").open("wb") as file:
+            write_rows([{"text": text, "label": "health"}], ["text", "label"], file, ending)
+    (folder / f"~$dev.sin_Sinh.{ending}").write_bytes(b"opened by")
+    (example,) = load_split(SIB, "dev", "si", data_dir=tmp_path)
+    assert example == Example(0, {"text": "ශ්‍රී"}, "health")
+    (example,) = load_split(SIB, "test", "si", data_dir=tmp_path)
+    assert example.fields == {"text": "7"}
+
+
+def test_a_sheet_or_a_format_that_is_named_is_the_one_read(tmp_path):
+    path = tmp_path / "letters.data"
+    with path.open("wb") as file:
+        rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+        write_rows(rows, ["text", "label"], file, "xlsx")
+    source = RowSource(path, file_format="xlsx", sheet="Sheet1")
+    _, examples = task_from_file(source)
+    assert [example.label for example in examples] == ["x", "y"]
 
 
 def test_columns_may_have_any_names(tmp_path):

@@ -18,6 +18,7 @@ from palam.tasks.readers import (
     numbered_rows,
     read_rows,
     read_texts,
+    text_of,
 )
 
 ODD = [
@@ -117,7 +118,7 @@ def test_rows_stream(monkeypatch):
             '{"a": 1, "b": 2}',
             'line 1: no column "text" among a, b; name one with --column',
         ),
-        ("a.jsonl", '{"text": null}', 'line 1: column "text" holds None, not a text'),
+        ("a.jsonl", '{"text": {"a": 1}}', """line 1: column "text" holds {'a': 1}, not a text"""),
         ("a.csv", "text,label\na,b\nc\n", "a.csv, line 3: 1 columns where the header has 2"),
         ("a.csv", "text,text\n", "a.csv, line 1: the header names a column twice: text, text"),
         ("a.csv", 'text\nok\n"open\n', "a.csv, line 3: not CSV: unexpected end of data"),
@@ -251,6 +252,43 @@ def test_joined_tables_have_one_header(tmp_path):
     assert "b.csv, line 3: the header again" in error(path)
 
 
+def test_a_stray_quotation_mark_is_named_by_the_line_that_it_stands_in(tmp_path):
+    path = write(tmp_path / "a.csv", 'text,label\n5" pipe,x\nsaid "no",y\n')
+    assert [row["text"] for row in read_rows(path)] == ['5" pipe', 'said "no"']
+    path = write(tmp_path / "a.csv", 'text,label\na,x\n"open,y\nb,z\nc,w\n')
+    expected = f"{path}, line 3: not CSV: unexpected end of data in line 5"
+    assert error(path) == expected
+    path = write(tmp_path / "a.csv", 'text,label\na,x\n"open,y\nb,z\n"c",w\n')
+    assert error(path).startswith(f"{path}, line 3: not CSV: ',' expected after '\"' in line 5")
+
+
+def test_empty_cells_after_the_last_column_are_none(tmp_path):
+    path = write(tmp_path / "a.csv", "text,label,,\r\na,x,,\r\nb,y\r\nc,z,,,\r\n")
+    assert [row["text"] for row in read_rows(path)] == ["a", "b", "c"]
+    assert [list(row) for row in read_rows(path)] == [["text", "label"]] * 3
+    path = write(tmp_path / "a.csv", "text,label,,\r\na,x,y,\r\n")
+    assert error(path).endswith("line 2: 3 columns where the header has 2")
+
+
+def test_a_column_without_a_name_is_called_by_its_letter(tmp_path):
+    path = write(tmp_path / "a.csv", ",text,,label\n0,a,,x\n")  # an index, as pandas writes it
+    (row,) = read_rows(path)
+    assert row == {"column A": "0", "text": "a", "column C": "", "label": "x"}
+
+
+def test_a_nul_and_other_encodings_are_one_line(tmp_path):
+    path = write(tmp_path / "a.csv", b"text,label\na,x\nb\0,y\n")
+    assert error(path) == f"{path}, line 3: holds a NUL byte; save it as UTF-8 text"
+    path = write(tmp_path / "a.csv", "text,label\nZürich,x\n".encode("cp1252"))
+    assert error(path) == f"{path}, line 2: not UTF-8 (byte 2); save it as UTF-8"
+
+
+def test_quoted_names_say_that_tabs_and_line_feeds_are_quoted_too(tmp_path):
+    data = '"text"\t"label"\n"a\tb\nc\td"\tx\n'
+    path = write(tmp_path / "a.tsv", data)
+    assert list(read_rows(path)) == [{"text": "a\tb\nc\td", "label": "x"}]
+
+
 # --------------------------------------------------------------------------- JSON
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ndjson"])
 @pytest.mark.parametrize("indent", [None, 1])
@@ -314,9 +352,18 @@ def test_carriage_returns_alone_end_lines(tmp_path):
     assert [row["text"] for row in read_rows(path)] == ["a", "b"]
 
 
-@pytest.mark.parametrize("beginning", [b"PK\x03\x04", b"PAR1", b"\x1f\x8b\x08"])
-def test_a_file_that_is_no_text_is_called_by_its_name(tmp_path, beginning):
-    assert "no text; save it as .csv" in error(write(tmp_path / "a.xlsx", beginning + b"\0\xff"))
+@pytest.mark.parametrize(
+    ("beginning", "advice"),
+    [
+        (b"PK\x03\x04", "a workbook's name ends in .xlsx"),
+        (b"PAR1", "let its name end in .parquet"),
+        (b"\x1f\x8b\x08", "unpack it"),
+    ],
+)
+def test_a_file_that_is_no_text_is_called_by_its_name(tmp_path, beginning, advice):
+    for name in ("a.csv", "a"):
+        message = error(write(tmp_path / name, beginning + b"\0\xff"))
+        assert message.endswith(f"no text; {advice}")
 
 
 # --------------------------------------------------------------------------- guessing
@@ -365,6 +412,48 @@ def test_the_format_can_be_said(tmp_path, monkeypatch):
     assert len(list(RowSource(path, file_format="text").rows())) == 2
     with pytest.raises(PalamError, match="there is no format 'xls'"):
         RowSource(path, file_format="xls")
+
+
+# --------------------------------------------------------------------------- values
+def test_a_number_or_a_missing_value_in_a_text_column_is_the_text_of_its_cell(tmp_path):
+    values = [5, 3.0, 0.25, True, None, "007"]
+    lines = "\n".join(json.dumps({"text": value}) for value in values)
+    path = write(tmp_path / "a.jsonl", lines + '\n{"text": NaN}')
+    texts = [text_of(row, "text", place) for place, row in numbered_rows(path)]
+    assert texts == ["5", "3", "0.25", "True", "", "007", ""]
+
+
+# --------------------------------------------------------------------------- counting
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl", '{"text": "a"}\n\n{"text": "b"}'),
+        ("a.jsonl", '\ufeff{"text": "\ufeffa"}\r\n \r\n  {"text": "b"}\r\n'),
+        ("a.jsonl", '{"text": "a"}\ufeff{"text": "b"}'),
+        ("a.jsonl", '{"text": "a"}\r{"text": "b"}\r'),
+        ("a.jsonl", '{"text": "a"}\n{"text": "b"}\n'.encode("utf-16")),
+        ("a.json", '[\n{"text":\n"a"}, {"text": "b"}]'),
+        ("a.csv", 'text\n"a\nb"\n\n'),
+        ("a.tsv", 'text\tlabel\na\tx\n"b\tx\n'),
+        ("a.txt", "a\n\n"),
+        ("a", '{"text": "a"}\n{"text": "b"}\n'),
+    ],
+)
+def test_the_rows_of_a_file_are_counted(tmp_path, name, data):
+    source = RowSource(write(tmp_path / name, data))
+    assert source.count() == len(list(source.rows())) == 2
+
+
+def test_lines_of_json_are_counted_without_being_read(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "a"}\n{"text": no JSON}\n' * 1000)
+    assert RowSource(path).count() == 2000
+
+
+def test_the_rows_of_a_stream_are_not_counted(monkeypatch):
+    stdin(monkeypatch, b"a\nb\n")
+    source = RowSource("-")
+    assert source.count() is None
+    assert list(read_texts(source)) == ["a", "b"]
 
 
 # --------------------------------------------------------------------------- streams

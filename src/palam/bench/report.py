@@ -1,5 +1,6 @@
 """The results of a benchmark, for its report: means, paired tests, groups of languages, curves."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal, NamedTuple
 
+from palam.bench.glossary import describe_method, is_bridge
 from palam.bench.language_groups import Group, language_groups
 from palam.bench.predictions import Run
 from palam.bench.recipe import Recipe
@@ -20,6 +22,10 @@ from palam.utils.templating import render
 
 LEAST_SPAN = 0.05
 """The charts of differences reach at least so far from zero."""
+EVEN = 0.1
+"""Layers whose shares differ by less, of an even share, are not drawn."""
+MAX_COLUMNS = 8
+"""A table of the page has at most so many methods side by side; further ones stand below."""
 FEW_ITEMS = 200
 """Of a language; with fewer, the report warns that small differences mean nothing."""
 
@@ -70,6 +76,10 @@ class MethodSummary:
     """Of the means without English."""
     cells: list[Cell]
     """Of each seed, in the order in which they were finished; of a choice, the chosen methods'."""
+    about: str = ""
+    """What the method is, in words."""
+    is_bridge: bool = True
+    """Whether it is a bridge, not a baseline; the charts' axes are those of the bridges."""
 
     @property
     def cell(self) -> Cell:
@@ -115,6 +125,8 @@ class Summary:
     """On the published figures."""
     layers: list[Panel]
     """For each method with several layers, what they contribute by language."""
+    even_layers: list[str]
+    """The methods whose layers all contribute alike, which are not drawn."""
     curves: dict[str, list[CurveAt]]
     """By method."""
     run: RunInfo
@@ -131,14 +143,27 @@ class Summary:
 
     @property
     def span(self) -> float:
-        """How far the charts of differences reach from zero."""
+        """How far the charts of differences reach from zero: as far as those of the bridges do.
+
+        A baseline may be so far off that the bridges' differences could not be told from zero.
+        """
+        compared = [method for method in self.methods if method.differences]
+        bridges = [method for method in compared if method.is_bridge]
         ends = [
             abs(end)
-            for method in self.methods
+            for method in bridges or compared
             for difference in method.differences.values()
             for end in difference.ci95
         ]
         return max([LEAST_SPAN, *ends])
+
+    @property
+    def tables(self) -> list[list[MethodSummary]]:
+        """The methods in groups, about equally large, that fit side by side on a page of paper."""
+        count = math.ceil(len(self.methods) / MAX_COLUMNS)
+        size = math.ceil(len(self.methods) / count)
+        starts = range(0, len(self.methods), size)
+        return [self.methods[start : start + size] for start in starts]
 
     @property
     def last_step(self) -> int:
@@ -187,6 +212,10 @@ def summary(folder: Path, against: str | None = None) -> Summary:
         )
         for name, read in answers.items()
     ]
+    methods = [_described(method, recipe) for method in methods]
+    panels = [
+        _layer_panel(method.name, method.cell.layers) for method in methods if method.cell.layers
+    ]
     return Summary(
         title=recipe.title or source.read,
         read=source.read,
@@ -203,11 +232,8 @@ def summary(folder: Path, against: str | None = None) -> Summary:
         groups=groups,
         published=_published_figures(recipe, answers, codes),
         note=recipe.published.note,
-        layers=[
-            _layer_panel(method.name, method.cell.layers)
-            for method in methods
-            if method.cell.layers
-        ],
+        layers=[panel for panel in panels if not _is_even(panel)],
+        even_layers=[panel.title for panel in panels if _is_even(panel)],
         curves=_learning_curves(results, groups[0].codes),
         run=results.run_info(),
     )
@@ -228,6 +254,22 @@ def render_summary(results: Summary, form: Literal["md", "tex", "html"] = "md") 
         percent=percent,
         language_name=language_name,
     )
+
+
+def _described(method: MethodSummary, recipe: Recipe) -> MethodSummary:
+    """The same with what the method is."""
+    description = recipe.methods[method.name]
+    return replace(
+        method,
+        about=describe_method(description, recipe.train),
+        is_bridge=is_bridge(description),
+    )
+
+
+def _is_even(panel: Panel) -> bool:
+    """Whether all layers contribute nearly alike, in every language."""
+    even_share = 1 / len(panel.foot)
+    return all(max(shares) - min(shares) < EVEN * even_share for _, shares in panel.rows)
 
 
 class _Source(NamedTuple):

@@ -8,7 +8,13 @@ from cyclopts import Group, Parameter, Token
 
 from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
-from palam.training.config import DataConfig, OptimConfig, RuntimeConfig, TrainRuntimeConfig
+from palam.training.config import (
+    DataConfig,
+    OptimConfig,
+    PlacementConfig,
+    RuntimeConfig,
+    TrainRuntimeConfig,
+)
 from palam.utils.languages import find_language
 
 if TYPE_CHECKING:
@@ -50,7 +56,7 @@ NameList = Annotated[list[str] | None, Parameter(converter=_split_names, metavar
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadingConfig(RuntimeConfig):
+class LoadingConfig(PlacementConfig):
     """How a checkpoint's model is loaded."""
 
     encoder: str | None = None
@@ -61,8 +67,15 @@ class LoadingConfig(RuntimeConfig):
     """Accept other base models than the bridge was trained with."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeededLoadingConfig(LoadingConfig, RuntimeConfig):
+    """Also the seed, of a command that draws something."""
+
+
 LoadingOptions = Annotated[LoadingConfig, Parameter(name="*", group=RUN)]
 LOADING_DEFAULTS = LoadingConfig()
+SeededLoadingOptions = Annotated[SeededLoadingConfig, Parameter(name="*", group=RUN)]
+SEEDED_LOADING_DEFAULTS = SeededLoadingConfig()
 
 
 def silence_libraries() -> None:

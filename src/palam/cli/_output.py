@@ -4,44 +4,55 @@ import contextlib
 import io
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from rich.console import Console, RenderableType
+from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
 from palam.errors import PalamError
-from palam.utils.files import atomic_file
-
-Row = dict[str, Any]
+from palam.tasks.formats import Row
+from palam.tasks.writers import json_line
+from palam.utils.files import atomic_file, output_place
+from palam.utils.texts import printable
 
 
 class RowWriter(NamedTuple):
-    """An output of rows, and what of it was there already."""
+    """An output of rows."""
 
     write: Callable[[Row], None]
     """Writes one row."""
-    num_done: int = 0
-    """Rows that an earlier run wrote."""
-    last_row: Row | None = None
-    """The last of these."""
 
 
 def print_table(renderable: RenderableType) -> None:
-    """Print to standard output: as wide as the terminal, or in a file as wide as it needs."""
+    """Print to standard output: as wide as the terminal, or in a file as wide as it needs.
+
+    What a terminal would obey is written out: names may be from anyone's checkpoint.
+    """
     terminal = Console()
     if terminal.is_terminal:
-        terminal.print(renderable)
+        terminal.print(_printable(terminal, renderable, terminal.width), end="")
         return
     # Not printed directly: when a pipe is closed, rich ends the program with its own exit code.
     text = io.StringIO()
     page = Console(file=text, width=10_000)
-    page.print(renderable, width=page.measure(renderable).maximum)
-    for line in text.getvalue().splitlines():
-        sys.stdout.write(f"{line.rstrip()}\n")
+    page.print(_printable(page, renderable, page.measure(renderable).maximum), end="")
+    for line in text.getvalue().removesuffix("\n").split("\n"):
+        print_text(f"{line.rstrip()}\n")
+
+
+def _printable(console: Console, renderable: RenderableType, width: int) -> Segments:
+    """What rich renders, without anything in the texts that a terminal would obey."""
+    segments = []
+    for segment in console.render(renderable, console.options.update_width(width)):
+        lines = segment.text.split("\n")
+        segments.append(segment._replace(text="\n".join(map(printable, lines))))
+    return Segments(segments)
 
 
 def print_values(values: Mapping[str, Any]) -> None:
@@ -50,6 +61,65 @@ def print_values(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         table.add_row(name, Text(str(value)))
     print_table(table)
+
+
+def print_text(text: str) -> None:
+    """Write to standard output; characters that its encoding lacks as escapes.
+
+    Raises:
+        PalamError: it is closed, or cannot be written to.
+    """
+    stream = _standard_output()
+    with _writable_standard_output():
+        stream.write(_encodable(text, stream))
+        stream.flush()
+
+
+def _print_bytes(content: bytes) -> None:
+    """Write UTF-8 to standard output, whatever its encoding; to one of text alone, as text.
+
+    Raises:
+        PalamError: it is closed, or cannot be written to.
+    """
+    stream = _standard_output()
+    buffer = getattr(stream, "buffer", None)
+    with _writable_standard_output():
+        if buffer is None:  # of a notebook
+            stream.write(_encodable(content.decode(), stream))
+        else:
+            buffer.write(content)
+            buffer.flush()
+
+
+def _encodable(text: str, stream: Any) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _standard_output() -> Any:
+    if sys.stdout is None or getattr(sys.stdout, "closed", False):
+        raise PalamError("standard output is closed; give a file with --out")
+    return sys.stdout
+
+
+@contextlib.contextmanager
+def _writable_standard_output() -> Iterator[None]:
+    """Say in one line what hinders writing; a pipe that the reader has closed is another matter."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_standard_output()
+        reason = error.strerror or error
+        raise PalamError(f"standard output cannot be written: {reason}") from None
+
+
+def _discard_standard_output() -> None:
+    """Let nothing more be written, or Python tries to write the rest again when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
 
 
 def check_writable(path: Path) -> None:
@@ -63,6 +133,27 @@ def check_writable(path: Path) -> None:
         raise PalamError(f"{path} cannot be written: {folder} is no folder that can be written to")
 
 
+def check_file_writable(path: Path) -> None:
+    """Refuse a place where no file could be written, before any work is done for it.
+
+    Raises:
+        PalamError: a folder, no name for a file, or a place that cannot be written to.
+    """
+    output_place(path)
+    if path.is_dir():
+        raise PalamError(f"{path} is a folder; give a file to write")
+    check_writable(path)
+
+
+def is_device(path: Path) -> bool:
+    """Whether it is a pipe or a device, which is written to directly."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # there is none, or none can be
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
 @contextlib.contextmanager
 def open_output(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that appears when all of it is written; a pipe or a device is written directly.
@@ -70,13 +161,8 @@ def open_output(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         PalamError: a folder, or a place that cannot be written to.
     """
-    if path.is_dir():
-        raise PalamError(f"{path} is a folder; give a file to write")
-    if path.exists() and not path.is_file():
-        with path.open("wb") as device:
-            yield device
-        return
-    check_writable(path)
+    if not is_device(path):
+        check_file_writable(path)
     with atomic_file(path) as file:
         yield file
 
@@ -87,66 +173,22 @@ def write_json(file: IO[bytes], value: Any) -> None:
 
 
 @contextlib.contextmanager
-def open_rows(path: Path | None, resume: bool = False) -> Iterator[RowWriter]:
+def open_rows(path: Path | None) -> Iterator[RowWriter]:
     """Open an output of rows as JSON lines.
 
     Args:
         path: a file (see [`open_output`]); None is standard output.
-        resume: write to `<path>.partial`, which becomes the file at the end; if the run is
-            interrupted, it stays, and the next run appends to it.
 
     Raises:
         PalamError: a place that cannot be written to.
     """
     if path is None:
-        yield RowWriter(_line_writer(sys.stdout.buffer))
-    elif resume:
-        with _open_partial(path) as writer:
-            yield writer
-    else:
-        with open_output(path) as file:
-            yield RowWriter(_line_writer(file))
+        yield RowWriter(lambda row: _print_bytes(json_line(row) + b"\n"))
+        return
+    with open_output(path) as file:
 
+        def write(row: Row) -> None:
+            file.write(json_line(row) + b"\n")
+            file.flush()
 
-@contextlib.contextmanager
-def _open_partial(path: Path) -> Iterator[RowWriter]:
-    partial = path.with_name(f"{path.name}.partial")
-    for place in (path, partial):
-        check_writable(place)
-        if place.exists() and not place.is_file():
-            raise PalamError(f"{place} is no file; --resume needs one")
-    with partial.open("ab+") as file:
-        try:
-            yield _writer_after_whole_lines(file)
-            os.fsync(file.fileno())
-        except BaseException:
-            if file.tell() == 0:
-                partial.unlink()
-            raise
-    partial.replace(path)
-
-
-def _writer_after_whole_lines(file: IO[bytes]) -> RowWriter:
-    """Count the rows that are there, and cut off a line that was being written."""
-    num_rows = 0
-    last_line = b"null"
-    file.seek(0)
-    for line in file:
-        if not line.endswith(b"\n"):
-            file.truncate(file.tell() - len(line))
-            break
-        num_rows += 1
-        last_line = line
-    return RowWriter(_line_writer(file), num_rows, json.loads(last_line))
-
-
-def _line_writer(file: IO[bytes]) -> Callable[[Row], None]:
-    def write(row: Row) -> None:
-        try:
-            line = json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError:  # an unpaired surrogate in the input: escaped, it survives
-            line = json.dumps(row).encode()
-        file.write(line + b"\n")
-        file.flush()
-
-    return write
+        yield RowWriter(write)

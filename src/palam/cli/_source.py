@@ -1,8 +1,6 @@
 """Where `palam classify` and `palam generate` take their texts from: one text, or a file's rows."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,17 +8,12 @@ from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Group, Parameter
 
-from palam.cli._output import Row, RowWriter
 from palam.errors import PalamError
-from palam.tasks.columns import colliding_columns
-from palam.tasks.readers import STANDARD_INPUT, NumberedRow, numbered_rows, text_of
-from palam.tasks.task import slots
-from palam.utils.progress import progress_bar
+from palam.tasks.readers import NumberedRow, RowSource, language_of, text_of
+from palam.tasks.text_template import fill, slots
 
-CHUNK_SIZE = 1024
-"""Rows of a file in memory at a time."""
-RESULT_COLUMNS = ("prediction", "scores", "answer")
-"""The columns that the commands add."""
+TEXT = "text"
+"""The column of the text where no other is named, and that of plain text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,31 +21,60 @@ class SourceConfig:
     """The texts, and where the results go; a file that cannot be read is refused at once.
 
     Raises:
-        PalamError: none or both of text and file, or nothing that could be resumed.
-        OSError: a file that cannot be opened.
+        PalamError: none or both of text and file; an option of files without one; both kinds of
+            language; a file or a format that cannot be read; or nothing that could be resumed.
     """
 
     text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     """One text."""
     file: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
-    """Texts: JSONL, CSV, or plain text with one text a line; - is standard input."""
+    """Texts: .jsonl, .json, .csv, .tsv, .xlsx, .parquet or .txt, a text a line; - is stdin."""
+    file_format: Annotated[str | None, Parameter(name="--format")] = None
+    """Format of --file, e.g. csv or text; not set is by the ending of its name."""
+    sheet: str | None = None
+    """Sheet of a workbook; not set is the first."""
     column: str | None = None
-    """The column of the text; not set is text, or the columns of the bridge's task."""
+    """The column of the text; not set is the one trained on, or text."""
     language: str | None = None
     """Language of the texts, e.g. si or sin_Sinh; NLLB-style encoders need it."""
+    language_column: str | None = None
+    """The column of each row's language, in place of --language."""
     out: Path | None = None
-    """Where to write, as JSON lines; not set is standard output."""
+    """Where to write, .jsonl, .json, .csv, .tsv, .xlsx or .parquet; not set is stdout."""
     resume: bool = False
-    """Keep finished rows in <out>.partial; given again, continue after them."""
+    """Go on after the finished rows of a run that was stopped, in <out>.partial."""
+    overwrite: bool = False
+    """Replace <out>, if it exists, and what an unfinished run has left."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.file is None):
             raise PalamError("give either --text or --file")
-        from_file = self.file not in (None, STANDARD_INPUT)
-        if from_file:
-            Path(str(self.file)).open("rb").close()
-        if self.resume and (not from_file or self.out is None):
+        if self.language is not None and self.language_column is not None:
+            raise PalamError("give either --language or --language-column")
+        if self.file is None:
+            self._refuse_file_options()
+        else:
+            self.open()
+        if self.resume and (self.file is None or self.out is None):
             raise PalamError("--resume needs --file and --out")
+
+    def _refuse_file_options(self) -> None:
+        options = {
+            "--format": self.file_format,
+            "--sheet": self.sheet,
+            "--language-column": self.language_column,
+        }
+        for name, value in options.items():
+            if value is not None:
+                raise PalamError(f"{name} needs --file")
+
+    def open(self) -> RowSource:
+        """The file, of which nothing is read yet.
+
+        Raises:
+            PalamError: it cannot be read.
+        """
+        return RowSource(str(self.file), file_format=self.file_format, sheet=self.sheet)
 
 
 SourceOptions = Annotated[
@@ -60,20 +82,14 @@ SourceOptions = Annotated[
 ]
 
 
-def row_progress(
-    source: SourceConfig, description: str
-) -> AbstractContextManager[Callable[[int], None] | None]:
-    """A progress bar, but not where the rows are printed to the terminal themselves."""
-    if source.text is not None or (source.out is None and sys.stdout.isatty()):
-        return nullcontext()
-    return progress_bar(description)
-
-
 class Chunk(NamedTuple):
     """Some rows, and what the model reads of each."""
 
-    rows: list[Row]
+    start: int
+    """The first one's number among all rows, from 0."""
+    rows: list[NumberedRow]
     texts: list[str]
+    languages: list[str | None]
 
 
 class TextForm(NamedTuple):
@@ -81,10 +97,10 @@ class TextForm(NamedTuple):
 
     template: str
     """With a slot for each of the columns."""
-    columns: list[str]
-    """The template's slots."""
-    column: str | None
-    """The user's name of the one text column."""
+    columns: dict[str, str]
+    """The user's column for each of the template's slots."""
+    is_named: bool
+    """Whether the user has named the column."""
 
     @classmethod
     def of(cls, task: dict[str, Any] | None, source: SourceConfig) -> "TextForm":
@@ -92,84 +108,78 @@ class TextForm(NamedTuple):
 
         They are not known for one text, or one column, of a task whose text has several.
         """
-        template = str(task["text"]) if task else "{text}"
-        columns = sorted(slots(template))
-        if columns != ["text"] and (source.text is not None or source.column):
-            return cls("{text}", ["text"], source.column)
-        return cls(template, columns, source.column)
+        template = str(task["text"]) if task else f"{{{TEXT}}}"
+        names = sorted(slots(template))
+        if len(names) != 1 and (source.text is not None or source.column is not None):
+            template, names = f"{{{TEXT}}}", [TEXT]
+        if source.column is not None:
+            return cls(template, {names[0]: source.column}, is_named=True)
+        trained = (task or {}).get("columns")
+        trained_columns = trained if isinstance(trained, dict) else {}
+        columns = {name: str(trained_columns.get(name, name)) for name in names}
+        return cls(template, columns, is_named=False)
 
     @property
     def expected_column(self) -> str | None:
-        """A column that the file must have; None is text, which plain text has too."""
-        if self.column is None and self.columns != ["text"]:
-            return self.columns[0]
-        return self.column
+        """A column that the file must have; None is one that plain text can stand for."""
+        if self.is_named or len(self.columns) != 1:
+            return next(iter(self.columns.values()))
+        return None
 
     def text(self, numbered: NumberedRow) -> str:
         """The text of a row.
 
+        A row that is a text and nothing else, as those of plain text are, needs not have the one
+        column that the bridge was trained on.
+
         Raises:
             PalamError: a column that it does not have, or that holds no text.
         """
-        hint = "" if self.column else "; name one with --column"
+        hint = "" if self.is_named else "; name one with --column"
+        place, row = numbered
         fields = {}
-        for name in self.columns:
-            column = self.column or name
-            fields[name] = text_of(numbered.row, column, numbered.place, hint=hint)
-        return self.template.format(**fields)
+        for name, column in self.columns.items():
+            if self.expected_column is None and column not in row and list(row) == [TEXT]:
+                column = TEXT
+            fields[name] = text_of(row, column, place, hint=hint)
+        return fill(self.template, fields)
+
+    def of_one_text(self, text: str) -> str:
+        """What the model reads of a text that stands in no file."""
+        return fill(self.template, dict.fromkeys(self.columns, text))
+
+
+def one_text(source: SourceConfig, form: TextForm) -> Chunk:
+    """The chunk of a text that is given on the command line."""
+    text = str(source.text)
+    row = NumberedRow("the text", {TEXT: text})
+    return Chunk(0, [row], [form.of_one_text(text)], [source.language])
 
 
 def read_chunks(
-    source: SourceConfig, task: dict[str, Any] | None, output: RowWriter
+    rows: Iterable[NumberedRow], form: TextForm, source: SourceConfig, size: int, start: int
 ) -> Iterator[Chunk]:
-    """The rows that are left to do, some at a time.
+    """The rows with their texts and languages, some at a time.
 
     Args:
-        source: the texts.
-        task: the bridge's, which says how a row becomes a text.
-        output: what is done already.
+        rows: of the file.
+        form: how a row becomes a text.
+        source: which names the language, or its column.
+        size: rows of a chunk; the last one has fewer.
+        start: the number of the first row, from 0.
 
     Raises:
-        PalamError: an empty file, a row that cannot be read, or an output of another file.
+        PalamError: a row that cannot be read, or that has no text or no language.
     """
-    form = TextForm.of(task, source)
-    if source.text is not None:
-        yield Chunk([{"text": source.text}], [form.template.format(text=source.text)])
-        return
-    file = str(source.file)
-    rows = numbered_rows(file, column=form.expected_column)
-    if output.num_done:
-        _skip_done(rows, output, file)
-    is_empty = output.num_done == 0
-    while chunk := list(islice(rows, CHUNK_SIZE)):
-        is_empty = False
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, size)):
         texts = [form.text(numbered) for numbered in chunk]
-        yield Chunk([numbered.row for numbered in chunk], texts)
-    if is_empty:
-        name = "standard input" if file == STANDARD_INPUT else file
-        raise PalamError(f"{name} is empty")
+        languages = [_language(numbered, source) for numbered in chunk]
+        yield Chunk(start, chunk, texts, languages)
+        start += len(chunk)
 
 
-def _skip_done(rows: Iterator[NumberedRow], output: RowWriter, file: str) -> None:
-    """Pass over the rows that are done; the last of them must be the output's last."""
-    last_done = next(islice(rows, output.num_done - 1, output.num_done), None)
-    last_row = output.last_row or {}
-    results = {name: last_row[name] for name in RESULT_COLUMNS if name in last_row}
-    if last_done is None or {**last_done.row, **results} != last_row:
-        raise PalamError(
-            f"what <out>.partial holds is not of the rows of {file}; delete it to start anew"
-        )
-
-
-def check_columns_free(rows: Sequence[Row], added: Sequence[str]) -> None:
-    """Refuse rows of the user's that have a column which the command adds.
-
-    Raises:
-        PalamError: the first such column.
-    """
-    for row in rows:
-        taken = colliding_columns(row, added)
-        if taken:
-            raise PalamError(
-                f'the input has a column "{taken[0]}", which is needed for the results; rename it'
-            )
+def _language(numbered: NumberedRow, source: SourceConfig) -> str | None:
+    if source.language_column is None:
+        return source.language
+    return language_of(numbered.row, source.language_column, numbered.place)

@@ -4,24 +4,19 @@ from typing import TYPE_CHECKING
 
 from cyclopts.types import PositiveInt
 
+from palam.cli._columns import SCORES, probabilities
 from palam.cli._options import (
     LOADING_DEFAULTS,
     Checkpoint,
     ConfigFile,
     LoadingOptions,
     NameList,
-    check_language,
     load_model,
 )
-from palam.cli._output import RowWriter, open_rows
-from palam.cli._source import (
-    SourceConfig,
-    SourceOptions,
-    check_columns_free,
-    read_chunks,
-    row_progress,
-)
+from palam.cli._rows import Progress, RowJob, process_rows, reserved_output
+from palam.cli._source import Chunk, SourceConfig, SourceOptions
 from palam.errors import PalamError
+from palam.tasks.formats import Row
 
 if TYPE_CHECKING:
     from palam.models.modeling import PalamModel
@@ -39,7 +34,8 @@ def classify(
 ) -> None:
     """Label texts.
 
-    Each row comes out, in input order, with its prediction and the log-probability of each label.
+    Each row comes out, in input order, with its prediction, how sure that is, and a log-probability
+    for each label; in a spreadsheet, with a probability for each label in a column of its own.
 
     Args:
         labels: Labels, e.g. good,bad; not set is those the bridge was trained on.
@@ -49,13 +45,10 @@ def classify(
     if labels is not None and len(labels) < 2:
         given = ",".join(labels)
         raise PalamError(f"--labels {given!r} holds fewer than two labels; give e.g. good,bad")
-    with open_rows(source.out, source.resume) as output:
+    with reserved_output(source):
         model = load_model(checkpoint, loading)
-        check_language(model, source.language)
-        words_by_label = _words_by_label(model, labels)
-        if output.last_row and list(output.last_row.get("scores", ())) != list(words_by_label):
-            raise PalamError("what <out>.partial holds has other labels; delete it to start anew")
-        _write_labels(model, words_by_label, source, batch_size, output)
+        job = _job(model, _words_by_label(model, labels), batch_size)
+        process_rows(model, source, job, batch_size=batch_size)
 
 
 def _words_by_label(model: "PalamModel", labels: list[str] | None) -> dict[str, str]:
@@ -72,24 +65,35 @@ def _words_by_label(model: "PalamModel", labels: list[str] | None) -> dict[str, 
     return words_by_label
 
 
-def _write_labels(
-    model: "PalamModel",
-    words_by_label: dict[str, str],
-    source: SourceConfig,
-    batch_size: int,
-    output: RowWriter,
-) -> None:
+def _job(model: "PalamModel", words_by_label: dict[str, str], batch_size: int) -> RowJob:
+    """Labelling with these labels."""
     from palam.inference.scoring import LabelScorer
 
     labels = list(words_by_label)
     scorer = LabelScorer(model, list(words_by_label.values()))
-    with row_progress(source, "classifying") as advance:
-        for chunk in read_chunks(source, model.config.task, output):
-            check_columns_free(chunk.rows, ("prediction", "scores"))
-            languages = [source.language] * len(chunk.texts)
-            scores = scorer.score(chunk.texts, languages, batch_size=batch_size, progress=advance)
-            best_labels = scores.argmax(1).tolist()
-            for row, best, values in zip(chunk.rows, best_labels, scores.tolist(), strict=True):
-                rounded = [round(value, 4) for value in values]
-                by_label = dict(zip(labels, rounded, strict=True))
-                output.write({**row, "prediction": labels[best], "scores": by_label})
+
+    def label_chunk(chunk: Chunk, progress: Progress | None) -> list[Row]:
+        scores = scorer.score(
+            chunk.texts, chunk.languages, batch_size=batch_size, progress=progress
+        )
+        best_labels = scores.argmax(1).tolist()
+        rows = []
+        for best, values in zip(best_labels, scores.tolist(), strict=True):
+            rounded = [round(value, 4) for value in values]
+            rows.append(
+                {
+                    "prediction": labels[best],
+                    "confidence": probabilities(rounded)[best],
+                    SCORES: dict(zip(labels, rounded, strict=True)),
+                }
+            )
+        return rows
+
+    return RowJob(
+        description="classifying",
+        results=("prediction", "confidence", SCORES),
+        run=label_chunk,
+        identity={"command": "classify", "labels": [list(pair) for pair in words_by_label.items()]},
+        labels=tuple(labels),
+        uses_encoder=not model.config.llm_only,
+    )

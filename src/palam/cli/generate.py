@@ -6,23 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeFloat, PositiveInt
 
+from palam.cli._languages import check_given_language
 from palam.cli._options import (
-    LOADING_DEFAULTS,
+    SEEDED_LOADING_DEFAULTS,
     Checkpoint,
     ConfigFile,
-    LoadingOptions,
-    check_language,
+    SeededLoadingOptions,
     load_model,
 )
-from palam.cli._output import RowWriter, open_rows
-from palam.cli._source import (
-    SourceConfig,
-    SourceOptions,
-    check_columns_free,
-    read_chunks,
-    row_progress,
-)
+from palam.cli._rows import Progress, RowJob, process_rows, reserved_output
+from palam.cli._source import Chunk, SourceConfig, SourceOptions, TextForm, one_text
+from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
 from palam.errors import PalamError
+from palam.tasks.formats import Row
 
 if TYPE_CHECKING:
     from palam.models.modeling import PalamModel
@@ -74,7 +70,7 @@ def generate(
     answer: AnswerOptions = ANSWER_DEFAULTS,
     batch_size: PositiveInt = 16,
     config: ConfigFile = None,
-    loading: LoadingOptions = LOADING_DEFAULTS,
+    loading: SeededLoadingOptions = SEEDED_LOADING_DEFAULTS,
 ) -> None:
     """Let the LLM answer freely about texts.
 
@@ -84,17 +80,14 @@ def generate(
         batch_size: Texts at a time.
     """
     source = source or SourceConfig()
-    with open_rows(source.out, source.resume) as output:
-        from transformers import set_seed
-
+    with reserved_output(source):
         model = load_model(checkpoint, loading)
-        check_language(model, source.language)
         _set_template(model, answer)
-        set_seed(loading.seed)
         if source.text is not None and source.out is None:
-            _stream_answer(model, source, answer, output)
+            _stream_answer(model, source, answer, loading.seed)
         else:
-            _write_answers(model, source, answer, batch_size, output)
+            job = _job(model, answer, batch_size, loading.seed)
+            process_rows(model, source, job, batch_size=batch_size)
 
 
 def _set_template(model: "PalamModel", answer: AnswerConfig) -> None:
@@ -109,38 +102,56 @@ def _set_template(model: "PalamModel", answer: AnswerConfig) -> None:
 
 
 def _stream_answer(
-    model: "PalamModel", source: SourceConfig, answer: AnswerConfig, output: RowWriter
+    model: "PalamModel", source: SourceConfig, answer: AnswerConfig, seed: int
 ) -> None:
     """Print the answer to one text while it is made."""
+    from transformers import set_seed
+
     from palam.cli._streamer import AnswerStreamer
 
-    (chunk,) = read_chunks(source, model.config.task, output)
     llm_only = answer.llm_only or model.config.llm_only
-    inputs = model.processor(chunk.texts, languages=[source.language], llm_only=llm_only)
+    check_given_language(model, source, uses_encoder=not llm_only)
+    chunk = one_text(source, TextForm.of(model.config.task, source))
+    EncodingWatch().look_at(chunk)
+    inputs = model.processor(chunk.texts, languages=chunk.languages, llm_only=llm_only)
     streamer = AnswerStreamer(model.processor.llm_tokenizer, skip_special_tokens=True)
+    set_seed(seed)
     model.generate(**inputs, streamer=streamer, **answer.generate_kwargs())
+    tell_what_was_lost(model)
 
 
-def _write_answers(
-    model: "PalamModel",
-    source: SourceConfig,
-    answer: AnswerConfig,
-    batch_size: int,
-    output: RowWriter,
-) -> None:
+def _job(model: "PalamModel", answer: AnswerConfig, batch_size: int, seed: int) -> RowJob:
+    """Answering in this way."""
+    from transformers import set_seed
+
     from palam.inference.generation import generate as generate_answers
 
-    with row_progress(source, "answering") as advance:
-        for chunk in read_chunks(source, model.config.task, output):
-            check_columns_free(chunk.rows, ("answer",))
-            answers = generate_answers(
-                model,
-                chunk.texts,
-                [source.language] * len(chunk.texts),
-                llm_only=answer.llm_only,
-                batch_size=batch_size,
-                progress=advance,
-                **answer.generate_kwargs(),
-            )
-            for row, text in zip(chunk.rows, answers, strict=True):
-                output.write({**row, "answer": text})
+    decoding = answer.generate_kwargs()
+    sampling = {"seed": seed, "batch size": batch_size}
+    llm_only = answer.llm_only or model.config.llm_only
+
+    def answer_chunk(chunk: Chunk, progress: Progress | None) -> list[Row]:
+        set_seed(seed + chunk.start)  # a run that goes on there draws the same numbers
+        answers = generate_answers(
+            model,
+            chunk.texts,
+            chunk.languages,
+            llm_only=llm_only,
+            batch_size=batch_size,
+            progress=progress,
+            **decoding,
+        )
+        return [{"answer": text} for text in answers]
+
+    return RowJob(
+        description="answering",
+        results=("answer",),
+        run=answer_chunk,
+        identity={
+            "command": "generate",
+            "llm_only": llm_only,
+            **decoding,
+            **(sampling if answer.temperature else {}),
+        },
+        uses_encoder=not llm_only,
+    )

@@ -5,10 +5,14 @@ module is imported when it is needed, and what it needs (torch, transformers) wh
 help and the answer to a typo are immediate.
 """
 
+import contextlib
+import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
@@ -21,16 +25,20 @@ from palam.utils.texts import printable
 
 COMMANDS = {
     "quickstart": "palam.cli.quickstart:quickstart",
+    "check": "palam.cli.check:check",
     "train": "palam.cli.train:train",
     "align": "palam.cli.align:align",
     "plan": "palam.cli.plan:plan",
     "evaluate": "palam.cli.evaluate:evaluate",
     "classify": "palam.cli.classify:classify",
     "generate": "palam.cli.generate:generate",
+    "serve": "palam.cli.serve:serve",
+    "demo": "palam.cli.demo:demo",
     "bench": "palam.cli.bench:bench",
     "report": "palam.cli.report:report",
     "eval-harness": "palam.cli.eval_harness:eval_harness",
     "inspect": "palam.cli.inspect:inspect",
+    "push": "palam.cli.push:push",
     "info": "palam.cli.info:info",
 }
 
@@ -57,13 +65,29 @@ app["--help"].help = "Show this help."
 app["--version"].help = "Show the version."
 
 
+STANDARD_STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
+"""How each is opened where the process has none: what is written to such an output is an error."""
+MAX_MESSAGE = 1000
+"""So many characters of a mistake are shown; it may hold a text from anyone's file."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process is asked to end (SIGTERM); it cleans up as after Ctrl-C."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with these arguments (default: the process's) and exit."""
+    _prepare_streams()
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    """Run the command.
+
+    Returns:
+        The exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # When it is imported, it reports kernels that it cannot find.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -72,22 +96,52 @@ def run(arguments: Sequence[str] | None = None) -> int:
         app.resolved_commands()  # the list of commands shows the first line of each docstring
     try:
         app(tokens)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return 0
     except PalamError as error:
         return _fail(str(error))
     except CycloptsError as error:
         return _fail(_describe(error))
     except KeyboardInterrupt as stop:
-        advice = f"; {stop}" if str(stop) else ""
+        separator = " " if str(stop).startswith("after ") else "; "
+        advice = f"{separator}{stop}" if str(stop) else ""
         print(f"palam: stopped{advice}", file=sys.stderr)
-        return 130
+        return 143 if Terminated in (type(stop), type(stop.__context__)) else 130
     except BrokenPipeError:  # e.g. `palam classify ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return 0
     except OSError as error:
         reason = str(error.strerror or error)
-        return _fail(f"{reason}: {error.filename}" if error.filename else reason)
+        if error.filename:
+            return _fail(f"{reason}: {error.filename}")
+        if error.errno in (errno.EBADF, errno.ENOSPC, errno.EIO):
+            _give_up_output()
+            reason = f"standard output cannot be written: {reason}"
+        return _fail(reason)
+
+
+def _terminate(*_: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # let it clean up
+    raise Terminated
+
+
+def _prepare_streams() -> None:
+    """Open the standard streams that are closed, and write what an output's encoding lacks."""
+    for name, mode in STANDARD_STREAMS:
+        stream = getattr(sys, name)
+        if stream is None:
+            descriptor = os.open(os.devnull, mode)
+            direction = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(descriptor, direction, encoding="utf-8"))
+        elif name == "stdout" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _give_up_output() -> None:
+    """Let what is left of the standard output vanish: it cannot be written."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _describe(error: CycloptsError) -> str:
@@ -104,5 +158,7 @@ def _describe(error: CycloptsError) -> str:
 
 def _fail(message: str) -> int:
     line = printable(" ".join(message.split()))  # it may hold names from a checkpoint or a file
+    if len(line) > MAX_MESSAGE:
+        line = f"{line[:MAX_MESSAGE]}…"
     print(f"palam: error: {line}", file=sys.stderr)
     return 2

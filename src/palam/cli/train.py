@@ -19,6 +19,9 @@ from palam.cli._output import check_writable
 from palam.errors import PalamError
 from palam.training.config import DataConfig, TrainConfig
 
+LABELLED_ENDINGS = (".csv", ".tsv", ".xlsx", ".parquet", ".jsonl", ".json")
+"""Of files that are labelled in their own format; of others, as JSON lines."""
+
 
 def train(
     *,
@@ -51,9 +54,10 @@ def train(
     try:
         run_training(settings, out, resume=resume, console=Console(stderr=True))
     except KeyboardInterrupt:
+        advice = "no checkpoint was saved yet, so there is nothing to resume"
         if newest_checkpoint(partial):
-            raise KeyboardInterrupt("to resume, give the same command with --resume") from None
-        raise
+            advice = "to resume, give the same command with --resume"
+        raise KeyboardInterrupt(advice) from None
     except NonFiniteLoss as error:
         last_checkpoint = newest_checkpoint(partial)
         if last_checkpoint is None:
@@ -73,5 +77,21 @@ def _next_command(out: Path, data: DataConfig) -> str | None:
             command += ["--data", str(data.data)]
         return shlex.join(command)
     if data.file:
-        return shlex.join(["palam", "classify", str(out)]) + ' --text "..."'
+        return _classify_command(out, data)
     return None
+
+
+def _classify_command(out: Path, data: DataConfig) -> str:
+    """The command that labels the rows of the file that was trained on; of a pipe, a text."""
+    path = data.file
+    assert path is not None
+    if data.source().is_stream:
+        return shlex.join(["palam", "classify", str(out)]) + ' --text "..."'
+    command = ["palam", "classify", str(out), "--file", str(path)]
+    if data.file_format is not None:
+        command += ["--format", data.file_format]
+    if data.sheet is not None:
+        command += ["--sheet", data.sheet]
+    ending = path.suffix if path.suffix.lower() in LABELLED_ENDINGS else ".jsonl"
+    labelled = path.with_name(f"{path.stem}-labelled{ending}")
+    return shlex.join([*command, "--out", str(labelled)])

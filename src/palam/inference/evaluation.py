@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, Unpack
+from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
 
 from palam.errors import PalamError
 from palam.inference.generation import generate
+from palam.inference.metrics import ClassificationMetrics
 from palam.inference.scoring import LabelScorer, Progress
 from palam.models.modeling import PalamModel
+from palam.models.template import clean
 from palam.tasks.loading import load_split, native_language
 from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task, last_number
@@ -167,12 +169,13 @@ class Predictor:
         answers = self._generate(texts, languages, longest)
         label_of: dict[str, str] = {}
         for label, words in labels.items():
-            label_of.setdefault(words, label)  # of two labels with the same words, the first
+            # In the form that the LLM learned; of two labels with the same words, the first.
+            label_of.setdefault(clean(words), label)
         return [
             Prediction(
                 row=example.row,
                 label=example.label,
-                prediction=label_of.get(answer),
+                prediction=label_of.get(clean(answer)),
                 answer=answer,
             )
             for example, answer in zip(examples, answers, strict=True)
@@ -234,6 +237,33 @@ def predict(
     return Predictor(model, task, **options).predict(examples, language)
 
 
+class UncertainPrediction(NamedTuple):
+    """A prediction, and by how much it was more probable than the next one."""
+
+    row: Prediction
+    confidence: float
+    """The prediction's probability among the labels."""
+    runner_up: str
+    """The label with the next highest probability."""
+    margin: float
+    """The difference of the two probabilities."""
+
+    @classmethod
+    def of(cls, row: Prediction) -> "UncertainPrediction":
+        """From a prediction with scores, which are log-probabilities."""
+        scores = row["scores"]
+        highest = max(scores.values())
+        weights = {label: math.exp(score - highest) for label, score in scores.items()}
+        total = sum(weights.values())
+        first, second = sorted(weights, key=lambda label: -weights[label])[:2]
+        return cls(
+            row=row,
+            confidence=weights[first] / total,
+            runner_up=second,
+            margin=(weights[first] - weights[second]) / total,
+        )
+
+
 @dataclass
 class Evaluation:
     """Results per language, as fractions from 0 to 1, and every prediction."""
@@ -248,6 +278,8 @@ class Evaluation:
     """By language, whether each prediction is right."""
     predictions: list[Prediction] = field(default_factory=list)
     """Of all languages, one after the other."""
+    labels: tuple[str, ...] = ()
+    """The task's; none of a task whose answers are numbers."""
 
     def add(self, language: str, predictions: Iterable[Prediction]) -> None:
         """Add the predictions of one language."""
@@ -261,6 +293,30 @@ class Evaluation:
         """Share of right predictions in one language."""
         correct = self.correct[language]
         return sum(correct) / len(correct)
+
+    def of_language(self, language: str) -> list[Prediction]:
+        """The predictions in one language."""
+        start = 0
+        for other, correct in self.correct.items():
+            if other == language:
+                break
+            start += len(correct)
+        return self.predictions[start : start + len(self.correct[language])]
+
+    def metrics(self, language: str) -> ClassificationMetrics:
+        """Macro-F1, figures by label and the confusion of labels in one language."""
+        rows = self.of_language(language)
+        return ClassificationMetrics(
+            labels=self.labels,
+            gold=[str(row["label"]) for row in rows],
+            predictions=[row["prediction"] for row in rows],
+        )
+
+    @property
+    def macro_f1(self) -> float:
+        """The plain mean of the languages' macro-F1."""
+        scores = [self.metrics(language).macro_f1 for language in self.correct]
+        return sum(scores) / len(scores)
 
     @property
     def macro(self) -> float:
@@ -287,6 +343,38 @@ class Evaluation:
             "results": results,
             "macro": self.macro,
         }
+
+    def to_report(self) -> dict[str, Any]:
+        """The JSON form with more: macro-F1, figures by label, and the confusion of labels.
+
+        It is [`Evaluation.to_dict`] where the task has no labels.
+        """
+        report = self.to_dict()
+        if not self.labels:
+            return report
+        for language, result in report["results"].items():
+            result.update(self.metrics(language).to_dict())
+        report["macro_f1"] = self.macro_f1
+        return report
+
+    def least_certain(self, most: int) -> list[UncertainPrediction]:
+        """The predictions that were the closest to another, the closest first.
+
+        Args:
+            most: how many at most.
+
+        Raises:
+            PalamError: the answers were generated, so that nothing is known of their probability.
+        """
+        uncertain = []
+        for row in self.predictions:
+            if "scores" not in row:
+                raise PalamError(
+                    "which rows are the least certain is known of the method score alone"
+                )
+            uncertain.append(UncertainPrediction.of(row))
+        uncertain.sort(key=lambda prediction: prediction.margin)
+        return uncertain[:most]
 
 
 def load_languages(
@@ -341,7 +429,8 @@ def evaluate(
     if trained and trained["family"] != task.family:
         known = f"{trained['family']} ({trained['name']})"
         raise PalamError(f"this bridge was trained for {known}; {task.name} is {task.family}")
-    evaluation = Evaluation(task.name, split, name)
+    labels = () if task.number else tuple(task.labels)
+    evaluation = Evaluation(task.name, split, name, labels=labels)
     predictor = Predictor(model, task, **options)
     for language, rows in examples.items():
         evaluation.add(language, predictor.predict(rows, language))

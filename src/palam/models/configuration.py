@@ -36,7 +36,8 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         llm_only: the LLM reads texts itself: of a LoRA that was trained so, as a baseline; the
             bridge is not used.
         task: what it was trained for, or None: `{"name", "family", "text": how fields become the
-            encoder's text, "labels": [[data label, answer words], ...]}`.
+            encoder's text, "labels": [[data label, answer words], ...]}`; of a file of one's own
+            also `"columns"`: the user's columns by the task's fields, and by `label`.
         label_priors: what each label's words score on average over English texts, if that was
             measured; it is subtracted in classification (see [`measure_priors`]).
     """
@@ -135,10 +136,17 @@ def _check_task(task: Any) -> None:
         raise PalamError("the task's labels are no list of pairs of a label and its words")
     if len(labels) > MAX_LABELS:
         raise PalamError(f"the task has {len(labels):,} labels; it may have {MAX_LABELS:,}")
+    columns = task.get("columns", {})
+    if not isinstance(columns, dict) or not all(_is_text(name) for name in columns.values()):
+        raise PalamError("the task's columns are no mapping of fields to names")
 
 
 def _is_label(label: Any) -> bool:
-    return isinstance(label, list) and len(label) == 2 and all(isinstance(x, str) for x in label)
+    return isinstance(label, list) and len(label) == 2 and all(_is_text(part) for part in label)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _shown(value: Any) -> str:

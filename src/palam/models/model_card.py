@@ -1,22 +1,44 @@
 """The model card: a checkpoint's README.md, from its configuration and its run's results."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from palam.models.card_results import eval_results, results_table
 from palam.models.configuration import PalamConfig
 from palam.models.template import Template
 from palam.starter.marker import origin
 from palam.starter.sources import SOURCES
+from palam.utils.languages import find_language
 from palam.utils.templating import render
 
 CARD = "README.md"
+RELATION = "adapter"
+"""A bridge adds weights to models that stay as they are; the hub has no nearer word."""
 TAGS = ["palam", "multilingual", "zero-shot"]
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_CACHE = re.compile(r"(^|[/\\])models--(?P<name>[^/\\]+)[/\\]snapshots([/\\]|$)")
+"""A folder of the hub's cache; its name has `--` in place of the id's slash."""
+LOCAL_PATH = re.compile(r"[/~.\\]|[A-Za-z]:[/\\]|.*[/\\].*[/\\]|.*\\")
+"""How what can be no hub id begins: `/models/x`, `./x`, `C:\\x`, `a/b/c`."""
+PATH_SETTINGS = (
+    "encoder",
+    "llm",
+    "file",
+    "text_file",
+    "data",
+    "init_from",
+    "solve_text_file",
+    "prompts_file",
+    "cache_dir",
+)
+"""Settings of a run that may be folders or files of the machine that it ran on."""
+PLACE = "path/or/id"
+"""What the card's code calls the checkpoint, until it has a name."""
 
 
 def public_name(base: str) -> str:
@@ -27,17 +49,34 @@ def public_name(base: str) -> str:
     """
     if base in SOURCES:
         return SOURCES[base].hub_id
-    hub_id = origin(base)
+    hub_id = origin(base) or _cached_id(base)
     if hub_id:
         return hub_id
-    return Path(base).name if Path(base).is_dir() else base
+    return local_name(base) if _is_local(base) else base
 
 
 def on_hub(base: str) -> bool:
     """Whether a base model's public name is a hub id; the hub refuses a card that names another."""
-    if base in SOURCES or origin(base) is not None:
+    if base in SOURCES or origin(base) or _cached_id(base):
         return True
-    return HUB_ID.fullmatch(base) is not None and not Path(base).is_dir()
+    return HUB_ID.fullmatch(base) is not None and not _is_local(base)
+
+
+def local_name(path: str) -> str:
+    """The last name of a local path, of this system's form or another's."""
+    names = [name for name in re.split(r"[/\\]", path) if name]
+    return names[-1] if names else path
+
+
+def _is_local(name: str) -> bool:
+    """Whether a model is a folder: there is one, or its name can be no hub id."""
+    return LOCAL_PATH.match(name) is not None or Path(name).is_dir()
+
+
+def _cached_id(path: str) -> str | None:
+    """The hub id of a model in a folder of the hub's cache; None for another folder."""
+    match = HUB_CACHE.search(path)
+    return match["name"].replace("--", "/", 1) if match else None
 
 
 def model_card(
@@ -60,69 +99,127 @@ def model_card(
         template, max_length: of its processor.
         english: whether it was trained on English text alone.
         settings: of the run, as YAML; or None.
-        results: of the run, by name; nested ones are left out. `validation_accuracy` is also given
-            as the hub's model index has it.
+        results: of the run, by name; nested ones are left out. `validation_accuracy` and the
+            `evaluations` of [`record_results`] are also given as the hub's model index has them.
     """
     results = results or {}
     bases = [config.encoder, config.llm]
     body = render(
         "palam.models",
         "card.md.j2",
-        metadata=_metadata(config, results).to_yaml(),
+        metadata=_metadata(config, results, _training_language(settings)).to_yaml(),
         config=config,
         bases=[public_name(base) for base in bases],
+        unknown_bases=_unknown_bases(config),
+        place=PLACE,
         parameters=f"{parameters:,}",
         english=english,
         labels=[words for _, words in config.task["labels"]] if config.task else [],
         template=template,
         max_length=max_length,
         results=_shown_results(results),
+        table=results_table(results.get("evaluations", ())),
         settings=None if settings is None else _public_settings(settings),
     )
     return str(ModelCard(body))
 
 
-def _metadata(config: PalamConfig, results: Mapping[str, Any]) -> ModelCardData:
+def _metadata(
+    config: PalamConfig, results: Mapping[str, Any], language: str | None
+) -> ModelCardData:
     """What the hub indexes. The bridge's licence is the user's to choose, and left out."""
     bases = [config.encoder, config.llm]
     hub_ids = [public_name(base) for base in bases if on_hub(base)]
+    records = results.get("evaluations", ())
+    evaluations = eval_results(records)
     accuracy = results.get("validation_accuracy")
-    evaluations = None
     if accuracy is not None and config.task:
-        evaluations = [
-            EvalResult(
-                task_type="text-classification",
-                dataset_type=config.task["name"],
-                dataset_name=config.task["name"],
-                dataset_split="validation",
-                metric_type="accuracy",
-                metric_value=round(accuracy, 4),
-            )
-        ]
+        validation = EvalResult(
+            task_type="text-classification",
+            dataset_type=config.task["name"],
+            dataset_name=config.task["name"],
+            dataset_split="validation",
+            metric_type="accuracy",
+            metric_value=round(accuracy, 4),
+        )
+        evaluations.insert(0, validation)
+    codes = [language] if language else []
+    codes += [record["language"] for record in records]
     return ModelCardData(
         library_name="palam",
+        pipeline_tag=pipeline_tag(config),
         tags=TAGS,
+        language=hub_languages(codes) or None,
         base_model=hub_ids or None,
-        model_name=" → ".join(public_name(base) for base in bases) if evaluations else None,
-        eval_results=evaluations,
+        base_model_relation=RELATION if hub_ids else None,
+        model_name=model_name(config) if evaluations else None,
+        eval_results=evaluations or None,
     )
+
+
+def pipeline_tag(config: PalamConfig) -> str:
+    """What the hub files the bridge under."""
+    has_labels = bool(config.task and config.task["labels"])
+    return "text-classification" if has_labels else "text-generation"
+
+
+def model_name(config: PalamConfig) -> str:
+    """What the bridge is called in the hub's model index."""
+    return f"{public_name(config.encoder)} → {public_name(config.llm)}"
+
+
+def hub_languages(codes: Iterable[str]) -> list[str]:
+    """The languages that codes mean as the hub writes them, ISO 639-1 or -3, each once."""
+    written = []
+    for code in codes:
+        language = find_language(code)
+        if language is not None:
+            written.append(language.iso1 or language.iso3)
+    return list(dict.fromkeys(written))
+
+
+def _training_language(settings: str | None) -> str | None:
+    """The code of the language that a run was trained on; None without settings."""
+    if settings is None:
+        return None
+    return yaml.safe_load(settings).get("language") or "en"
+
+
+def _unknown_bases(config: PalamConfig) -> dict[str, str]:
+    """The names of base models that are not on the hub, by `encoder` and `llm`."""
+    return {
+        part: public_name(getattr(config, part))
+        for part in ("encoder", "llm")
+        if not on_hub(getattr(config, part))
+    }
 
 
 def _shown_results(results: Mapping[str, Any]) -> dict[str, str]:
     """The results that one cell of a table can hold, in words."""
     shown = {}
     for name, value in results.items():
-        if value is not None and not isinstance(value, Mapping):
+        if value is not None and not isinstance(value, Mapping | list):
             in_words = name.replace("_", " ")
             shown[in_words] = f"{value:.4g}" if isinstance(value, float) else str(value)
     return shown
 
 
 def _public_settings(settings: str) -> str:
-    """A run's settings as YAML, with base models' folders by their public names."""
-    values = yaml.safe_load(settings)
-    for part in ("encoder", "llm"):
-        base = values.get(part)
-        if base and Path(base).is_dir():
-            values[part] = public_name(base)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    """A run's settings as YAML, with folders and files by their public names."""
+    values = public_paths(yaml.safe_load(settings), PATH_SETTINGS)
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def public_paths(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Values by name, some of which are paths: these by their public names.
+
+    Args:
+        values: of any kind.
+        names: of those that may be paths, base models among them.
+    """
+    public = dict(values)
+    for name in names:
+        value = public.get(name)
+        if isinstance(value, str) and value and value not in SOURCES:
+            public[name] = public_name(value)
+    return public

@@ -18,16 +18,18 @@ WIDE_ENCODINGS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 """Encodings other than UTF-8, by the byte order mark that tells them."""
+SAVE_AS_TEXT = "save it as .csv, .jsonl or .txt"
+UNPACK = "unpack it"
 NO_TEXT = {
-    b"PK\x03\x04": "a zip file, as Excel's workbooks are",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook or another Office file",
-    b"PAR1": "a Parquet file",
-    b"\x1f\x8b": "compressed by gzip",
-    b"BZh": "compressed by bzip2",
-    b"\xfd7zXZ": "compressed by xz",
-    b"%PDF-": "a PDF",
+    b"PK\x03\x04": ("a zip file, as Excel's workbooks are", "a workbook's name ends in .xlsx"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook or another Office file", "save it as .xlsx"),
+    b"PAR1": ("a Parquet file", "let its name end in .parquet"),
+    b"\x1f\x8b": ("compressed by gzip", UNPACK),
+    b"BZh": ("compressed by bzip2", UNPACK),
+    b"\xfd7zXZ": ("compressed by xz", UNPACK),
+    b"%PDF-": ("a PDF", SAVE_AS_TEXT),
 }
-"""Files that are no text, by the bytes that they begin with."""
+"""Files that are no text, by the bytes that they begin with; and what to do with them."""
 
 
 def decoded_lines(stream: Iterable[bytes], source: str) -> Iterator[str]:
@@ -45,9 +47,9 @@ def decoded_lines(stream: Iterable[bytes], source: str) -> Iterator[str]:
     """
     byte_lines = _byte_lines(stream, source)
     first = next(byte_lines, b"")
-    for beginning, kind in NO_TEXT.items():
+    for beginning, (kind, advice) in NO_TEXT.items():
         if first.startswith(beginning):
-            raise PalamError(f"{source} is {kind}, no text; save it as .csv, .jsonl or .txt")
+            raise PalamError(f"{source} is {kind}, no text; {advice}")
     byte_lines = chain([first], byte_lines) if first else byte_lines
     lines = _decode_utf8(byte_lines, source)
     for mark, encoding in WIDE_ENCODINGS.items():
@@ -81,7 +83,9 @@ def _decode_utf8(lines: Iterable[bytes], source: str) -> Iterator[str]:
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise PalamError(f"{place}: not UTF-8 (byte {error.start + 1})") from None
+            raise PalamError(
+                f"{place}: not UTF-8 (byte {error.start + 1}); save it as UTF-8"
+            ) from None
         yield text.lstrip(BYTE_ORDER_MARK) if number == 1 else text
 
 

@@ -11,8 +11,10 @@ DataDir = str | Path | None
 
 SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}
 """Palam's names of splits by other names."""
-ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 """What the names of a task's files end in."""
+EXCEL_LOCK = "~$"
+"""What the name of the file begins with that Excel has beside a workbook while it is open."""
 
 
 def find_folder(task: Task, data_dir: DataDir = None) -> Path | None:
@@ -51,7 +53,7 @@ def packaged_folder(packaged: str) -> Path:
 
 
 def split_files(folder: Path | None) -> dict[tuple[str, str], Path]:
-    """The files `<split>.<language>.jsonl` (or `.csv`, `.tsv`, `.json`), in the names' order.
+    """The files `<split>.<language>.jsonl` (or another of [`ENDINGS`]), in the names' order.
 
     Returns:
         Paths by split and language; none for a folder that is missing.
@@ -64,7 +66,8 @@ def split_files(folder: Path | None) -> dict[tuple[str, str], Path]:
     files: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.iterdir()):
         parts = path.name.split(".")
-        if len(parts) == 3 and path.suffix in ENDINGS:
+        is_lock = path.name.startswith(EXCEL_LOCK)
+        if len(parts) == 3 and path.suffix.lower() in ENDINGS and not is_lock:
             split, language, _ = parts
             key = SPLIT_NAMES.get(split, split), language
             if key in files:
@@ -74,5 +77,8 @@ def split_files(folder: Path | None) -> dict[tuple[str, str], Path]:
 
 
 def is_hub_copy(folder: Path) -> bool:
-    """Whether a folder is a copy of a repository on the hub: Parquet files, and none of ours."""
+    """Whether a folder is a copy of a repository on the hub.
+
+    That has Parquet files, none of which is named as [`split_files`] are.
+    """
     return not split_files(folder) and any(folder.rglob("*.parquet"))

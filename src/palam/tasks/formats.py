@@ -20,8 +20,18 @@ FORMATS = {
     ".tsv": "tsv",
     ".tab": "tsv",
     ".txt": "text",
+    ".xlsx": "xlsx",
+    ".xlsm": "xlsx",
+    ".parquet": "parquet",
 }
 """The formats by the ending of a file's name."""
+FOREIGN_TABLES = {
+    ".xls": "an old Excel workbook",
+    ".xlsb": "a binary Excel workbook",
+    ".ods": "an OpenDocument spreadsheet",
+    ".numbers": "a Numbers spreadsheet",
+}
+"""Spreadsheets that are neither read nor written, by the ending of their names."""
 MAX_ARRAY = 2**28
 """Most characters of a JSON array, which is held in memory."""
 LEADING_SPACE = f"{BYTE_ORDER_MARK} \t\r\n"
@@ -74,6 +84,20 @@ def shortened(items: Iterable[Any], most: int = 8) -> str:
     if len(names) > most:
         listed += f", … ({len(names)} in all)"
     return listed or "none"
+
+
+def column_letter(number: int) -> str:
+    """How a spreadsheet calls a column.
+
+    >>> column_letter(0), column_letter(27)
+    ('A', 'AB')
+    """
+    letters = ""
+    number += 1
+    while number:
+        number, letter = divmod(number - 1, 26)
+        letters = chr(ord("A") + letter) + letters
+    return letters
 
 
 def parse_plain_text(lines: Lines) -> Iterator[NumberedLine]:

@@ -24,6 +24,9 @@ from palam.tasks.text_template import slots
 from palam.utils.languages import language_name, resolve_language
 from palam.utils.notes import tell
 
+CUSTOM_PROMPT = "{text}\nThe label of this text is"
+"""The prompt of a task of one's own."""
+
 
 def load_split(
     task: Task,
@@ -35,9 +38,9 @@ def load_split(
 ) -> list[Example]:
     """The examples of one split in one language, in the file's order.
 
-    Read from `<data_dir>/<task>/<split>.<language>.jsonl` (or `.csv`, `.tsv`, `.json`; or a copy of
-    the hub's Parquet repository in that folder). Without a data folder: from this package, or the
-    hub. Rows without a gold label are left out.
+    Read from `<data_dir>/<task>/<split>.<language>.jsonl` (or `.json`, `.csv`, `.tsv`, `.xlsx`,
+    `.parquet`; or a copy of the hub's repository in that folder). Without a data folder: from this
+    package, or the hub. Rows without a gold label are left out.
 
     Args:
         task: a task of the registry or one's own.
@@ -219,7 +222,7 @@ def task_from_file(
         name=name or Path(source.path).stem,
         family="custom",
         labels=dict(labels),
-        prompt=prompt or "{text}\nThe label of this text is",
+        prompt=prompt or CUSTOM_PROMPT,
         text=template,
         paper_text=f"{template} Label: ",
         fields=tuple(columns),

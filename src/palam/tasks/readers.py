@@ -1,8 +1,9 @@
 """Rows from files, pipes and standard input, streamed, with the line number that an error names.
 
-JSON lines or a JSON array, CSV, tab-separated values or plain text; UTF-8, or UTF-16 with a byte
-order mark. Texts are kept as they stand: joiners, directions, empty strings, unpaired surrogates
-from JSON escapes. Only what is no text (other bytes, NUL) is refused; byte order marks are dropped.
+JSON lines or a JSON array, CSV, tab-separated values or plain text, in UTF-8, or UTF-16 with a byte
+order mark; Excel workbooks, Parquet files, and folders that `datasets` saved. Texts are kept as
+they stand: joiners, directions, empty strings, unpaired surrogates from JSON escapes. Only what is
+no text (other bytes, NUL) is refused; byte order marks are dropped.
 """
 
 import os
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from palam.errors import PalamError
+from palam.tasks.cells import cell_text
+from palam.tasks.counting import count_json_lines
 from palam.tasks.decoding import decoded_lines
 from palam.tasks.formats import (
+    FOREIGN_TABLES,
     FORMATS,
     JSON_BEGINNING,
     LEADING_SPACE,
@@ -26,12 +30,22 @@ from palam.tasks.formats import (
     parse_plain_text,
     shortened,
 )
+from palam.tasks.parquet import (
+    count_parquet,
+    count_saved_dataset,
+    is_saved_dataset,
+    read_parquet,
+    read_saved_dataset,
+)
 from palam.tasks.tables import DELIMITERS, GUESSED_FROM, parse_csv, parse_tsv, table_columns
+from palam.tasks.workbooks import choose_sheet, read_workbook
 from palam.utils.languages import find_language
 
 STANDARD_INPUT = "-"
-FORMAT_NAMES = ("json", "csv", "tsv", "text")
-"""The formats by their names; `json` is JSON lines or an array."""
+FORMAT_NAMES = ("json", "csv", "tsv", "text", "xlsx", "parquet", "dataset")
+"""The formats by their names; `json` is JSON lines or an array, `dataset` a folder."""
+BINARY_FORMATS = ("xlsx", "parquet", "dataset")
+"""Formats that are no lines of text, and are not read from a stream."""
 PARSERS: dict[str, Callable[[Lines, str], Iterator[NumberedLine]]] = {
     "json": parse_json,
     "csv": parse_csv,
@@ -56,28 +70,50 @@ class RowSource:
 
     The ending of the file's name gives the format: `.jsonl`, `.ndjson` and `.json` are JSON lines
     or an array of objects, `.csv` is CSV (with commas, semicolons, tabs or bars), `.tsv` and
-    `.tab` are tab-separated, `.txt` is plain text, a text a line, `{"text": line}`, blank lines
-    included. Without such an ending, the beginning tells JSON from plain text; what looks like a
-    table is refused, for whether its first line is a header cannot be known.
+    `.tab` are tab-separated, `.xlsx` is an Excel workbook, `.parquet` a Parquet file, `.txt` is
+    plain text, a text a line, `{"text": line}`, blank lines included. A folder is one by
+    `datasets.Dataset.save_to_disk`. Without such an ending, the beginning tells JSON from plain
+    text; what looks like a table is refused, for whether its first line is a header cannot be
+    known.
 
     Args:
         path: the file; `-` is standard input.
         file_format: one of [`FORMAT_NAMES`], in place of what the ending says.
+        sheet: a workbook's sheet, by its name or its number from 1; default the first that is
+            shown, which is told where there are several.
+
+    Attributes:
+        name: for messages.
+        is_stream: whether it can be read a single time.
 
     Raises:
         PalamError: an unknown format, or a file that is missing or may not be read.
     """
 
-    def __init__(self, path: str | Path, *, file_format: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        file_format: str | None = None,
+        sheet: str | int | None = None,
+    ) -> None:
         if file_format is not None and file_format not in FORMAT_NAMES:
             known = ", ".join(FORMAT_NAMES)
             raise PalamError(f"there is no format {file_format!r}: it must be one of: {known}")
         self.path = path
         self.name = "standard input" if str(path) == STANDARD_INPUT else str(path)
         self.is_stream = check_readable(path)
-        self._format = file_format or FORMATS.get(Path(path).suffix.lower())
+        self._format = file_format or _format_of(Path(path))
         self._has_format = file_format is not None
+        self._sheet = sheet
+        self._is_sheet_chosen = False
         self._is_read = False
+        if self.is_stream and self._format in BINARY_FORMATS:
+            raise PalamError(
+                f"{self.name} cannot be read as {self._format}; save what it gives to a file first"
+            )
+        if sheet is not None and self._format != "xlsx":
+            raise PalamError(f"{self.name} has no sheets, which only workbooks (.xlsx) have")
 
     def rows(self, *, column: str | None = None) -> Iterator[NumberedRow]:
         """The rows with their places; their columns are not checked.
@@ -96,14 +132,53 @@ class RowSource:
         self._is_read = True
         return self._rows(column)
 
+    def count(self) -> int | None:
+        """The number of rows that the file has; of a stream, None.
+
+        That of Parquet and of a saved data set is known, lines of JSON are counted, and what
+        remains is read through.
+
+        Raises:
+            PalamError: as [`rows`][RowSource.rows] does.
+        """
+        if self.is_stream:
+            return None
+        path = Path(self.path)
+        if self._format == "parquet":
+            return count_parquet(path)
+        if self._format == "dataset":
+            return count_saved_dataset(path)
+        if self._format == "json":
+            with path.open("rb") as lines:
+                num_lines = count_json_lines(lines)
+            if num_lines is not None:
+                return num_lines
+        return sum(1 for _ in self._rows(None))
+
     def _rows(self, column: str | None) -> Iterator[NumberedRow]:
         try:
+            if self._format in BINARY_FORMATS:
+                for number, row in self._read_table():
+                    yield NumberedRow(f"{self.name}, row {number}", row)
+                return
             with _open(self.path) as file:
                 lines = Lines(decoded_lines(file, self.name))
                 for line, row in self._parse(lines, column):
                     yield NumberedRow(f"{self.name}, line {line}", row)
         except OSError as error:
             raise PalamError(f"cannot read {self.name}: {error.strerror or error}") from None
+
+    def _read_table(self) -> Iterator[NumberedLine]:
+        """The rows of a file that is no text."""
+        path = Path(self.path)
+        if self._format == "parquet":
+            return read_parquet(path)
+        if self._format == "dataset":
+            return read_saved_dataset(path)
+        if not self._is_sheet_chosen:
+            self._sheet = choose_sheet(path, self._sheet)
+            self._is_sheet_chosen = True
+        return read_workbook(path, self._sheet)
 
     def _parse(self, lines: Lines, column: str | None) -> Iterator[NumberedLine]:
         """The rows that the lines hold; without a format, their beginning tells it."""
@@ -149,20 +224,26 @@ def check_readable(path: str | Path) -> bool:
         Whether it is a stream: a pipe, a device or standard input.
 
     Raises:
-        PalamError: it is missing, a folder, or may not be read.
+        PalamError: it is missing, may not be read, or is a folder that `datasets` did not save.
     """
     if str(path) == STANDARD_INPUT:
         return True
     try:
         mode = Path(path).stat().st_mode
-        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        if stat.S_ISREG(mode):
             Path(path).open("rb").close()
             return False
     except (OSError, ValueError) as error:  # ValueError: a NUL in its name
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, PermissionError) and _format_of(Path(path)) == "xlsx":
+            reason = f"{reason}; close it in other programs"
         raise PalamError(f"cannot read {path}: {reason}") from None
     if not os.access(path, os.R_OK):
         raise PalamError(f"cannot read {path}: Permission denied")
+    if stat.S_ISDIR(mode):
+        if is_saved_dataset(Path(path)):
+            return False
+        raise PalamError(f"cannot read {path}: Is a directory, and none that datasets saved")
     return True
 
 
@@ -215,6 +296,9 @@ def numbered_rows(
 def text_of(row: Row, column: str, place: str, *, hint: str = "") -> str:
     """The row's text in a column, unchanged.
 
+    A number or a truth value is the text that its cell shows (`3`), a missing value is empty, as an
+    empty cell of CSV is.
+
     Args:
         row: a row.
         column: the column's name.
@@ -227,9 +311,9 @@ def text_of(row: Row, column: str, place: str, *, hint: str = "") -> str:
     if column not in row:
         raise PalamError(f'{place}: no column "{column}" among {shortened(row)}{hint}')
     value = row[column]
-    if not isinstance(value, str):
+    if isinstance(value, list | dict):
         raise PalamError(f'{place}: column "{column}" holds {str(value)[:40]}, not a text')
-    return value
+    return cell_text(value)
 
 
 def language_of(row: Row, column: str, place: str) -> str:
@@ -250,6 +334,18 @@ def language_of(row: Row, column: str, place: str) -> str:
             "it must be a code such as si or sin_Sinh"
         )
     return code
+
+
+def _format_of(path: Path) -> str | None:
+    """The format that the file's name tells, or that it is a folder.
+
+    Raises:
+        PalamError: that of a spreadsheet's file which is not read.
+    """
+    ending = path.suffix.lower()
+    if ending in FOREIGN_TABLES:
+        raise PalamError(f"{path} is {FOREIGN_TABLES[ending]}; save it as .xlsx or .csv")
+    return "dataset" if path.is_dir() else FORMATS.get(ending)
 
 
 def _open(path: str | Path) -> AbstractContextManager[Iterable[bytes]]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from palam.errors import PalamError
 from palam.tasks.decoding import BYTE_ORDER_MARK, MAX_LINE_BYTES
-from palam.tasks.formats import Lines, NumberedLine, shortened
+from palam.tasks.formats import Lines, NumberedLine, column_letter, shortened
 
 DELIMITERS = (",", ";", "\t", "|")
 """The delimiters of CSV that are looked for; of equally likely ones, the first is taken."""
@@ -20,6 +20,8 @@ GUESSED_FROM = 4
 """Lines by which a table is told from plain text; a stream is kept waiting for no more."""
 PLAIN_NAME = re.compile(r"\w([\w.\-]{0,40}\w)?")
 """A cell that may well be a column's name."""
+QUOTED_HEADER = re.compile(r'"([^"]|"")*"(\t"([^"]|"")*")*(\r|\n|$)')
+"""Names in quotation marks, between tabs."""
 UNCLOSED = "unexpected end of data"
 """What `csv` says of a quoted cell that the lines do not close."""
 
@@ -50,7 +52,8 @@ def parse_csv(lines: Lines, source: str) -> Iterator[NumberedLine]:
 def parse_tsv(lines: Lines, source: str) -> Iterator[NumberedLine]:
     """The rows of tab-separated values.
 
-    A cell may be quoted, as spreadsheets do; a quotation mark that is none such is a character.
+    A cell may be quoted, as spreadsheets do; a quotation mark that is none such is a character. A
+    header whose names are all quoted says that cells over several lines are quoted too.
     """
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     _take_separator_line(lines)
@@ -171,10 +174,14 @@ def _csv_records(lines: Lines, source: str, delimiter: str) -> Iterator[Record]:
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
         feed.begin_record()
+        first_line = lines.number + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise PalamError(f"{source}, line {lines.number}: not CSV: {error}") from None
+            message = f"{source}, line {first_line}: not CSV: {error}"
+            if lines.number > first_line:  # a quotation mark that is not closed, or too late
+                message += f" in line {lines.number}"
+            raise PalamError(message) from None
         if cells is None:
             return
         yield Record(
@@ -186,8 +193,10 @@ def _csv_records(lines: Lines, source: str, delimiter: str) -> Iterator[Record]:
 
 def _tab_records(lines: Lines, source: str) -> Iterator[Record]:
     width = 0
+    lines.skip_blank()
+    header_is_quoted = _header_is_quoted(lines)
     while lines.peek():
-        if _is_quoted(lines, width):
+        if _is_quoted(lines, width, header_is_quoted):
             quoted = _csv_records(lines, source, "\t")
             record = next(quoted)
         else:
@@ -208,12 +217,21 @@ def _plain_record(lines: Lines) -> Record:
     )
 
 
-def _is_quoted(lines: Lines, width: int) -> bool:
+def _header_is_quoted(lines: Lines) -> bool:
+    """Whether each name of the header is in quotation marks."""
+    following = lines.peek()
+    if not following or not following[0].lstrip(BYTE_ORDER_MARK).startswith('"'):
+        return False
+    beginning = "".join(lines.peek(SNIFFED_LINES)).lstrip(BYTE_ORDER_MARK)
+    return QUOTED_HEADER.match(beginning) is not None
+
+
+def _is_quoted(lines: Lines, width: int, header_is_quoted: bool) -> bool:
     """Whether the quotation marks of the next line quote its cells, rather than being text.
 
-    They do not if no cell begins with one, or if more stands behind a quoted cell. Nor do they if a
-    cell would go on in the next line, and both lines have the header's number of cells already
-    (where that is one: if the cell is not closed soon).
+    They do not if no cell begins with one, or if more stands behind a quoted cell. Nor do they,
+    unless the header is quoted as well, if a cell would go on in the next line, and both lines have
+    the header's number of cells already (where that is one: if the cell is not closed soon).
     """
     (line,) = lines.peek()
     cells = line.lstrip(BYTE_ORDER_MARK).split("\t")
@@ -222,6 +240,8 @@ def _is_quoted(lines: Lines, width: int) -> bool:
     error = _quoting_error([line])
     if UNCLOSED not in error:
         return not error
+    if header_is_quoted:
+        return True
     if width == 1:
         return not _quoting_error(lines.peek(SNIFFED_LINES))
     widths = [following.count("\t") + 1 for following in lines.peek(2)]
@@ -244,20 +264,38 @@ def _rows(records: Iterator[Record], source: str) -> Iterator[NumberedLine]:
     for line, cells, begins_file in records:
         place = f"{source}, line {line}"
         if header is None:
-            header = _checked_header(cells, place) if cells else None
+            header = checked_header(_without_empty_end(cells, 1), place) if cells else None
             continue
         if not cells and len(header) == 1:
             cells = [""]
+        cells = _without_empty_end(cells, len(header))
         if not cells or (begins_file and cells == header):
             continue
         _check_row(cells, header, place)
         yield NumberedLine(line, dict(zip(header, cells, strict=True)))
 
 
-def _checked_header(names: list[str], place: str) -> list[str]:
-    if len(set(names)) < len(names):
+def _without_empty_end(cells: list[str], width: int) -> list[str]:
+    """The cells, without empty ones after the first `width`."""
+    num_cells = len(cells)
+    while num_cells > width and not cells[num_cells - 1]:
+        num_cells -= 1
+    return cells[:num_cells]
+
+
+def checked_header(names: list[str], place: str) -> list[str]:
+    """The names of a table's columns, each a different one.
+
+    A column without a name, such as the index that pandas writes, is called by its letter, as in a
+    spreadsheet: `column A`.
+
+    Raises:
+        PalamError: a name that stands there twice.
+    """
+    complete = [name or f"column {column_letter(number)}" for number, name in enumerate(names)]
+    if len(set(complete)) < len(complete):
         raise PalamError(f"{place}: the header names a column twice: {shortened(names)}")
-    return names
+    return complete
 
 
 def _check_row(cells: list[str], header: list[str], place: str) -> None:

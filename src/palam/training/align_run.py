@@ -93,6 +93,8 @@ def _align_into(
     if run.data.task is not None and run.data.task.labels:
         with console.status("calibrating it to the task"):
             results["task"] = run.calibrate(runtime.seed)
+        for line in run.model.processor.text_report():
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     settings = settings_to_yaml(flat_settings(model, data, runtime))
     card = bridge_card(
         run.model.bridge,
@@ -144,8 +146,10 @@ class AlignmentRun:
         bases: Bases | None,
     ) -> "AlignmentRun":
         """Read the data, or see to it that raw text is streamed, and build the model."""
-        text_file = data.text_file
-        if text_file is not None:
+        if data.text_file is not None:
+            source = data.source()
+            # Each step reads the texts; those of a pipe, which come once, are kept for the next.
+            kept_texts = list(read_texts(source)) if source.is_stream else None
             streamed = TrainingData(None, [], [], data.text_language, note="")
             built = build_model(model, streamed, runtime, bases)
             prompt = model.prompt or RAW_TEXT_PROMPT
@@ -153,7 +157,9 @@ class AlignmentRun:
             processor.template = processor.template.with_prompt(
                 model.mode, prompt, processor.llm_tokenizer
             )
-            return cls(built, streamed, lambda: read_texts(text_file))
+            if kept_texts is not None:
+                return cls(built, streamed, lambda: kept_texts)
+            return cls(built, streamed, lambda: read_texts(source))
         training_data = read_training_data(data, seed=runtime.seed, prompt=model.prompt)
         built = build_model(model, training_data, runtime, bases)
         texts = training_data.texts(training_data.train, model.mode)

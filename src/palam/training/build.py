@@ -55,6 +55,8 @@ def build_model(
     )
     if data.task is not None:
         built.config.task = task_record(data.task, model.mode)
+        if data.columns is not None:
+            built.config.task["columns"] = dict(data.columns)
     return built
 
 

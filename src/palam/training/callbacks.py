@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from palam.utils.progress import ProgressLog
+
 SHOWN_FIGURES = {
     "loss": "loss {:.3f}",
     "eval_loss": "dev {:.3f}",
@@ -46,17 +48,32 @@ class JsonLog(TrainerCallback):
             file.write(json.dumps(entry) + "\n")
 
 
+class StepLog(ProgressLog):
+    """Progress as lines of a log, with the newest figures; see [`ProgressLog`].
+
+    Attributes:
+        figures: in words; empty before there are any.
+    """
+
+    figures = ""
+
+    def _state(self, elapsed: float) -> str:
+        parts = [f"step {super()._state(elapsed)}", self.figures]
+        return ", ".join(part for part in parts if part)
+
+
 class ProgressBar(TrainerCallback):
     """A bar with loss, validation loss, tokens per second and the time left.
 
-    It appears as training begins. Whoever starts the run calls `stop` at its end, also at an
-    early one.
+    Where there is no terminal, as in a log file, it is a line a minute. It appears as training
+    begins. Whoever starts the run calls `stop` at its end, also at an early one.
 
     Args:
         console: where to draw.
     """
 
     def __init__(self, console: Console) -> None:
+        self._console = console
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -65,6 +82,7 @@ class ProgressBar(TrainerCallback):
             TimeRemainingColumn(),
             console=console,
         )
+        self._log: StepLog | None = None
         self._figures: dict[str, str] = {}
 
     def on_train_begin(
@@ -75,6 +93,9 @@ class ProgressBar(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Show the bar."""
+        if not self._console.is_terminal:
+            self._log = StepLog("training", state.max_steps, self._console, state.global_step)
+            return
         self._task = self._bar.add_task(
             "", total=state.max_steps, completed=state.global_step, figures=""
         )
@@ -88,7 +109,10 @@ class ProgressBar(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Advance."""
-        self._bar.update(self._task, completed=state.global_step)
+        if self._log is not None:
+            self._log.advance(1)
+        else:
+            self._bar.update(self._task, completed=state.global_step)
 
     def on_log(
         self,
@@ -103,9 +127,13 @@ class ProgressBar(TrainerCallback):
         for name, form in SHOWN_FIGURES.items():
             if name in logs:
                 self._figures[name] = form.format(logs[name])
-        if self._bar.tasks:
+        if self._log is not None:
+            self._log.figures = ", ".join(self._figures.values())
+        elif self._bar.tasks:
             self._bar.update(self._task, figures="  ".join(self._figures.values()))
 
     def stop(self) -> None:
         """Leave the bar as it is."""
+        if self._log is not None:
+            self._log.finish()
         self._bar.stop()

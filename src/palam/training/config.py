@@ -7,16 +7,21 @@ and in a recipe.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
+from cyclopts import Parameter
 
 from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
+from palam.tasks.readers import RowSource
+from palam.tasks.text_template import slots
 from palam.utils.languages import find_language
 from palam.utils.settings import check_least, check_range, convert_fields, plain, read_settings
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+FileFormat = Literal["json", "csv", "tsv", "text", "xlsx", "parquet", "dataset"]
+"""The formats that [`RowSource`] reads."""
 ENGLISH = "en"
 MAX_COUNT = 2**40
 """Of rows, words and steps."""
@@ -43,11 +48,18 @@ class DataConfig:
     task: str | None = None
     """Task to train on."""
     file: Path | None = None
-    """A JSONL or CSV file of your own to train on, in place of a task."""
+    """A labelled file of your own to train on, in place of a task: .csv, .tsv, .xlsx, .parquet,
+    .jsonl, .json."""
     text_column: str = "text"
     """The file's text column, or a template over several: 'Q: {q} A: {a}'."""
     label_column: str = "label"
     """The file's label column."""
+    file_format: Annotated[FileFormat | None, Parameter(alias="--format")] = None
+    """The file's format; not set is as its name ends."""
+    sheet: str | None = None
+    """The workbook's sheet; not set is the first."""
+    merge_labels: bool = False
+    """Of labels that differ only in case, space or normal form, make one."""
     text_file: Path | None = None
     """Raw English text, a text a line, in place of labelled data."""
     data: Path | None = None
@@ -67,6 +79,33 @@ class DataConfig:
         sources = [self.task, self.file, self.text_file]
         if sources.count(None) != len(sources) - 1:
             raise PalamError("give exactly one of --task, --file and --text-file")
+        self._refuse_other_options()
+
+    def _refuse_other_options(self) -> None:
+        """Refuse options of a file where none is read, and of labels where there are none."""
+        if self.merge_labels and self.file is None:
+            raise PalamError("merge_labels is for the labels of a file of your own; give --file")
+        for name in ("file_format", "sheet"):
+            if self.task is not None and getattr(self, name) is not None:
+                raise PalamError(f"{name} is for a file of your own; give --file, not --task")
+
+    def source(self) -> RowSource:
+        """The rows of the file or the raw text; a pipe is opened once.
+
+        Raises:
+            PalamError: it cannot be read.
+        """
+        path = self.file or self.text_file
+        assert path is not None  # the data are no task
+        return RowSource(path, file_format=self.file_format, sheet=self.sheet)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The file's columns by the fields of the task that it makes, and by `label`."""
+        columns = {"text": self.text_column}
+        if "{" in self.text_column:
+            columns = {slot: slot for slot in sorted(slots(self.text_column))}
+        return {**columns, "label": self.label_column}
 
     @property
     def text_language(self) -> str:
@@ -165,8 +204,8 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuntimeConfig:
-    """Where and in which precision it runs.
+class PlacementConfig:
+    """Where and in which precision a model is.
 
     Raises:
         PalamError: a value that is not right.
@@ -178,11 +217,24 @@ class RuntimeConfig:
     """Dtype of the base models: auto (measured), fp32, bf16, fp16."""
     load_in: Literal["8bit", "4bit"] | None = None
     """Load the base models in fewer bits (needs bitsandbytes)."""
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig(PlacementConfig):
+    """Also the seed of what is drawn.
+
+    Raises:
+        PalamError: a value that is not right.
+    """
+
     seed: int = 0
     """Seed of everything."""
 
     def __post_init__(self) -> None:
-        convert_fields(self)
+        super().__post_init__()
         check_range(self, seed=(0, MAX_SEED))
 
 

@@ -4,7 +4,8 @@ import hashlib
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 
 from palam.errors import PalamError
 from palam.models.processing import IGNORE, TEXT_SLOT, PalamProcessor
+from palam.tasks.inspection import Inspection, check_trainable, inspect_texts
 from palam.tasks.loading import native_language, task_from_file, train_and_dev
 from palam.tasks.readers import read_texts
 from palam.tasks.registry import get_task
@@ -37,6 +39,10 @@ class TrainingData:
     """The texts' language, by the task's own code if it has one."""
     note: str
     """What the validation data are, e.g. `dev.eng_Latn`."""
+    columns: dict[str, str] | None = None
+    """Of a file: the user's columns by the task's fields, and by `label`."""
+    inspection: Inspection | None = None
+    """A look at all of the data, before any sample is drawn."""
 
     def texts(self, examples: Sequence[Example], mode: str) -> list[str]:
         """What the encoder reads of these examples.
@@ -50,24 +56,57 @@ class TrainingData:
         return [self.task.render(example, mode) for example in examples]
 
 
-def read_training_data(data: DataConfig, *, seed: int, prompt: str | None = None) -> TrainingData:
+def read_training_data(
+    data: DataConfig,
+    *,
+    seed: int,
+    prompt: str | None = None,
+    notes: list[str] | None = None,
+) -> TrainingData:
     """Read the training and validation examples; no model is needed.
 
     Args:
         data: what to read, and how much of it.
         seed: of the samples.
         prompt: of the task that a file of one's own makes; None is the usual one.
+        notes: gets a line about what is doubtful in the data; see [`tell`].
 
     Raises:
         PalamError: data that are missing, wrong or too few.
     """
     if data.text_file is not None:
-        return _read_raw_text(data.text_file, data, seed)
+        return _read_raw_text(data, seed)
     if data.file is not None:
-        labelled = _read_labelled_file(data.file, data, seed, prompt)
+        labelled = _read_labelled_file(data.file, data, seed, prompt, notes)
     else:
         assert data.task is not None  # a DataConfig has exactly one of the three
-        labelled = _read_task(get_task(data.task), data, seed)
+        labelled = _read_task(get_task(data.task), data, seed, notes)
+    chosen = _chosen(labelled, data, seed)
+    chosen.inspection = _inspect(labelled, notes or ())
+    if data.file is not None:
+        chosen.columns = data.columns
+    return chosen
+
+
+def training_data_of(
+    task: Task, examples: Sequence[Example], data: DataConfig, *, seed: int
+) -> TrainingData:
+    """Training and validation examples of those that are in memory: a tenth is for validation.
+
+    Args:
+        task: of the examples.
+        examples: all of them.
+        data: their language, how many are taken, and whether equally many of each label.
+        seed: of the samples.
+
+    Raises:
+        PalamError: too few examples.
+    """
+    return _chosen(_held_out(task, examples, data, seed, source=task.name), data, seed)
+
+
+def _chosen(labelled: "_Labelled", data: DataConfig, seed: int) -> TrainingData:
+    """As many of the examples as the configuration wants."""
     if not labelled.train:
         raise PalamError(
             "there is nothing to train on once validation rows are held out; give more rows"
@@ -91,6 +130,7 @@ def read_training_data(data: DataConfig, *, seed: int, prompt: str | None = None
 class _Labelled(NamedTuple):
     """All examples of a task; see [`TrainingData`]."""
 
+    source: str
     task: Task
     train: list[Example]
     dev: list[Example]
@@ -98,13 +138,33 @@ class _Labelled(NamedTuple):
     note: str
 
 
-def _read_raw_text(path: Path, data: DataConfig, seed: int) -> TrainingData:
+def _inspect(labelled: _Labelled, notes: Iterable[str]) -> Inspection:
+    """A look at all of the examples; see [`inspect_texts`]."""
+    examples = [*labelled.train, *labelled.dev]
+    task = labelled.task
+    labels = None
+    if not task.number:
+        labels = [example.label for example in examples]
+    inspection = inspect_texts(
+        labelled.source,
+        ["\n".join(example.fields.values()) for example in examples],
+        labels,
+        language=labelled.language,
+        notes=notes,
+    )
+    inspection.held_out = len(labelled.dev)
+    inspection.shared = num_shared(labelled.train, labelled.dev)
+    return inspection
+
+
+def _read_raw_text(data: DataConfig, seed: int) -> TrainingData:
     """The lines of a file; the last twentieth of them are for validation."""
     lines = []
-    for row, text in enumerate(read_texts(path)):
+    source = data.source()
+    for row, text in enumerate(read_texts(source)):
         lines.append(Example(row, {"text": text}, label=""))
     if len(lines) < 2:
-        raise PalamError(f"{path} holds fewer than two lines of text")
+        raise PalamError(f"{source.name} holds fewer than two lines of text")
     most = data.max_eval_samples or len(lines)
     held_out = max(1, min(len(lines) // 20, most))
     train, dev = lines[:-held_out], lines[-held_out:]
@@ -112,6 +172,10 @@ def _read_raw_text(path: Path, data: DataConfig, seed: int) -> TrainingData:
     shared = num_shared(train, dev)
     if shared:
         note = f"{note}; {shared} of them have a text that is trained on"
+    texts = [line.fields["text"] for line in lines]
+    inspection = inspect_texts(source.name, texts, language=data.text_language)
+    inspection.held_out = len(dev)
+    inspection.shared = shared
     limit = data.max_train_samples
     if limit is not None and limit < len(train):
         train = random.Random(seed).sample(train, limit)
@@ -121,6 +185,7 @@ def _read_raw_text(path: Path, data: DataConfig, seed: int) -> TrainingData:
         dev=dev,
         language=data.text_language,
         note=note,
+        inspection=inspection,
     )
 
 
@@ -129,26 +194,37 @@ def _read_labelled_file(
     data: DataConfig,
     seed: int,
     prompt: str | None,
+    notes: list[str] | None,
 ) -> _Labelled:
     """A task made from a file; a tenth of its rows are for validation."""
     task, examples = task_from_file(
-        path,
+        data.source(),
         text_column=data.text_column,
         label_column=data.label_column,
         prompt=prompt,
+        merge_labels=data.merge_labels,
+        notes=notes,
     )
+    check_trainable(path.name, Counter(example.label for example in examples))
+    return _held_out(task, examples, data, seed, source=path.name)
+
+
+def _held_out(
+    task: Task, examples: Sequence[Example], data: DataConfig, seed: int, *, source: str
+) -> _Labelled:
+    """A tenth of the examples is for validation; `source` is what they are called in the note."""
     parts = hold_out(examples, max(1, len(examples) // 10), seed)
-    note = f"held out of {path.name}: {len(parts.dev)} of {len(examples)} rows"
+    note = f"held out of {source}: {len(parts.dev)} of {len(examples)} rows"
     if parts.num_repeated:
         note = f"{note}; {parts.note}"
-    return _Labelled(task, parts.train, parts.dev, data.text_language, note)
+    return _Labelled(source, task, parts.train, parts.dev, data.text_language, note)
 
 
-def _read_task(task: Task, data: DataConfig, seed: int) -> _Labelled:
+def _read_task(task: Task, data: DataConfig, seed: int, notes: list[str] | None) -> _Labelled:
     folder = data.data
     language = native_language(task, data.text_language, data_dir=folder)
-    train, dev, note = train_and_dev(task, data_dir=folder, seed=seed, language=language)
-    return _Labelled(task, train, dev, language, note)
+    parts = train_and_dev(task, data_dir=folder, seed=seed, language=language, notes=notes)
+    return _Labelled(task.name, task, parts.train, parts.dev, language, parts.note)
 
 
 def seeded_number(*key: object) -> int:

@@ -22,9 +22,12 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from palam.alignment.solve import AlignmentResult, solve_bridge
 from palam.errors import PalamError
 from palam.inference.evaluation import evaluate
+from palam.inference.metrics import majority_accuracy
 from palam.models.bases import Bases
 from palam.models.checkpoint import CHECKPOINT_MARKER, bridge_card, load_bridge, load_weights_from
 from palam.models.modeling import PalamModel
+from palam.models.processing import PalamProcessor
+from palam.tasks.inspection import EncoderView
 from palam.tasks.readers import read_texts
 from palam.training.arguments import training_arguments
 from palam.training.build import build_model, prepare_for_training, resolve_dtype
@@ -44,6 +47,7 @@ from palam.training.place import run_place
 from palam.training.trainer import PalamTrainer, checkpoints, newest_checkpoint
 from palam.utils.files import atomic_directory, check_replaceable
 from palam.utils.progress import progress_bar
+from palam.utils.texts import printable
 
 SETTINGS_FILE = "settings.yaml"
 LOG_FILE = "log.jsonl"
@@ -65,6 +69,7 @@ def train(
     resume: bool = False,
     console: Console | None = None,
     bases: Bases | None = None,
+    data: TrainingData | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> PalamModel:
     """Train a bridge and save it to `out`.
@@ -76,6 +81,8 @@ def train(
             checkpoint.
         console: for progress; None is silent.
         bases: encoder and LLM already loaded, in place of loading the configuration's.
+        data: examples in memory, in place of reading the configuration's; see
+            [`training_data_of`].
         callbacks: of the transformers Trainer, beside the run's own.
 
     Returns:
@@ -96,6 +103,7 @@ def train(
             resume=resume,
             console=console or Console(quiet=True),
             bases=bases,
+            data=data,
             callbacks=callbacks,
         )
 
@@ -107,6 +115,7 @@ def _train_into(
     resume: bool,
     console: Console,
     bases: Bases | None,
+    data: TrainingData | None,
     callbacks: Sequence[TrainerCallback],
 ) -> PalamModel:
     """Train a bridge and save it to a folder that is held; see [`train`]."""
@@ -114,7 +123,7 @@ def _train_into(
     if resume:
         config, checkpoint = folder.interrupted_run(config)
     config = replace(config, runtime=resolve_dtype(config.runtime))
-    run = TrainingRun.prepare(config, console, bases)
+    run = TrainingRun.prepare(config, console, bases, data, checkpoint)
     inputs = run.inputs()
     if checkpoint is None:
         results = run.start()
@@ -287,19 +296,55 @@ class TrainingRun:
     dev_set: AnswerDataset | PrefixDataset
 
     @classmethod
-    def prepare(cls, config: TrainConfig, console: Console, bases: Bases | None) -> "TrainingRun":
-        """Read the data, build the model and tokenise."""
+    def prepare(
+        cls,
+        config: TrainConfig,
+        console: Console,
+        bases: Bases | None,
+        data: TrainingData | None = None,
+        checkpoint: Path | None = None,
+    ) -> "TrainingRun":
+        """Read the data if they are not given, build the model and tokenise.
+
+        A run that is resumed from a checkpoint is tokenised as it was.
+        """
         seed = config.runtime.seed
         set_seed(seed)
-        data = read_training_data(config.data, seed=seed, prompt=config.model.prompt)
+        if data is None:
+            # What is doubtful is printed with the look at the data; silent runs log it.
+            notes: list[str] | None = None if console.quiet else []
+            data = read_training_data(
+                config.data, seed=seed, prompt=config.model.prompt, notes=notes
+            )
         model = build_model(config.model, data, config.runtime, bases)
+        if checkpoint is not None:
+            _tokenize_as(model.processor, checkpoint)
         prepare_for_training(model, config.optim, config.runtime)
         train_set = build_dataset(config, data, data.train, model.processor)
         dev_set = build_dataset(config, data, data.dev, model.processor)
         run = cls(config, console, data, model, train_set, dev_set)
         if config.optim.prompts_file is not None:
             run.answer_prompts(config.optim.prompts_file)
+        run.show_data()
         return run
+
+    def show_data(self) -> None:
+        """Print the look at the data, and how the texts were tokenised if they have been."""
+        processor = self.model.processor
+        inspection = self.data.inspection
+        lines = []
+        if inspection is not None:
+            stats = processor.stats.values()
+            inspection.encoder = EncoderView.of(stats, processor.max_length)
+            lines = inspection.lines()
+        # The encoder's lines come first, one a language.
+        llm_lines = processor.text_report()[len(processor.stats) :]
+        for line in [*lines, *llm_lines]:
+            self.print_line(line)
+
+    def print_line(self, line: str) -> None:
+        """Print a line as it is: it may hold a user's words."""
+        self.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def answer_prompts(self, prompts_file: Path) -> None:
         """Let the LLM answer the prompts about each text; see [`answer_prompts_with_llm`]."""
@@ -328,6 +373,8 @@ class TrainingRun:
     def start(self) -> Results:
         """Give the bridge the weights that training starts from: another's, solved, or random."""
         results: Results = {"validation": self.data.note}
+        if self.data.inspection is not None:
+            results["data"] = self.data.inspection.to_dict()
         optim = self.config.optim
         if optim.init_from is not None:
             load_weights_from(self.model.bridge, optim.init_from)
@@ -425,13 +472,38 @@ class TrainingRun:
         }
 
     def validate(self) -> Results:
-        """Say how the texts were tokenised, and measure the accuracy on the validation data."""
-        for line in self.model.processor.text_report():
-            self.console.print(line)
+        """Measure accuracy and macro-F1 on the validation data, beside the majority's accuracy."""
         task = self.data.task
-        if task is None or task.number:  # answers that are worked out take long
+        if task is None:  # raw text is tokenised as it is read
+            for line in self.model.processor.text_report():
+                self.print_line(line)
+            return {}
+        if task.number:  # answers that are worked out take long
             return {}
         with self.console.status("reading the validation data"):
             examples = {self.data.language: self.data.dev}
             evaluation = evaluate(self.model, task, "dev", examples)
-        return {"validation_accuracy": evaluation.macro}
+        metrics = evaluation.metrics(self.data.language)
+        majority = majority_accuracy(
+            [example.label for example in self.data.train],
+            [example.label for example in self.data.dev],
+        )
+        self.print_line(
+            f"validation ({self.data.note}): accuracy {metrics.accuracy:.1%}, "
+            f"macro-F1 {metrics.macro_f1:.3f}; the most frequent label alone: "
+            f"accuracy {majority:.1%}"
+        )
+        return {
+            "validation_accuracy": evaluation.macro,
+            "validation_macro_f1": metrics.macro_f1,
+            "validation_majority_accuracy": majority,
+        }
+
+
+def _tokenize_as(processor: PalamProcessor, checkpoint: Path) -> None:
+    """Let a processor tokenise as that of a checkpoint, which an earlier version may have made."""
+    earlier = PalamProcessor.from_pretrained(
+        checkpoint, encoder=processor.encoder, llm=processor.llm
+    )
+    processor.template = earlier.template
+    processor.tokenization = earlier.tokenization

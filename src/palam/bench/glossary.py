@@ -1,0 +1,73 @@
+"""What the methods of a recipe are, in words, for readers of its report."""
+
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from palam.bench.methods import BaselineMethod, ChoiceMethod, Method, TrainedMethod
+from palam.models.model_card import public_name
+from palam.models.model_config import ModelConfig
+from palam.models.registry import FUSIONS
+
+BASELINES = {
+    "majority": "Always the most frequent label of the training data",
+    "llm_only": "The LLM reads the text itself, without a bridge",
+    "translate": "The LLM reads a translation into English, by {translator}",
+    "head": "Logistic regression on {layers}, without an LLM",
+}
+HEAD_LAYERS = {"last": "the encoder's last layer", "mean": "the mean of the encoder's layers"}
+UNSAID = ("fusion", "llm_only", "lora_rank", "init")
+"""Settings that have words of their own; others are named with their values."""
+
+
+def is_bridge(method: Method) -> bool:
+    """Whether a method is a trained bridge, or a choice among some."""
+    if isinstance(method, TrainedMethod):
+        return not method.settings.get("llm_only")
+    return isinstance(method, ChoiceMethod)
+
+
+def describe_method(method: Method, train: Mapping[str, Any]) -> str:
+    """One line on a method.
+
+    Args:
+        method: of a recipe.
+        train: the recipe's settings of training, which a trained method changes.
+    """
+    if isinstance(method, ChoiceMethod):
+        names = ", ".join(method.best_of)
+        return f"For each seed the one with the lowest validation loss of {names}"
+    if isinstance(method, BaselineMethod):
+        values = dict(method.settings)
+        values["layers"] = HEAD_LAYERS.get(values.get("layers", ""), "")
+        values["translator"] = public_name(values.get("translator", ""))
+        return BASELINES[method.baseline].format(**values)
+    settings = {**train, **method.settings}
+    parts = [_trained(settings)]
+    if settings.get("init") == "random" and not settings.get("llm_only"):
+        parts.append("Its mapper starts at random, not solved")
+    for name, value in method.settings.items():
+        if name not in UNSAID:
+            parts.append(f"{name.replace('_', ' ').capitalize()}: {value}")
+    return ". ".join(parts)
+
+
+def _trained(settings: Mapping[str, Any]) -> str:
+    """What is trained."""
+    rank = settings.get("lora_rank")
+    if settings.get("llm_only"):
+        return f"A LoRA of rank {rank} is trained on the LLM, which reads the text itself"
+    fusion = describe_fusion(str(settings.get("fusion", ModelConfig.fusion)))
+    if rank:
+        return f"A bridge, and a LoRA of rank {rank} on the LLM. {fusion}"
+    return f"A bridge. {fusion}"
+
+
+def describe_fusion(name: str) -> str:
+    """The first line that a fusion's file, or its class if that is somebody's own, says of it."""
+    fusion = FUSIONS[name]
+    module = fusion.__module__
+    source = sys.modules[module] if module.startswith("palam.") else fusion
+    text = inspect.getdoc(source) or name
+    return text.splitlines()[0].rstrip(".")

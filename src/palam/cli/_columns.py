@@ -1,0 +1,93 @@
+"""The columns that a command adds to each row, beside the user's own."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from palam.tasks.columns import free_names, with_results
+from palam.tasks.formats import Row
+from palam.tasks.readers import NumberedRow
+
+SCORES = "scores"
+"""The result that is a number for each label; flat formats have a column a label in its place."""
+DIGITS = 6
+"""Of a probability, after the point."""
+
+
+def probabilities(scores: Iterable[float]) -> list[float]:
+    """The probability of each label among all of them, from their log-probabilities."""
+    values = list(scores)
+    largest = max(values)
+    weights = [math.exp(value - largest) for value in values]
+    total = sum(weights)
+    return [round(weight / total, DIGITS) for weight in weights]
+
+
+class ResultColumns(NamedTuple):
+    """What the results are called in the output.
+
+    Attributes:
+        names: a column for each result, by its usual name.
+        label_names: in a flat format, a column for each label's probability, by the label.
+    """
+
+    names: dict[str, str]
+    label_names: dict[str, str]
+
+    @classmethod
+    def beside(
+        cls, own: Iterable[str], results: Sequence[str], labels: Sequence[str]
+    ) -> "ResultColumns":
+        """Names that none of the user's own columns has; see [`free_names`].
+
+        Args:
+            own: the user's columns.
+            results: usual names.
+            labels: those that get a column of their own.
+
+        Raises:
+            PalamError: a name that cannot be had.
+        """
+        names = free_names(own, results)
+        label_names = free_names([*own, *names.values()], labels)
+        return cls(names, label_names)
+
+    def check(self, numbered: NumberedRow) -> None:
+        """Refuse a row that has one of these columns, which the first row did not have.
+
+        Raises:
+            PalamError: it has one.
+        """
+        with_results(numbered, dict.fromkeys([*self.names.values(), *self.label_names.values()]))
+
+    def with_results(self, row: Row, results: Row) -> Row:
+        """A row that was checked, with its results, by usual name, in their columns."""
+        named = {name: results[usual] for usual, name in self.names.items()}
+        return {**row, **named}
+
+    def own(self, row: Row) -> Row:
+        """What of a finished row is the user's."""
+        added = set(self.names.values())
+        return {name: value for name, value in row.items() if name not in added}
+
+    def flat(self, row: Row) -> Row:
+        """A finished row with a probability for each label in place of the scores."""
+        if not self.label_names:
+            return row
+        flat_row = dict(row)
+        scores = flat_row.pop(self.names[SCORES])
+        values = probabilities(scores.values())
+        flat_row.update(zip(self.label_names.values(), values, strict=True))
+        return flat_row
+
+    def all_columns(self, rows: Iterable[Row]) -> list[str]:
+        """The columns of finished rows for a flat format: the user's, then the results'."""
+        own: dict[str, None] = {}
+        for row in rows:
+            own.update(dict.fromkeys(self.own(row)))
+        added = [name for usual, name in self.names.items() if not self.is_spread(usual)]
+        return [*own, *added, *self.label_names.values()]
+
+    def is_spread(self, usual: str) -> bool:
+        """Whether a result has columns of its labels in place of its own."""
+        return usual == SCORES and bool(self.label_names)

@@ -1,0 +1,343 @@
+"""A job over rows, as `palam classify` and `palam generate` do it: rows in, rows out, in order.
+
+To standard output, a pipe or a device the rows go as they are done. To a file they go through a
+[`Journal`], from which a run that was stopped goes on; the output appears when it is whole.
+"""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from palam.cli._columns import ResultColumns
+from palam.cli._identity import run_identity
+from palam.cli._journal import Journal, journal_path, journal_state, open_journal
+from palam.cli._languages import check_given_language, check_row_languages
+from palam.cli._output import check_file_writable, is_device, open_rows
+from palam.cli._source import Chunk, SourceConfig, TextForm, one_text, read_chunks
+from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
+from palam.errors import PalamError
+from palam.tasks.formats import Row
+from palam.tasks.readers import NumberedRow
+from palam.tasks.writers import FLAT_FORMATS, json_line, output_format, write_rows
+from palam.utils.files import atomic_file, output_place
+from palam.utils.locks import output_lock
+from palam.utils.progress import progress_bar
+
+if TYPE_CHECKING:
+    from palam.models.modeling import PalamModel
+
+CHUNK_BATCHES = 8
+"""Batches whose rows are in memory, and done, at a time: so much is lost when a run is stopped."""
+
+Progress = Callable[[int], None]
+
+
+# ------------------------------------------------------------------ the place of the output
+@contextlib.contextmanager
+def reserved_output(source: SourceConfig) -> Iterator[None]:
+    """Refuse an output that cannot or should not be written, before any work; hold it meanwhile.
+
+    Raises:
+        PalamError: a place where no file can be written, a format without its package, a file that
+            is there already, or rows of an unfinished run that are not to be gone on with.
+    """
+    if source.out is None:
+        yield
+        return
+    file_format = output_format(source.out)
+    place = file_place(source.out)
+    if place is None:
+        if file_format != "jsonl":
+            raise PalamError(f"{source.out} is a pipe or a device, to which only JSON lines go")
+        if source.resume:
+            raise PalamError(f"{source.out} is a pipe or a device; --resume needs a file")
+        yield
+        return
+    check_file_writable(place)
+    _check_format(file_format, [])
+    with _new_folders(place), output_lock(place):
+        _check_earlier_run(place, source)
+        yield
+
+
+def file_place(out: Path | None) -> Path | None:
+    """The file that an output is, behind links; None for standard output, a pipe or a device.
+
+    Raises:
+        PalamError: no name for a file.
+    """
+    if out is None or is_device(out):
+        return None
+    place = output_place(out)
+    return place if out.is_symlink() else out
+
+
+def _check_format(file_format: str, columns: Sequence[str]) -> None:
+    """Refuse a format whose package is missing, or that does not hold so many columns."""
+    write_rows([], columns, io.BytesIO(), file_format)
+
+
+@contextlib.contextmanager
+def _new_folders(place: Path) -> Iterator[None]:
+    """Remove the folders that are made for an output, if nothing comes of it."""
+    new = [folder for folder in place.absolute().parents if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in new:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
+        raise
+
+
+def _check_earlier_run(place: Path, source: SourceConfig) -> None:
+    """Refuse to lose what an earlier run has written, or is still to write.
+
+    Where an output stands beside a journal of all rows, the run was killed between the two.
+    """
+    journal = journal_path(place)
+    state = journal_state(journal)
+    if source.overwrite:
+        return
+    if source.resume:
+        if not place.exists() or state.is_complete:
+            return
+        if state.num_rows:
+            raise PalamError(
+                f"{place} exists already; to replace it with what {journal.name} becomes, give "
+                "--overwrite beside --resume"
+            )
+        raise PalamError(
+            f"{place} is complete, there is nothing to resume; --overwrite begins anew"
+        )
+    if place.exists():
+        raise PalamError(f"{place} exists already; give another place, or --overwrite")
+    if state.num_rows:
+        raise PalamError(
+            f"{journal} holds {state.num_rows:,} rows of an unfinished run; --resume goes on "
+            "after them, --overwrite begins anew"
+        )
+
+
+# ------------------------------------------------------------------ the job
+class RowJob(NamedTuple):
+    """What is done with rows.
+
+    Attributes:
+        description: for the progress: `"classifying"`.
+        results: usual names of the columns that each row gets.
+        run: gives each row of a chunk its results, by usual name.
+        identity: the options on which the results depend, by name.
+        labels: whose probabilities are columns of their own in a flat format.
+        uses_encoder: whether the encoder reads the texts.
+    """
+
+    description: str
+    results: tuple[str, ...]
+    run: Callable[[Chunk, Progress | None], list[Row]]
+    identity: dict[str, Any]
+    labels: tuple[str, ...] = ()
+    uses_encoder: bool = True
+
+
+class RowsIn(NamedTuple):
+    """What a run reads.
+
+    Attributes:
+        rows: from the first.
+        columns: of the first row, the user's.
+        total: how many rows there are; None is not known.
+    """
+
+    rows: Iterator[NumberedRow]
+    columns: tuple[str, ...]
+    total: int | None
+
+
+def process_rows(
+    model: "PalamModel", source: SourceConfig, job: RowJob, *, batch_size: int
+) -> None:
+    """Do a job over all rows of a source, and write the results.
+
+    Args:
+        model: with the template that the job uses.
+        source: the rows, and where the results go; see [`reserved_output`], within which this runs.
+        job: what is done.
+        batch_size: of the job; a chunk is some batches.
+
+    Raises:
+        PalamError: rows that cannot be read, a language that is not known, a journal of another
+            run, or an output that cannot be written. What is done stays, and the message says so.
+        KeyboardInterrupt: the run was stopped; the text says how to go on.
+    """
+    check_given_language(model, source, uses_encoder=job.uses_encoder)
+    form = TextForm.of(model.config.task, source)
+    chunk_size = CHUNK_BATCHES * batch_size
+    place = file_place(source.out)
+    file_format = "jsonl" if place is None else output_format(place)
+    rows_in = _open_rows_in(source, form)
+    labels = job.labels if file_format in FLAT_FORMATS else ()
+    columns = ResultColumns.beside(rows_in.columns, job.results, labels)
+    _check_format(file_format, columns.all_columns([dict.fromkeys(rows_in.columns)]))
+    run = _Run(model, source, job, form, columns, chunk_size)
+    if place is None:
+        with open_rows(source.out) as output:
+            for row in run.finished_rows(rows_in.rows, total=rows_in.total):
+                output.write(row)
+    else:
+        identity = run_identity(model, source, form, job.identity)
+        _write_file(run, rows_in, identity, place, file_format)
+    tell_what_was_lost(model)
+
+
+def _open_rows_in(source: SourceConfig, form: TextForm) -> RowsIn:
+    """The rows of a source, of which the first is read already.
+
+    Raises:
+        PalamError: it has none, or the first cannot be read.
+    """
+    if source.text is not None:
+        numbered = one_text(source, form)
+        return RowsIn(iter(numbered.rows), tuple(numbered.rows[0].row), 1)
+    file = source.open()
+    rows = file.rows(column=form.expected_column)
+    first = next(rows, None)
+    if first is None:
+        raise PalamError(f"{file.name} is empty")
+    return RowsIn(chain([first], rows), tuple(first.row), file.count())
+
+
+@dataclass
+class _Run:
+    """A job over a source's rows, under way."""
+
+    model: "PalamModel"
+    source: SourceConfig
+    job: RowJob
+    form: TextForm
+    columns: ResultColumns
+    chunk_size: int
+    encodings: EncodingWatch = field(default_factory=EncodingWatch)
+
+    def finished_rows(
+        self, rows: Iterable[NumberedRow], *, total: int | None, start: int = 0
+    ) -> Iterator[Row]:
+        """The rows with their results.
+
+        Args:
+            rows: those that are left to do.
+            total: how many rows there are in all, for the progress.
+            start: how many are done.
+        """
+        known_languages: set[str | None] = set()
+        with _row_progress(self.source, self.job.description, total, start) as advance:
+            for chunk in self._chunks(rows, start):
+                for numbered in chunk.rows:
+                    self.columns.check(numbered)
+                if self.job.uses_encoder:
+                    check_row_languages(self.model, chunk, known_languages)
+                self.encodings.look_at(chunk)
+                results = self.job.run(chunk, advance)
+                for numbered, row_results in zip(chunk.rows, results, strict=True):
+                    yield self.columns.with_results(numbered.row, row_results)
+
+    def _chunks(self, rows: Iterable[NumberedRow], start: int) -> Iterator[Chunk]:
+        if self.source.text is not None:
+            return iter([one_text(self.source, self.form)])
+        return read_chunks(rows, self.form, self.source, self.chunk_size, start)
+
+    def rows_left(self, rows: Iterator[NumberedRow], journal: Journal) -> Iterator[NumberedRow]:
+        """The rows that are not done yet; those that are must be the journal's.
+
+        A chunk that is not all done is done again, so that a run that was stopped gives what one
+        that was not gives, to the last digit and the last random number.
+
+        Raises:
+            PalamError: a row of the journal is another than the file's.
+        """
+        num_whole = journal.num_rows - journal.num_rows % self.chunk_size
+        repeated = []
+        results = list(self.columns.names.values())
+        for number, done in enumerate(journal.rows(results)):
+            numbered = next(rows, None)
+            if numbered is None or json_line(numbered.row) != json_line(self.columns.own(done)):
+                where = "which ends before" if numbered is None else numbered.place
+                raise PalamError(
+                    f"{journal.path} is of other rows: its row {number + 1} is not that of "
+                    f"{self.source.file} ({where}); give the same file, or --overwrite in place "
+                    "of --resume to begin anew"
+                )
+            if number >= num_whole:
+                repeated.append(numbered)
+        following = next(rows, None)
+        if following is None:
+            return iter(())
+        journal.keep(num_whole)
+        return chain(repeated, [following], rows)
+
+
+def _write_file(
+    run: _Run, rows_in: RowsIn, identity: dict[str, Any], place: Path, file_format: str
+) -> None:
+    """Do the rows that are left, and write the output when all are done."""
+    path = journal_path(place)
+    with open_journal(path, identity, resume=run.source.resume) as journal:
+        rows = run.rows_left(rows_in.rows, journal)
+        with _telling_how_to_go_on(journal, rows_in.total):
+            start = journal.num_rows
+            for row in run.finished_rows(rows, total=rows_in.total, start=start):
+                journal.append(row)
+            journal.finish()
+            _write_output(journal, run.columns, place, file_format)
+    path.unlink(missing_ok=True)
+
+
+def _write_output(journal: Journal, columns: ResultColumns, place: Path, file_format: str) -> None:
+    names = []
+    rows = journal.rows()
+    if file_format in FLAT_FORMATS:
+        names = columns.all_columns(rows)
+        rows = map(columns.flat, journal.rows())
+    with atomic_file(place) as file:
+        write_rows(rows, names, file, file_format)
+
+
+@contextlib.contextmanager
+def _telling_how_to_go_on(journal: Journal, total: int | None) -> Iterator[None]:
+    """Say, when the block is stopped, what is done and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not journal.num_rows:
+            raise
+        raise KeyboardInterrupt(f"after {_advice(journal, total)}") from None
+    except (PalamError, OSError) as error:
+        if not journal.num_rows:
+            raise
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        raise PalamError(f"{reason}; stopped after {_advice(journal, total)}") from None
+    except Exception as error:
+        if journal.num_rows:
+            error.add_note(f"palam: stopped after {_advice(journal, total)}")
+        raise
+
+
+def _advice(journal: Journal, total: int | None) -> str:
+    done = f"{journal.num_rows:,}" if total is None else f"{journal.num_rows:,} of {total:,}"
+    return f"{done} rows; to go on, give the same command with --resume"
+
+
+def _row_progress(
+    source: SourceConfig, description: str, total: int | None, done: int
+) -> AbstractContextManager[Progress | None]:
+    """A progress bar, but not where the rows are printed to the terminal themselves."""
+    prints_to_terminal = source.out is None and sys.stdout is not None and sys.stdout.isatty()
+    if source.text is not None or prints_to_terminal:
+        return nullcontext()
+    return progress_bar(description, total, done=done)

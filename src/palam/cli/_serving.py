@@ -1,0 +1,67 @@
+"""What `palam serve` and `palam demo` share."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from palam.cli._options import LoadingConfig, silence_libraries
+from palam.errors import PalamError
+
+if TYPE_CHECKING:
+    from palam.serving.limits import ServeLimits
+    from palam.serving.server import ServerOptions
+
+NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+KEY_VARIABLE = "PALAM_API_KEY"
+
+
+def check_installed() -> None:
+    """Refuse to serve without the packages for it.
+
+    Raises:
+        PalamError: one is missing.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise PalamError(f'serving needs {missing[0]}: pip install "palam[serve]"')
+
+
+def key_of_environment() -> str | None:
+    """The server's key, if one is set in the environment."""
+    return os.environ.get(KEY_VARIABLE) or None
+
+
+def serve_bridges(
+    paths: Sequence[str],
+    loading: LoadingConfig,
+    limits: "ServeLimits",
+    options: "ServerOptions",
+    on_ready: Callable[[str], None],
+) -> None:
+    """Load bridges and serve them until the process is told to stop.
+
+    Args:
+        paths: checkpoint folders or hub ids.
+        loading: how the models are loaded.
+        limits, options: of the server.
+        on_ready: called with the address.
+    """
+    from palam.serving.bridges import load_bridges
+    from palam.serving.server import open_socket, run_server
+    from palam.utils.device import resolve_placement
+
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("palam.serving").setLevel(logging.INFO)
+    listener = open_socket(options.host, options.port)
+    with listener:
+        silence_libraries()
+        bridges = load_bridges(
+            paths,
+            resolve_placement(loading.device, loading.dtype, loading.load_in),
+            encoder=loading.encoder,
+            llm=loading.llm,
+            allow_mismatch=loading.allow_mismatch,
+        )
+        run_server(bridges, listener, limits, options, on_ready)

@@ -1,0 +1,159 @@
+"""Answers that are made together, token by token."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from palam.models.finite import check_logits
+from palam.models.modeling import PalamModel
+from palam.serving.contexts import Context, ContextClass, left_padded
+from palam.serving.errors import failure_of
+from palam.serving.jobs import AnswerJob, Failed, Finished, TextDelta
+from palam.serving.prompts import Prompt
+from palam.serving.sampling import Sampler
+from palam.serving.text_stream import TextStream
+from palam.serving.vectors import prompt_vectors
+
+
+class RunningAnswer:
+    """One answer on its way.
+
+    Args:
+        job: who wants it.
+        prompt: what is answered.
+        max_new_tokens: most tokens of it.
+        stop_ids: the ids at which it ends.
+        decode: ids as text.
+
+    Attributes:
+        next_id: the last token, which the LLM has not read yet.
+        num_tokens: how many were made, the end included.
+        is_done: nothing more is to be made.
+    """
+
+    def __init__(
+        self,
+        job: AnswerJob,
+        prompt: Prompt,
+        max_new_tokens: int,
+        stop_ids: Collection[int],
+        decode: Callable[[list[int]], str],
+    ) -> None:
+        self.job = job
+        self.prompt = prompt
+        self.sampler = Sampler(job.sampling)
+        self.next_id = 0
+        self.num_tokens = 0
+        self.is_done = False
+        self._max_new_tokens = max_new_tokens
+        self._stop_ids = stop_ids
+        self._stream = TextStream(decode, job.stops)
+
+    def take(self, token_id: int) -> None:
+        """The next token; what becomes certain of the text is delivered."""
+        self.next_id = token_id
+        self.num_tokens += 1
+        if token_id in self._stop_ids:
+            self._finish("stop")
+            return
+        self._deliver(self._stream.push(token_id))
+        if self._stream.stopped:
+            self._finish("stop")
+        elif self.num_tokens >= self._max_new_tokens:
+            self._finish("length")
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the client that nothing more comes."""
+        if not self.is_done:
+            self.is_done = True
+            self.job.deliver(Failed(failure_of(error)))
+
+    def drop(self) -> None:
+        """Leave; nobody waits for it."""
+        self.is_done = True
+
+    def _finish(self, reason: str) -> None:
+        self._deliver(self._stream.finish())
+        if self._stream.stopped:  # a stop string in the last characters
+            reason = "stop"
+        self.is_done = True
+        self.job.deliver(Finished(reason, self.num_tokens))
+
+    def _deliver(self, text: str) -> None:
+        if text:
+            self.job.deliver(TextDelta(text))
+
+
+class AnswerBatch:
+    """Answers in one context of the LLM.
+
+    Args:
+        context: what the LLM has read of them.
+        answers: one for each of its rows.
+    """
+
+    def __init__(self, context: Context, answers: list[RunningAnswer]) -> None:
+        self.context = context
+        self.answers = answers
+
+    @classmethod
+    @torch.no_grad()
+    def start(
+        cls, model: PalamModel, context_class: ContextClass, answers: Sequence[RunningAnswer]
+    ) -> Self:
+        """Read the prompts and make the first token of each answer."""
+        vectors = prompt_vectors(model, [answer.prompt for answer in answers])
+        context = context_class(model)
+        logits = context.start(left_padded(vectors))
+        batch = cls(context, list(answers))
+        batch._take(logits)
+        return batch
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Make one more token of each answer; if it fails, all is as it was before."""
+        logits = self.context.extend([answer.next_id for answer in self.answers])
+        self._take(logits)
+
+    def join(self, other: Self) -> None:
+        """Take another batch's answers in."""
+        self.context.join(other.context)
+        self.answers += other.answers
+
+    def without_done(self) -> Self | None:
+        """The batch of the answers that are not done; None if all are."""
+        rows = [row for row, answer in enumerate(self.answers) if not answer.is_done]
+        if not rows:
+            return None
+        return self if len(rows) == len(self.answers) else self._select(rows)
+
+    def halves(self) -> tuple[Self, Self]:
+        """Two batches of half the answers each."""
+        middle = len(self.answers) // 2
+        first = range(middle)
+        second = range(middle, len(self.answers))
+        return self._select(first), self._select(second)
+
+    def _select(self, rows: Sequence[int]) -> Self:
+        context = self.context.select(list(rows))
+        return type(self)(context, [self.answers[row] for row in rows])
+
+    def _take(self, logits: Tensor) -> None:
+        """Choose each answer's next token by logits [rows, vocabulary].
+
+        An answer whose logits are not finite fails alone.
+        """
+        finite = logits.logsumexp(-1).isfinite().tolist()
+        likeliest = logits.argmax(-1).tolist()
+        for row, answer in enumerate(self.answers):
+            if answer.is_done:
+                continue
+            try:
+                if not finite[row]:
+                    check_logits(logits[row], self.context.model.llm.dtype)
+                greedy = answer.sampler.is_greedy
+                answer.take(likeliest[row] if greedy else answer.sampler.choose(logits[row]))
+            except Exception as error:
+                answer.fail(error)

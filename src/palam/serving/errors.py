@@ -1,0 +1,92 @@
+"""What a client is told when a request cannot be answered."""
+
+import torch
+
+from palam.errors import PalamError
+
+INVALID_REQUEST = "invalid_request_error"
+"""The API's kind of error that the client can mend."""
+SERVER_ERROR = "server_error"
+OUT_OF_MEMORY_SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
+"""What torch says on a CPU, which has no class of its own for it."""
+
+
+class RequestError(PalamError):
+    """A request that is refused, or could not be finished.
+
+    Args:
+        message: what is wrong, and what would be right. It holds no text of the client's.
+        status: of HTTP.
+        kind: the API's `type` of error.
+        code: a name that a program can compare.
+        param: the field that is wrong.
+        retry_after: seconds after which the client may try again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        kind: str = INVALID_REQUEST,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in message for sign in OUT_OF_MEMORY_SIGNS)
+
+
+def failure_of(error: BaseException) -> RequestError:
+    """What the client is told of an error inside the engine."""
+    if isinstance(error, RequestError):
+        return error
+    if is_out_of_memory(error):
+        return RequestError(
+            "this request needs more memory than the server has; send a shorter one",
+            status=503,
+            kind=SERVER_ERROR,
+            code="out_of_memory",
+            retry_after=10,
+        )
+    if isinstance(error, PalamError):
+        return RequestError(str(error), status=500, kind=SERVER_ERROR, code="model_error")
+    return RequestError(
+        f"the model failed on this request ({type(error).__name__})",
+        status=500,
+        kind=SERVER_ERROR,
+        code="model_error",
+    )
+
+
+def timed_out() -> RequestError:
+    """What the client is told after the time that a request may take."""
+    return RequestError(
+        "the request took longer than this server allows",
+        status=504,
+        kind=SERVER_ERROR,
+        code="timeout",
+    )
+
+
+def shutting_down() -> RequestError:
+    """What the client is told while the server stops."""
+    return RequestError(
+        "the server is shutting down",
+        status=503,
+        kind=SERVER_ERROR,
+        code="shutting_down",
+        retry_after=10,
+    )

@@ -1,0 +1,50 @@
+"""Choosing the next token: the likeliest, or one that is drawn."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How tokens are chosen."""
+
+    temperature: float = 0.0
+    """0 is the likeliest token each time."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that have this probability together."""
+    seed: int | None = None
+    """The same seed gives the same answer, alone or among others; None is a new one each time."""
+
+
+class Sampler:
+    """Chooses the tokens of one answer.
+
+    Its random numbers are its own: what stands beside it in a batch changes nothing.
+    """
+
+    def __init__(self, options: SamplingOptions) -> None:
+        self.options = options
+        self._generator = torch.Generator()
+        if options.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(options.seed)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it takes the likeliest token each time."""
+        return self.options.temperature == 0
+
+    def choose(self, logits: Tensor) -> int:
+        """The next token's id, by finite logits [vocabulary]."""
+        if self.is_greedy:
+            return int(logits.argmax())
+        scaled = logits.double().cpu() / self.options.temperature
+        probabilities = scaled.softmax(-1)
+        ordered, ids = probabilities.sort(descending=True, stable=True)
+        likelier = ordered.cumsum(-1) - ordered  # the probability of all tokens before each
+        ordered = ordered.masked_fill(likelier >= self.options.top_p, 0)
+        place = torch.multinomial(ordered, 1, generator=self._generator)
+        return int(ids[place])

@@ -1,0 +1,169 @@
+"""The process: a socket, the models, the server, and an orderly end."""
+
+import contextlib
+import ipaddress
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from palam.errors import PalamError
+from palam.serving.api import create_app
+from palam.serving.bridges import ServedBridge
+from palam.serving.engine import Engine
+from palam.serving.guard import LOOPBACK_HOSTS, GuardOptions
+from palam.serving.limits import ServeLimits
+from palam.serving.metrics import PrometheusObserver
+
+SECONDS_TO_TELL = 5
+"""Beside a request's own time, how long a stopping server waits for its reply to be sent."""
+KEEP_ALIVE_SECONDS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """Where a server listens, and to whom.
+
+    Raises:
+        PalamError: an address that others reach without a key, or a key that cannot be sent.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0 is any that is free."""
+    api_key: str | None = None
+    root_path: str = ""
+    """Under which a proxy shows the server."""
+    allowed_hosts: Sequence[str] = ()
+    """Further names by which it is called; with a key any is right unless some are given."""
+    log_requests: bool = False
+
+    def __post_init__(self) -> None:
+        key = self.api_key
+        if key is not None and (not key or not key.isascii() or not key.isprintable()):
+            raise PalamError("the API key must be printable ASCII, and not empty")
+        if key is not None and key != key.strip():
+            raise PalamError("the API key begins or ends with a space")
+        if key is None and not is_loopback(self.host):
+            raise PalamError(
+                f"{self.host} can be reached by others: set a key with PALAM_API_KEY or --api-key, "
+                "or listen on 127.0.0.1"
+            )
+        if self.root_path and not self.root_path.startswith("/"):
+            raise PalamError(f"root_path is {self.root_path!r}; it must begin with /")
+
+    def guard(self, limits: ServeLimits) -> GuardOptions:
+        """Who may ask, and how much."""
+        hosts = tuple(host.lower() for host in self.allowed_hosts)
+        anyone = self.api_key is not None and not hosts
+        return GuardOptions(
+            api_key=self.api_key,
+            allowed_hosts=None if anyone else (*LOOPBACK_HOSTS, *hosts),
+            max_body_bytes=limits.max_body_bytes,
+            log_requests=self.log_requests,
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A bound socket.
+
+    Raises:
+        PalamError: the address is taken, or none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise PalamError(f"cannot listen on {host}:{port}: {reason}") from None
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Says when it takes requests."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def run_server(
+    bridges: Sequence[ServedBridge],
+    listener: socket.socket,
+    limits: ServeLimits,
+    options: ServerOptions,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until the process is told to stop; what was accepted is finished first.
+
+    Args:
+        bridges: that can be asked.
+        listener: of [`open_socket`].
+        limits, options: of the server.
+        on_ready: called with the server's address when it takes requests.
+    """
+    registry = CollectorRegistry()
+    engine = Engine(bridges, limits, PrometheusObserver(registry))
+    app: FastAPI = create_app(
+        engine, registry, options.guard(limits), root_path=options.root_path.rstrip("/")
+    )
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # its lines are those of the guard, which hold no query
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=round(limits.timeout) + SECONDS_TO_TELL,
+    )
+    address = _address(listener)
+    server = _Server(config, lambda: on_ready(address))
+    engine.start()
+    try:
+        with _sigterm_is_done():
+            server.run(sockets=[listener])
+    finally:
+        engine.close()
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}"
+
+
+@contextlib.contextmanager
+def _sigterm_is_done() -> Iterator[None]:
+    """Ignore the SIGTERM that the server has obeyed, and then sends to what was there before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
