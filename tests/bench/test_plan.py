@@ -78,6 +78,59 @@ def test_the_arithmetic_and_the_weights_are_those_of_a_real_step(base_folder, en
     assert planned.step_seconds == pytest.approx(count.get_total_flops() / 1e9)
 
 
+def test_an_llm_that_reads_the_text_too_reads_more(base_folder):
+    options = {"rows": 10, "rate": 1e9, **LENGTHS}
+    plain = plan_of(settings(base_folder, fusion="mean"), **options)
+    augmented = settings(base_folder, fusion="mean", mode="prompt", append_source_tokens=True)
+    planned = plan_of(augmented, **options)
+    assert planned.tokens == plain.tokens + 4 * 12
+    assert planned.operations["encoder"] == plain.operations["encoder"]
+    model = PalamModel.from_bases(
+        augmented.model.encoder, augmented.model.llm, fusion="mean", mode="paper", attention="eager"
+    )
+    texts = torch.full((4, 12), 7)
+    ids = torch.cat([torch.full((4, 1), -1), torch.full((4, 3 + 12 + 2), 7)], 1)
+    with FlopCounterMode(display=False) as count:
+        output = model(
+            encoder_input_ids=texts,
+            encoder_attention_mask=torch.ones_like(texts),
+            input_ids=ids,
+            labels=ids.clamp(min=0),
+            logits_to_keep=3,
+        )
+        output.loss.backward()
+    assert sum(planned.operations.values()) == count.get_total_flops()
+
+
+def test_a_lora_on_an_llm_that_reads_alone(base_folder):
+    pytest.importorskip("peft")
+    options = {"rows": 10, "rate": 1e9, **LENGTHS}
+    config = settings(base_folder, mode="prompt", llm_only=True, lora_rank=2)
+    planned = plan_of(config, **options)
+    model = PalamModel.from_bases(
+        config.model.encoder, config.model.llm, fusion="mean", mode="paper", attention="eager"
+    )
+    model.add_lora(2)
+    lora = [weight for weight in model.llm.parameters() if weight.requires_grad]
+    assert planned.trained_parameters == sum(weight.numel() for weight in lora)
+    assert planned.tokens == 4 * (3 + 12 + 2)
+    assert planned.operations["encoder"] == 0
+    ids = torch.full((4, 3 + 12 + 2), 7)
+    with FlopCounterMode(display=False) as count:
+        model.llm(ids, use_cache=False, logits_to_keep=3).logits.sum().backward()
+    assert planned.operations["LLM and bridge"] == pytest.approx(count.get_total_flops(), rel=0.01)
+
+
+def test_a_lora_beside_a_bridge_is_trained_too(base_folder):
+    pytest.importorskip("peft")
+    options = {"rows": 10, "rate": 1e9, **LENGTHS}
+    plain = plan_of(settings(base_folder, fusion="mean"), **options)
+    both = plan_of(settings(base_folder, fusion="mean", lora_rank=2), **options)
+    assert both.trained_parameters > plain.trained_parameters
+    assert both.memory["LLM"] == plain.memory["LLM"]
+    assert both.operations["LLM and bridge"] > plain.operations["LLM and bridge"]
+
+
 def test_the_activations_are_what_a_real_step_keeps(base_folder):
     config = settings(base_folder, fusion="mean")
     planned = plan_of(config, rows=10, rate=1e9, **LENGTHS)

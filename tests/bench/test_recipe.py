@@ -32,6 +32,11 @@ from palam.bench.recipe_file import load_recipe, recipe_names
         ("nothing=1", "there is no setting 'nothing'"),
         ("lr", "--set takes setting=value, not 'lr'"),
         ("lr={", "is not YAML"),
+        ("train.epoch=2", "there is no setting 'epoch'"),
+        ("lr=*a", "is not YAML"),
+        ("lr=" + "[" * 500, "is not YAML"),
+        ("train.encoder=", "encoder is None; it must be text"),
+        ("encoder=[a]", "encoder is ['a']; it must be text"),
         ("fusion_options={rank: 2}", "'rank' is no option of last"),
     ],
 )
@@ -114,3 +119,10 @@ def test_a_fusions_own_option_is_a_setting_of_a_method(tmp_path):
 def test_a_recipe_is_what_its_own_yaml_says(name):
     recipe = load_recipe(name)
     assert Recipe.parse(yaml.safe_load(yaml.safe_dump(recipe.to_dict()))) == recipe
+
+
+def test_a_setting_of_training_may_be_named_as_the_recipe_has_it():
+    long = load_recipe("starter/sib200", ["train.encoder=some/encoder", "train.epochs=2"])
+    short = load_recipe("starter/sib200", ["encoder=some/encoder", "epochs=2"])
+    assert long == short
+    assert long.train["encoder"] == "some/encoder"

@@ -199,7 +199,7 @@ def change_value(content, rng):
     elif action == "add" and isinstance(holder, dict):
         holder[str(value)] = value
     elif action == "deepen":
-        for _ in range(rng.choice([3, 500, 900])):
+        for _ in range(rng.choice([3, 30, 200])):
             value = [value]
         holder[path[-1]] = value
     else:
@@ -217,7 +217,7 @@ def yaml_value(path, rng):
     changed = change_value(content, rng)
     try:
         path.write_text(yaml.safe_dump(changed, allow_unicode=True))
-    except (UnicodeEncodeError, ValueError):  # a surrogate; a number of 400 digits
+    except (ValueError, RecursionError):  # a surrogate; a number of 400 digits
         path.write_text(json.dumps(changed))
 
 
@@ -248,7 +248,7 @@ def json_line(path, rng):
     lines = path.read_text(encoding="utf-8").splitlines()
     number = rng.randrange(len(lines))
     content = json.loads(lines[number])
-    foreign = ("null", "3", "[]", '"x"', "{}", "", "not JSON", '{"method": "last"}', "NaN", "\x1b[31m")
+    foreign = ("null", "3", "[]", '"x"', "{}", "", "not JSON", '{"method": "last"}', "\x1b[31m")
     changed = json.dumps(change_value(content, rng))
     lines[number] = rng.choice([changed, changed, changed, rng.choice(foreign)])
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -15,7 +15,6 @@ from specimens import BRIDGES, CPU, TASK, as_options, settings
 
 from palam.training.checksums import file_sha256
 
-RIGHT = {"text": "Good.", "label": "a"}
 COPIED = (*BRIDGES, "run.partial", "bench")
 CHECKPOINT_FILES = (
     "config.json",
@@ -271,7 +270,9 @@ def task_rows(bench: Bench, name: str) -> Mutant:
 def partial_output(bench: Bench, _: str) -> Mutant:
     """What an interrupted `classify` has left is not what it left."""
     partial = bench.folder / "out.jsonl.partial"
-    partial.write_text(json.dumps({"text": "The match was won.", "id": 0, "prediction": "x"}) + "\n")
+    partial.write_text(
+        json.dumps({"text": "The match was won.", "id": 0, "prediction": "x"}) + "\n"
+    )
     done = damaged(partial, bench)
     out = bench.folder / "out.jsonl"
     source = ["--file", bench.folder / "texts.jsonl", "--out", out, "--resume"]

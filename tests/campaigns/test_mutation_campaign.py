@@ -8,11 +8,9 @@ import math
 import os
 import sys
 import unicodedata
-from itertools import pairwise
 
 import pytest
 from mutants import make_mutant
-from specimens import TEXTS
 from worker import MAX_SECONDS, run_apart
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc")

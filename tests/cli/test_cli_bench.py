@@ -10,6 +10,7 @@ from palam.bench import method_trainer
 from palam.bench.methods import ChoiceMethod
 from palam.bench.recipe_file import load_recipe, recipe_names
 from palam.training.trainer import NonFiniteLoss
+from palam.utils.locks import output_lock
 
 
 def read_rows(path):
@@ -146,6 +147,18 @@ def test_other_settings_or_data_are_refused(again, palam):
     info["data"]["dev"] = "0"
     run_file.write_text(json.dumps(info))
     assert "results on other data" in palam(*bench).err
+
+
+def test_a_second_run_to_the_same_folder_is_refused(again, palam):
+    out = again / "out"
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with output_lock(out):
+        result = palam("bench", again / "recipe.yaml", "--out", out, "--set", "seeds=[5]")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "out is being written by another run (process " in result.err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert palam("bench", again / "recipe.yaml", "--out", out).code == 0
+    assert not list(again.glob(".*"))
 
 
 # --------------------------------------------------------------------------- files of one's own

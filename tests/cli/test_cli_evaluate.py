@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -120,3 +121,90 @@ def test_settings_from_yaml(palam, trained, data, tmp_path):
     config.write_text(f"task: sib200\ndata: {data}\nlanguages: [si]\njson: {json_file}\n")
     assert palam("evaluate", trained, "--config", config, *CPU).code == 0
     assert list(json.loads(json_file.read_text())["results"]) == ["sin_Sinh"]
+
+
+def test_one_language_is_shown_by_label_and_written_as_a_page(palam, evaluation, tmp_path):
+    page, json_file = tmp_path / "page.html", tmp_path / "results.json"
+    files = ("--html", page, "--json", json_file, "--least-certain", 3)
+    result = palam(*evaluation, "--languages", "si", *files)
+    assert (result.code, result.err) == (0, "")
+    of_language = json.loads(json_file.read_text())["results"]["sin_Sinh"]
+    for label, figures in of_language["by_label"].items():
+        assert figures["support"] == 3
+        assert re.search(
+            rf"^{label} +{figures['precision']:.3f} +{figures['recall']:.3f}", result.out, re.M
+        )
+    counts = of_language["confusion"]["counts"]
+    assert [sum(row) for row in counts] == [3] * 7
+    right = sum(counts[place][place] for place in range(7))
+    assert right / 21 == of_language["accuracy"]
+    for number, (label, row) in enumerate(zip(LABELS, counts, strict=True), 1):
+        assert re.search(rf"^{number} {label} +" + " +".join(map(str, row)), result.out, re.M)
+    html = page.read_text()
+    assert html.startswith("<!doctype html>")
+    assert 'class="heat confusion"' in html
+    assert "Least certain" in html
+    assert "least certain" in result.out
+    rows = json.loads(json_file.read_text())["least_certain"]
+    assert len(rows) == 3
+    assert [row["margin"] for row in rows] == sorted(row["margin"] for row in rows)
+    assert all(row["text"] in html for row in rows)
+
+
+def test_a_file_with_a_column_of_languages(palam, trained, data, tmp_path):
+    rows = []
+    for code, name in (("si", "sin_Sinh"), ("en", "eng_Latn")):
+        for row in read_rows(data / "sib200" / f"dev.{name}.jsonl")[:9]:
+            rows.append({**row, "code": code})
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    json_file = tmp_path / "results.json"
+    command = ("evaluate", trained, "--file", own, "--json", json_file, *CPU)
+    result = palam(*command, "--language-column", "code")
+    assert result.code == 0, result.err
+    results = json.loads(json_file.read_text())["results"]
+    assert {code: values["n"] for code, values in results.items()} == {"si": 9, "en": 9}
+    missing = palam(*command, "--language-column", "code", "--languages", "ta")
+    assert missing.code == 2
+    assert "no row is in 'ta'; the languages are: si, en" in missing.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--least-certain", "3", "--method", "generate"), "needs --method score"),
+        (("--least-certain", "0"), "--least-certain"),
+        (("--limit", "0"), "limit is 0; it must be at least 1"),
+        (("--format", "csv"), "--format needs --file"),
+        (("--sheet", "1"), "--sheet needs --file"),
+        (("--language-column", "code"), "--language-column needs --file"),
+        (("--html", "/"), "folder"),
+    ],
+)
+def test_options_that_do_not_fit(refused, evaluation, options, message):
+    assert message in refused(*evaluation, *options)
+
+
+def test_the_seed_is_an_option_where_something_is_drawn(palam):
+    for name in ("classify", "inspect", "eval-harness"):
+        assert "--seed" not in palam(name, "--help").out
+    for name in ("evaluate", "generate"):
+        assert "--seed" in palam(name, "--help").out
+
+
+def test_results_are_recorded_with_the_bridge(palam, bridge, data, refused):
+    evaluation = ("evaluate", bridge, "--task", "sib200", "--data", data, *CPU)
+    assert palam(*evaluation, "--languages", "si,en").code == 0
+    assert "evaluations" not in json.loads((bridge / "results.json").read_text())
+    assert palam(*evaluation, "--languages", "si,en", "--record").code == 0
+    records = json.loads((bridge / "results.json").read_text())["evaluations"]
+    assert [record["language"] for record in records] == ["sin_Sinh", "eng_Latn"]
+    card = (bridge / "README.md").read_text(encoding="utf-8")
+    assert f"{100 * records[0]['accuracy']:.1f} %" in card
+    assert f"{100 * records[0]['macro_f1']:.1f} %" in card
+    assert "Sinhala (sin_Sinh)" in card
+    assert palam(*evaluation, "--languages", "si").code == 0  # it is a checkpoint as before
+    assert "--llm-only" in refused(*evaluation, "--record", "--llm-only")
+    assert "not on the hub" in refused(
+        "evaluate", "someone/bridge", "--task", "sib200", "--data", data, "--record"
+    )

@@ -1,6 +1,7 @@
-"""The command as a process of its own: Ctrl-C, a closed pipe, standard input."""
+"""The command as a process of its own: Ctrl-C, termination, a closed pipe, standard input."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,9 +69,31 @@ def test_ctrl_c_before_the_first_checkpoint_leaves_nothing(start, training, tmp_
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "palam: stopped"
+    assert err.splitlines()[-1] == (
+        "palam: stopped; no checkpoint was saved yet, so there is nothing to resume"
+    )
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_job_that_is_terminated_keeps_the_rows_that_are_done(start, trained, palam, tmp_path):
+    (tmp_path / "texts.txt").write_text("a text\n" * 1500)
+    cpu = ("--device", "cpu", "--dtype", "fp32")
+    out = tmp_path / "out.csv"
+    job = ("classify", trained, "--file", tmp_path / "texts.txt", "--out", out, *cpu)
+    process = start(*job, "--batch-size", 1)
+    wait_for(process, tmp_path, "out.csv.partial")
+    while len((tmp_path / "out.csv.partial").read_bytes().splitlines()) < 2:
+        time.sleep(0.01)
+    process.terminate()
+    printed, err = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (143, "")
+    stopped = r"palam: stopped after [\d,]+ of 1,500 rows; to go on, give the same command with "
+    assert re.fullmatch(f"{stopped}--resume", err.splitlines()[-1])
+    assert "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv.partial", "texts.txt"]
+    assert palam(*job, "--resume").code == 0
+    assert len(out.read_text().splitlines()) == 1501
 
 
 def test_a_closed_pipe_is_no_error(start, trained):

@@ -1,12 +1,15 @@
 """`palam report`: the results of a benchmark as Markdown, LaTeX and a page."""
 
+import html
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from palam.bench.language_groups import language_groups
+from palam.bench.report import render_summary, summary
 from palam.tasks.registry import get_task
 
 
@@ -72,8 +75,71 @@ def test_the_report_as_a_page(results, palam, tmp_path):
     layers = next(cell["layers"] for cell in cells if cell["method"] == "mean")
     assert layers.keys() == {"sin_Sinh", "eng_Latn"}
     assert [sum(shares) for shares in layers.values()] == pytest.approx([1, 1])
-    # Of `mean`; `last` has one layer, the LoRA none.
+    # Of `mean` all layers are alike; `last` has one layer, the LoRA none.
+    assert page.count('<table class="heat">') == 0
+    assert "contribute nearly alike, by design or by training, in mean" in page
+    cell = next(cell for cell in cells if cell["method"] == "mean")
+    assert f"{cell['layers']['sin_Sinh'][0]:.2f}" == "0.33"
+
+
+def test_layers_that_differ_are_drawn(again, palam):
+    out = again / "out"
+    cells = read_rows(out / "cells.jsonl")
+    for cell in cells:
+        if cell["method"] == "mean":
+            cell["layers"] = {code: [0.2, 0.3, 0.5] for code in cell["layers"]}
+    write_rows(out / "cells.jsonl", cells)
+    assert palam("report", out, "--html", again / "page.html").code == 0
+    page = (again / "page.html").read_text()
     assert page.count('<table class="heat">') == 1
+    assert "nearly alike" not in page
+
+
+def test_the_page_says_what_each_method_is(results, palam, tmp_path):
+    assert palam("report", results / "out", "--html", tmp_path / "page.html").code == 0
+    page = html.unescape((tmp_path / "page.html").read_text())
+    for name, text in {
+        "last": "A bridge. LangBridge's choice (ACL 2024): the encoder's last layer alone.",
+        "mean": "Its mapper starts at random, not solved. Average weights from: 0.2.",
+        "lora": "A LoRA of rank 2 is trained on the LLM, which reads the text itself.",
+        "most": "Always the most frequent label",
+        "LLM alone": "The LLM reads the text itself, without a bridge.",
+        "translated": "The LLM reads a translation into English, by nllb.",
+        "head": "Logistic regression on the mean of the encoder's layers",
+    }.items():
+        assert text in page.partition(f"<dt>{name}</dt>")[2].partition("</dd>")[0]
+
+
+def test_a_baseline_does_not_stretch_the_axis(again, palam):
+    out = again / "out"
+    found = summary(out)
+    method = next(method for method in found.methods if method.name == "mean")
+    ends = [abs(end) for item in method.differences.values() for end in item.ci95]
+    assert found.span == max(0.05, *ends)
+    far = replace(next(iter(method.differences.values())), mean=-0.9, ci95=(-0.95, -0.85))
+    methods = []
+    for item in found.methods:
+        if item.name == "most":
+            item = replace(item, differences=dict.fromkeys(item.differences, far))
+        if item.name == "mean":
+            near = replace(far, mean=0.01, ci95=(-0.02, 0.03))
+            item = replace(item, differences=dict.fromkeys(item.differences, near))
+        methods.append(item)
+    changed = replace(found, methods=methods)
+    assert changed.span == 0.05
+    page = render_summary(changed, "html")
+    assert page.count(">-90.0</text>") == 2  # both languages of the baseline, at the edge
+    for x1, x2 in re.findall(r'class="range" x1="([\d.]+)" x2="([\d.]+)"', page):
+        assert 120 <= float(x1) <= float(x2) <= 296
+
+
+def test_many_methods_stand_in_several_tables(results):
+    found = summary(results / "out")
+    many = replace(found, methods=found.methods * 2)
+    assert [len(methods) for methods in many.tables] == [7, 7]
+    page = render_summary(many, "html")
+    assert page.count('aria-label="Accuracy by language') == 2
+    assert [len(methods) for methods in found.tables] == [7]
 
 
 def test_the_means_of_many_languages_stand_before_them(again, palam):

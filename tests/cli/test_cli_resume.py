@@ -302,7 +302,7 @@ def test_two_runs_do_not_write_to_one_place(run, place):
             'the labels was [["good", "good"], ["bad", "bad"]], now [["good", "good"], ["worse"',
         ),
         (CLASSIFY, (), ("--column", "note"), 'the column was ["text"], now ["note"]'),
-        (CLASSIFY, (), ("--dtype", "bf16"), "the dtype was float32, now bfloat16"),
+        (CLASSIFY, (), ("--dtype", "bf16"), "the dtype was fp32, now bf16"),
         (CLASSIFY, (), ("--format", "json"), "the format was not set, now json"),
         (GENERATE, (), ("--max-new-tokens", 3), "the max_new_tokens was 2, now 3"),
         (GENERATE, (), ("--llm-only",), "the llm_only was false, now true"),
@@ -319,6 +319,16 @@ def test_a_run_is_not_gone_on_with_as_another(run, stop, place, command, begun, 
     assert message in refusal(run(command, *kept, *options, "--resume"))
     assert place.partial.read_bytes() == done
     assert run(command, *begun, "--resume").code == 0
+
+
+def test_the_dtype_that_was_chosen_stays_chosen(run, stop, place, tmp_path, monkeypatch):
+    assert run(CLASSIFY, out=tmp_path / "whole.jsonl").code == 0
+    monkeypatch.setattr("palam.utils.device.bf16_pays", lambda: False)
+    stop(CLASSIFY, "--dtype", "auto")
+    monkeypatch.setattr("palam.utils.device.bf16_pays", lambda: True)
+    result = run(CLASSIFY, "--dtype", "auto", "--resume")
+    assert (result.code, result.err) == (0, "")
+    assert place.out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_a_run_is_not_gone_on_with_by_another_command(run, stop):

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import shlex
+import threading
 
 import pytest
 import yaml
@@ -134,3 +137,122 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
     monkeypatch.undo()
     assert palam(*training, "--resume").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# --------------------------------------------------------------------------- a file of one's own
+@pytest.fixture
+def letters(tmp_path):
+    """A table with the user's own columns: 24 letters of two topics."""
+    lines = ["Article;Topic"]
+    for word in ("cat", "dog", "rice", "moon", "book", "team"):
+        for number in range(2):
+            lines += [f"The {word} is good {number};fine", f"The {word} fell {number};bad"]
+    path = tmp_path / "my letters.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+COLUMNS = ("--text-column", "Article", "--label-column", "Topic")
+
+
+def test_the_columns_are_remembered_and_the_next_command_works_on_the_same_file(
+    palam, base_options, letters, out, tmp_path
+):
+    result = palam("train", "--file", letters, *COLUMNS, "--out", out, *base_options)
+    assert result.code == 0, result.err
+    lines = result.err.splitlines()
+    assert f"{letters.name}: 24 rows, 2 of them for validation" in lines
+    assert {"labels (2): fine 12, bad 12", "labels (2): bad 12, fine 12"} & {*lines}
+    assert "! few labelled rows: 24; 200 or more are usual" in lines
+    assert any(line.startswith("0 of 24 texts (0%) are cut at 128 tokens") for line in lines)
+    config = json.loads((out / "config.json").read_text())
+    assert config["task"]["columns"] == {"text": "Article", "label": "Topic"}
+    results = json.loads((out / "results.json").read_text())
+    assert results["data"]["labels"] == {"fine": 12, "bad": 12}
+    assert results["data"]["held_out"] == 2
+    assert results["data"]["encoder"]["texts"] == 24
+    accuracy = results["validation_accuracy"]
+    majority = results["validation_majority_accuracy"]
+    (line,) = [line for line in lines if line.startswith("validation (")]
+    assert f"accuracy {accuracy:.1%}, macro-F1 {results['validation_macro_f1']:.3f}; " in line
+    assert line.endswith(f"the most frequent label alone: accuracy {majority:.1%}")
+    labelled = tmp_path / "my letters-labelled.csv"
+    *_, following = lines
+    expected = ["palam", "classify", out, "--file", letters, "--out", labelled]
+    assert shlex.split(following.removeprefix("next: ")) == list(map(str, expected))
+    assert palam(*expected[1:], "--device", "cpu").code == 0
+    content = labelled.read_text(encoding="utf-8-sig")
+    assert content.startswith("Article,Topic,prediction")
+    assert len(content.splitlines()) == 25
+    measured = palam("evaluate", out, "--file", letters, "--languages", "en", "--device", "cpu")
+    assert measured.code == 0, measured.err
+
+
+def test_a_file_from_a_pipe_is_read_once(palam, base_options, letters, out, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    content = letters.read_bytes()
+    writer = threading.Thread(target=pipe.write_bytes, args=[content], daemon=True)
+    writer.start()
+    own = ("--file", pipe, "--format", "csv", *COLUMNS, "--out", out)
+    result = palam("train", *own, "--max-steps", 1, *base_options)
+    assert result.code == 0, result.err
+    assert result.err.splitlines()[-1] == f'next: palam classify {out} --text "..."'
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sheet", "1"), "has no sheets"),
+        (("--format", "ods"), "ods"),
+        (("--text-column", "Body"), 'no column "Body"'),
+        (("--label-column", "Article"), "24 rows with 24 different labels; that column holds no"),
+    ],
+)
+def test_a_file_that_cannot_be_trained_on(refused, base_options, letters, out, options, message):
+    own = ("--file", letters, *COLUMNS, *options, "--out", out)
+    assert message in refused("train", *own, *base_options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--format", "csv"), ("--sheet", "1"), ("--merge-labels", None)]
+)
+def test_options_of_files_need_one(refused, out, option, value):
+    options = [option] if value is None else [option, value]
+    message = refused("train", "--task", "demo", *options, "--out", out)
+    assert "give --file" in message
+
+
+def test_labels_that_look_alike_are_made_one(palam, base_options, letters, out):
+    letters.write_text(letters.read_text().replace(";bad", ";Bad ", 3))
+    own = ("--file", letters, *COLUMNS, "--max-steps", 1, "--out", out)
+    told = palam("train", *own, *base_options)
+    assert "labels that differ only in case" in told.err
+    assert len(json.loads((out / "config.json").read_text())["task"]["labels"]) == 3
+    assert palam("train", *own, "--merge-labels", *base_options).code == 0
+    labels = json.loads((out / "config.json").read_text())["task"]["labels"]
+    assert labels == [["fine", "fine"], ["bad", "bad"]]
+
+
+@pytest.mark.parametrize(
+    ("step", "advice"),
+    [
+        (1, "no checkpoint was saved yet, so there is nothing to resume"),
+        (7, "to resume, give the same command with --resume"),
+    ],
+)
+def test_ctrl_c_says_whether_there_is_something_to_resume(
+    palam, training, tmp_path, monkeypatch, step, advice
+):
+    training_step = PalamTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == step:
+            raise KeyboardInterrupt
+        return training_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(PalamTrainer, "training_step", interrupted)
+    result = palam(*training)
+    assert result.code == 130
+    assert result.err.splitlines()[-1] == f"palam: stopped; {advice}"
+    assert (tmp_path / "out.partial").exists() == (step == 7)

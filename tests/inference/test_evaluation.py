@@ -1,5 +1,6 @@
 """Accuracy: any task of the family, under the task's own codes, with Wilson intervals."""
 
+import dataclasses
 import json
 
 import pytest
@@ -197,3 +198,19 @@ def test_of_a_worked_out_answer_its_number_counts(tiny_model, tmp_path, monkeypa
     assert asked == [(questions, 256)]
     assert evaluation.correct == {"sw": [True, True, False]}
     assert [row["prediction"] for row in evaluation.predictions] == ["18", "3000", None]
+
+
+def test_generated_answers_are_compared_in_their_composed_form(tiny_model, monkeypatch):
+    in_parts = "cafe\u0301"
+    composed = "caf\u00e9"
+    task = dataclasses.replace(
+        get_task("sib200"), labels={"place": in_parts, "thing": "object"}, name="own"
+    )
+
+    def generate(model, texts, languages, **options):
+        return [composed, in_parts, "object"]
+
+    monkeypatch.setattr("palam.inference.evaluation.generate", generate)
+    examples = [Example(row, {"text": "x"}, "place") for row in range(3)]
+    rows = predict(tiny_model(), task, examples, None, method="generate")
+    assert [row["prediction"] for row in rows] == ["place", "place", "thing"]

@@ -248,6 +248,8 @@ TASK = {"name": "x", "family": "topic", "text": "{text}", "labels": [["a", "b"]]
         {"task": {**TASK, "labels": ["ab"]}},
         {"task": {**TASK, "labels": [["a", 3]]}},
         {"task": {**TASK, "labels": {"a": "b"}}},
+        {"task": {**TASK, "columns": ["text"]}},
+        {"task": {**TASK, "columns": {"text": 3}}},
         {"id2label": 3},
         {"model_type": 3},
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import refusal
 
-from palam.models.finite import check_finite, is_finite
+from palam.models.finite import check_finite, check_logits, is_finite
 
 FINITE = [
     torch.ones(2, 3),
@@ -58,3 +58,21 @@ def test_the_first_name_is_told():
     priors = {"sports": -1.0, "health": math.nan}
     expected = "the labels' priors (health) are not finite (NaN or infinite)"
     assert refusal(check_finite, priors, "the labels' priors") == expected
+
+
+def test_logits_from_which_a_token_can_be_chosen_pass():
+    logits = torch.tensor([[0.0, -math.inf, 2.0], [-math.inf, -math.inf, 1e4]])
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        check_logits(logits.to(dtype), dtype)
+    check_logits(torch.full((1, 2, 50_000), 6e4, dtype=torch.float16), torch.float16)
+
+
+@pytest.mark.parametrize(
+    "row", [[0.0, math.nan], [0.0, math.inf], [-math.inf, -math.inf], [math.nan, -math.inf]]
+)
+def test_logits_from_which_nothing_can_be_chosen_are_refused(row):
+    logits = torch.tensor([[[0.0, 1.0], row]])
+    expected = "the LLM's logits are not finite (NaN or infinite)"
+    assert refusal(check_logits, logits, torch.float32) == expected
+    expected = "the LLM's logits are not finite in fp16: use --dtype bf16 or fp32"
+    assert refusal(check_logits, logits.half(), torch.float16) == expected

@@ -3,6 +3,7 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+from helpers import refusal
 from transformers import AutoTokenizer
 
 from palam import PalamError, Template
@@ -84,3 +85,11 @@ def test_no_part_of_a_template_can_be_changed(llama):
     template = Template.build("chat", PROMPT, llama)
     with pytest.raises(AttributeError):
         template.prefix = "other"
+
+
+def test_a_prompt_of_a_length_that_nobody_writes():
+    long = "word " * 20_001
+    message = "the prompt has 100,005 characters on one side of the text; it may have 100,000"
+    assert refusal(Template, "prompt", long, "") == message
+    assert refusal(Template.build, "prompt", "{text}" + long, None) == message
+    assert len(Template("prompt", long[:100_000]).prefix) == 100_000

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from palam import generate, score_labels
+from palam.inference.layer_weights import LayerView
 from palam.serving.api import create_app
 from palam.serving.guard import GuardOptions
 from palam.serving.metrics import PrometheusObserver
@@ -39,7 +40,7 @@ def client(model, running):
         observer = PrometheusObserver(registry)
         engine = running(*(models or (model,)), observer=observer, **limits)
         app = create_app(engine, registry, guard, root_path=root_path)
-        return TestClient(app, base_url=address)
+        return TestClient(app, base_url=address, root_path=root_path)
 
     return build
 
@@ -234,6 +235,7 @@ def test_the_bridges_own_labels_are_taken(client, tiny_model):
         ({"labels": ["a"]}, "labels"),
         ({"labels": ["a", "a"]}, "labels"),
         ({"labels": ["a", ""]}, "labels"),
+        ({"labels": ["a", "b" * 2000]}, "labels"),
         ({"labels": [f"{number}" for number in range(300)]}, "labels"),
         ({"languages": ["si", "si"]}, "languages"),
         ({"languages": ["si"], "language": "si"}, "languages"),
@@ -262,6 +264,20 @@ def test_requests_at_the_same_time_get_their_own_answers(client, model):
     for (scores, _), row in zip(results, score_labels(model, texts, LABELS), strict=True):
         actual = [score["log_probability"] for score in scores]
         assert actual == pytest.approx(row.tolist(), abs=1e-4)
+
+
+def test_layers_are_those_of_the_layer_view(client, tiny_model):
+    trained = tiny_model(fusion="mean", max_length=16)
+    asked = client(trained)
+    reply = asked.post("/v1/layers", json={"text": TEXT}).json()
+    view = LayerView.of(trained, TEXT)
+    assert (reply["tokens"], reply["cut"]) == (view.tokens, False)
+    for row, expected in zip(reply["shares"], view.shares.tolist(), strict=True):
+        assert row == pytest.approx(expected)
+    assert asked.post("/v1/layers", json={"text": TEXT * 20}).json()["cut"]
+    error_of(asked.post("/v1/layers", json={"text": TEXT, "language": "zz"}), 400)
+    trained.bridge.config.llm_only = True
+    error_of(asked.post("/v1/layers", json={"text": TEXT}), 400)
 
 
 # ------------------------------------------------------------------ limits
@@ -312,12 +328,12 @@ def test_a_body_over_the_limit_is_refused_unread(client):
     guard = GuardOptions(max_body_bytes=1000)
     asked = client(guard=guard)
 
-    def endless():
-        while True:
+    def chunks():
+        for _ in range(5):
             yield b"x" * 400
 
     error_of(asked.post(CLASSIFY, content=b"x" * 1001), 413)
-    error_of(asked.post(CLASSIFY, content=endless()), 413)
+    error_of(asked.post(CLASSIFY, content=chunks()), 413)
     error_of(asked.post(CLASSIFY, content=b"x", headers={"content-length": "-1"}), 400)
     error_of(asked.post(CLASSIFY, content=b"x", headers={"content-length": "9" * 400}), 413)
 

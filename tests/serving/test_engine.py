@@ -261,7 +261,7 @@ def test_a_poisoned_text_fails_alone(tiny_model, running, monkeypatch):
     assert len(results[0].scores) == len(results[2].scores) == 1
 
 
-@pytest.mark.parametrize("labels", [["a", "a"], ["a", ""], ["a" * 3000, "b"]])
+@pytest.mark.parametrize("labels", [["a", "a"], ["a", ""], ["a" * 1000, "b"]])
 def test_labels_that_cannot_be_scored_are_refused(tiny_model, running, labels):
     engine = running(tiny_model(**PROMPT))
     error = classify(engine, ["Rice."], labels).result()

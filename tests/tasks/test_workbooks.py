@@ -151,6 +151,17 @@ def test_an_empty_workbook_is_said_to_be_empty(workbook):
         assert refusal(task_from_file, path) == f"{path} is empty"
 
 
+def test_a_workbook_with_prefixes_and_line_ends_in_its_xml_is_counted(workbook):
+    path = workbook([["text", "label"], ["a", 1], ["b", 2], [None, 3]])
+
+    def prefixed(xml):
+        xml = re.sub(rb"<(/?)(?=[a-z])", rb"<\1x:", xml.replace(b"xmlns=", b"xmlns:x="))
+        return xml.replace(b"<x:v>3</x:v>", b"<x:v></x:v>").replace(b"</x:c>", b"\n</x:c>")
+
+    path = rewrite(path, SHEET, prefixed)
+    assert [row["label"] for row in rows_of(path)] == [1, 2]
+
+
 # --------------------------------------------------------------------------- sheets
 def test_the_first_sheet_is_read_and_told(workbook, caplog):
     path = workbook([["text"], ["a"]], [["text"], ["b"], ["c"]], titles=("2019", "letters"))

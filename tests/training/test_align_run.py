@@ -1,15 +1,23 @@
 """A bridge that is solved and not trained: what its folder holds, and what is compared."""
 
 import json
+import math
+import os
+import threading
 
 import pytest
+import torch
 import yaml
 
 from palam import PalamError, PalamModel
+from palam.alignment.ridge import LinearMap, RidgeStatistics
 from palam.inference.scoring import score_labels
+from palam.models.backbones.encoder import load_encoder
+from palam.models.backbones.llm import load_llm
+from palam.models.bases import Bases
 from palam.models.model_config import ModelConfig
 from palam.models.registry import FUSIONS
-from palam.training.align_run import run_alignment
+from palam.training.align_run import AlignmentRun, run_alignment
 from palam.training.config import DataConfig, RuntimeConfig, TrainConfig, setting_names
 
 RUNTIME = RuntimeConfig(device="cpu", dtype="fp32")
@@ -109,3 +117,46 @@ def test_a_mistake_leaves_nothing(model_config, task, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["empty.txt"]
     with pytest.raises(PalamError, match="holds other files"):
         run_alignment(model_config(), task, RUNTIME, tmp_path)
+
+
+def test_states_that_are_not_finite_are_told_by_part_and_dtype_and_nothing_is_saved(
+    model_config, task, base_folder, tmp_path
+):
+    encoder = load_encoder(str(base_folder("bert"))).to(torch.float16)
+    with torch.no_grad():
+        encoder.encoder.layer[1].output.dense.weight.mul_(6e4)
+    bases = Bases(encoder, load_llm(str(base_folder("llama"))))
+    with pytest.raises(PalamError, match=r"the encoder's states \(layer \d\) .*not finite in fp16"):
+        run_alignment(model_config(), task, RUNTIME, tmp_path / "out", bases=bases)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_solve_that_becomes_nan_is_told_by_part_and_dtype_and_nothing_is_saved(
+    model_config, task, base_folder, tmp_path, monkeypatch
+):
+    embed = PalamModel.embed
+    llm = load_llm(str(base_folder("llama"))).to(torch.bfloat16)
+    bases = Bases(load_encoder(str(base_folder("bert"))), llm)
+    monkeypatch.setattr(AlignmentRun, "probe", lambda run: [])
+    monkeypatch.setattr(PalamModel, "embed", lambda model, ids: embed(model, ids) * math.inf)
+    with pytest.raises(PalamError, match="the LLM's embeddings are not finite in bf16"):
+        run_alignment(model_config(), task, RUNTIME, tmp_path / "out", bases=bases)
+    monkeypatch.setattr(PalamModel, "embed", embed)
+    weight = torch.full((32, 32), math.nan, dtype=torch.float64)
+    nan_map = LinearMap(weight, bias=torch.zeros(32, dtype=torch.float64))
+    monkeypatch.setattr(RidgeStatistics, "solve", lambda sums, tried: [nan_map] * len(tried))
+    with pytest.raises(PalamError, match=r"the solved mapper's weights .*are not finite"):
+        run_alignment(model_config(), task, RUNTIME, tmp_path / "out", bases=bases)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_is_opened_once(model_config, text_file, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_bytes, args=[text_file.read_bytes()], daemon=True).start()
+    data = DataConfig(text_file=pipe, file_format="text")
+    from_pipe = run_alignment(model_config(), data, RUNTIME, tmp_path / "out")
+    expected = run_alignment(
+        model_config(), DataConfig(text_file=text_file), RUNTIME, tmp_path / "same"
+    )
+    assert from_pipe == expected

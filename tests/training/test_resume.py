@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from palam.errors import PalamError
+from palam.training.checksums import write_checksums
 from palam.training.run import train
 from palam.training.trainer import newest_checkpoint
 
@@ -278,3 +279,23 @@ def test_only_safe_loads_and_no_pickled_arguments(
     train(settings(), tmp_path / "out", bases=bases, resume=True)
     assert len(calls) >= 3  # optimiser, scheduler, random state
     assert all(call.get("weights_only") is True for call in calls)
+
+
+def test_a_run_begun_with_an_older_tokenisation_goes_on_with_it(
+    settings, bases, interrupted, tmp_path
+):
+    config = settings(mode="prompt", max_steps=4, eval_steps=2)
+    work = interrupted(config, tmp_path / "out", 3)
+    checkpoint = newest_checkpoint(work)
+    path = checkpoint / "processor_config.json"
+    content = json.loads(path.read_text())
+    assert content["tokenization"] == 2
+    del content["tokenization"]  # as before there were versions
+    content["template"]["suffix"] += "!"
+    path.write_text(json.dumps(content))
+    (checkpoint / "checksums.json").unlink()
+    write_checksums(checkpoint)
+    model = train(config, tmp_path / "out", bases=bases, resume=True)
+    saved = json.loads((tmp_path / "out" / "processor_config.json").read_text())
+    assert saved["tokenization"] == model.processor.tokenization == 1
+    assert saved["template"] == content["template"]

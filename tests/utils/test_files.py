@@ -356,3 +356,16 @@ def test_an_error_of_another_file_in_the_block_is_its_own(tmp_path):
     with pytest.raises(FileNotFoundError, match="none"):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_a_pipe_or_a_device_in_a_folder_is_not_read(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "mark").write_text("x")
+    os.mkfifo(folder / "pipe")
+    message = f"{folder / 'pipe'} is neither a file nor a folder; remove it"
+    assert refusal(check_replaceable, folder, "mark") == message
+    (folder / "pipe").unlink()
+    (folder / "zeros").symlink_to("/dev/zero")
+    assert "neither a file nor a folder" in refusal(check_replaceable, folder, "mark")

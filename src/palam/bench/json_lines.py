@@ -1,9 +1,10 @@
 """Files of JSON lines that a killed run may have left half-written."""
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
+
+from palam.errors import PalamError
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -18,11 +19,25 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The file's rows, without a line that was cut off; none if there is no file."""
+    """The file's rows, without a line that was cut off; none if there is no file.
+
+    Raises:
+        PalamError: a line of JSON that is no mapping, or a file that cannot be read; the caller
+            names the file.
+    """
     if not path.is_file():
         return []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise PalamError(f"it cannot be read: {error.strerror or error}") from None
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(row, dict):
+            raise PalamError(f"line {number} is no row of names and values")
+        rows.append(row)
     return rows

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from palam.models.backbones.adapters import with_lora
 from palam.models.backbones.encoder import encoder_part
 from palam.models.backbones.llm import enable_checkpointing
 from palam.models.backbones.loading import freeze, load_config, readable_errors
@@ -97,6 +98,8 @@ class _Lengths(NamedTuple):
     """LLM tokens around it."""
     answer: int
     """LLM tokens of the answer."""
+    own_text: int = 0
+    """LLM tokens of the text itself, where the LLM reads it."""
 
 
 class _Encoding(NamedTuple):
@@ -147,7 +150,14 @@ def plan(
     """
     placement = resolve_placement(runtime.device, runtime.dtype)
     dtype = placement["dtype"]
-    lengths = _Lengths(optim.batch_size, text_tokens, prompt_tokens, answer_tokens)
+    reads_text = optim.llm_only or model.append_source_tokens
+    lengths = _Lengths(
+        batch=optim.batch_size,
+        text=text_tokens,
+        prompt=prompt_tokens,
+        answer=answer_tokens,
+        own_text=text_tokens if reads_text else 0,
+    )
     for base in (model.encoder, model.llm):
         resolve(base)  # a starter model is converted with real tensors
     with FakeTensorMode():
@@ -155,10 +165,20 @@ def plan(
         llm = _sketch_llm(model, dtype, placement["attention"])
         if runtime.gradient_checkpointing:
             enable_checkpointing(llm)
+        llm_size = _bytes(llm.parameters())
+        trained = 0
+        if optim.lora_rank is not None:
+            llm = with_lora(llm, optim.lora_rank, 2 * optim.lora_rank, "all-linear")
+            trained += _trained_parameters(llm)
         encoding = _run_encoder(encoder, lengths)
         bridge = _sketch_bridge(model, encoding.states, llm)
-        reading = _run_bridge_and_llm(bridge, llm, encoding.states, lengths)
-    trained = sum(parameter.numel() for parameter in bridge.parameters())
+        if optim.llm_only:
+            encoding = _Encoding((), 0)
+            reading = _run_bridge_and_llm(None, llm, (), lengths)
+        else:
+            trained += _trained_parameters(bridge)
+            reading = _run_bridge_and_llm(bridge, llm, encoding.states, lengths)
+    encoder_tokens = 0 if optim.llm_only else lengths.text
     if rate is None:
         seconds = statistics.median(matmul_seconds(str(placement["device"]), dtype))
         rate = MATRIX_PRODUCT_OPERATIONS / seconds
@@ -166,7 +186,7 @@ def plan(
         trained_parameters=trained,
         memory={
             "encoder": _bytes(encoder.parameters()),
-            "LLM": _bytes(llm.parameters()),
+            "LLM": llm_size,
             "bridge": 4 * trained * 4,  # fp32: weights, gradients, AdamW's two moments
             "encoder states": _bytes(encoding.states),
             "activations": reading.activation_bytes,
@@ -174,7 +194,7 @@ def plan(
             "logits": reading.logits.numel() * (dtype.itemsize + 3 * 4),
         },
         operations={"encoder": encoding.operations, "LLM and bridge": reading.operations},
-        tokens=lengths.batch * (lengths.text + reading.sequence_tokens),
+        tokens=lengths.batch * (encoder_tokens + reading.sequence_tokens),
         steps=math.ceil(math.ceil(rows / lengths.batch) * optim.epochs),
         rate=rate,
     )
@@ -228,26 +248,38 @@ def _run_encoder(encoder: nn.Module, lengths: _Lengths) -> _Encoding:
 
 
 def _run_bridge_and_llm(
-    bridge: PalamBridge, llm: Any, states: Sequence[Tensor], lengths: _Lengths
+    bridge: PalamBridge | None, llm: Any, states: Sequence[Tensor], lengths: _Lengths
 ) -> _Reading:
-    """A forward and a backward pass of the bridge and the LLM."""
-    saved = _SavedTensors([bridge, llm])
+    """A forward and a backward pass of the bridge and the LLM.
+
+    Args:
+        bridge: None is an LLM that reads the text itself.
+        llm: perhaps with a LoRA.
+        states: of the encoder.
+        lengths: of the batch.
+    """
+    saved = _SavedTensors([llm] if bridge is None else [bridge, llm])
     wanted = lengths.answer + 1
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(saved.keep, _unchanged):
-            mapped, _ = bridge([state.reshape(-1, state.shape[-1]) for state in states])
-            # Prompt, answer and boundary.
-            others = lengths.prompt + lengths.answer + 1
+            boundary = 0 if bridge is None else 1
+            others = lengths.prompt + lengths.own_text + lengths.answer + boundary
             ids = torch.ones(lengths.batch, others, dtype=torch.long)
-            embedded = llm.get_input_embeddings()(ids)
-            text = mapped.reshape(lengths.batch, lengths.text, -1).to(embedded.dtype)
-            sequence = torch.cat([text, embedded], 1)
+            sequence = llm.get_input_embeddings()(ids)
+            if bridge is not None:
+                mapped, _ = bridge([state.reshape(-1, state.shape[-1]) for state in states])
+                text = mapped.reshape(lengths.batch, lengths.text, -1).to(sequence.dtype)
+                sequence = torch.cat([text, sequence], 1)
             total = sequence.shape[1]
             positions = torch.arange(total - wanted, total)
             output = llm(inputs_embeds=sequence, use_cache=False, logits_to_keep=positions)
             logits = output.logits[:, -wanted:]
         logits.float().sum().backward()
     return _Reading(logits, total, saved.bytes(), counter.get_total_flops())
+
+
+def _trained_parameters(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
 
 
 class _SavedTensors:

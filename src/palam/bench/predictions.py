@@ -17,9 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from palam.bench.field_types import check_fields
 from palam.bench.json_lines import read_rows
 from palam.errors import PalamError
 from palam.utils.files import atomic_file
+
+WRONG_FORM = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading JSON raises that has another form."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,16 @@ class LanguagePredictions:
         return sum(prediction == label for prediction, label in pairs)
 
 
+@dataclass(frozen=True)
+class PredictionRow:
+    """A line of a run's predictions: what is read of it."""
+
+    language: str
+    row: int
+    label: str
+    prediction: str | None
+
+
 RunPredictions = dict[str, LanguagePredictions]
 """What one run predicted, by language."""
 
@@ -56,9 +70,13 @@ def group_by_language(rows: list[dict[str, Any]]) -> RunPredictions:
 
     Args:
         rows: `{"language", "row", "label", "prediction"}`; what else they hold is left out.
+
+    Raises:
+        PalamError: a row that lacks one of these, or whose value is of another type.
     """
     by_language: RunPredictions = {}
     for row in rows:
+        check_fields(PredictionRow, row)
         language = by_language.setdefault(row["language"], LanguagePredictions())
         language.rows.append(row["row"])
         language.labels.append(row["label"])
@@ -67,8 +85,15 @@ def group_by_language(rows: list[dict[str, Any]]) -> RunPredictions:
 
 
 def read_plain(path: Path) -> RunPredictions:
-    """One run's predictions from its JSON-lines file."""
-    return group_by_language(read_rows(path))
+    """One run's predictions from its JSON-lines file.
+
+    Raises:
+        PalamError: a row that is none.
+    """
+    try:
+        return group_by_language(read_rows(path))
+    except PalamError as error:
+        raise PalamError(f"{path}: {error}") from None
 
 
 def write_packed(path: Path, runs: Mapping[Run, RunPredictions]) -> None:
@@ -134,6 +159,6 @@ def read_packed(path: Path) -> dict[Run, RunPredictions]:
                     predictions=[None if n is None else names[n] for n in numbers],
                 )
             runs[Run(packed["method"], packed["seed"])] = by_language
-    except (OSError, lzma.LZMAError, ValueError, LookupError) as error:
+    except (OSError, lzma.LZMAError, EOFError, *WRONG_FORM) as error:
         raise PalamError(f"{path} holds no packed predictions: {error}") from None
     return runs

@@ -1,19 +1,16 @@
 """Reading a recipe from its file, with what it extends and with changes from the command line."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from palam.bench.recipe import Recipe, check_mappings
+from palam.bench.results import RECIPE_FIELDS
 from palam.errors import PalamError
 from palam.training.config import TRAIN_SETTINGS
-from palam.utils.settings import read_settings
+from palam.utils.settings import MAX_SHOWN, parse_yaml, read_settings
 
 PACKAGED_RECIPES = Path(__file__).parent / "recipes"
-RECIPE_FIELDS = frozenset(field.name for field in fields(Recipe))
 
 
 def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
@@ -77,9 +74,10 @@ def _apply_change(content: dict[str, Any], change: str) -> None:
     if not sign:
         raise PalamError(f"--set takes setting=value, not {change!r}")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise PalamError(f"--set {key}: {text!r} is not YAML") from None
+        value = parse_yaml(text)
+    except ValueError:
+        raise PalamError(f"--set {key}: {text[:MAX_SHOWN]!r} is not YAML") from None
+    key = key.removeprefix("train.")  # as the recipe has it
     if key == "methods":
         _select_methods(content, text.split(","))
     elif key.startswith("read."):

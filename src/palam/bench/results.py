@@ -23,11 +23,13 @@ from typing import Any, TypeVar
 
 import yaml
 
+from palam.bench.field_types import check_fields
 from palam.bench.json_lines import append_row, read_rows
 from palam.bench.predictions import Run, RunPredictions, read_packed, read_plain
 from palam.bench.recipe import Recipe
 from palam.errors import PalamError
 from palam.utils.files import atomic_file
+from palam.utils.settings import read_settings
 
 RECIPE_FILE = "recipe.yaml"
 RUN_FILE = "run.json"
@@ -39,6 +41,7 @@ PACKED_PREDICTIONS_FILE = "predictions.json.xz"
 SUMMARY_FILE = "summary.json"
 BRIDGES_FOLDER = "bridges"
 
+RECIPE_FIELDS = frozenset(field.name for field in fields(Recipe))
 Row = TypeVar("Row", bound="JSONRow")
 
 
@@ -51,10 +54,15 @@ class JSONRow:
 
     @classmethod
     def from_row(cls: type[Row], row: Mapping[str, Any]) -> Row:
-        """From the line's content."""
-        names = {field.name for field in fields(cls)}
+        """From the line's content.
+
+        Raises:
+            PalamError: a field is missing, or a value is not of its type.
+        """
+        names = {field.name for field in fields(cls)} - {"details"}
         known = {name: value for name, value in row.items() if name in names}
         details = {name: value for name, value in row.items() if name not in names}
+        check_fields(cls, known)
         return cls(**known, details=details)
 
     def to_row(self) -> dict[str, Any]:
@@ -166,27 +174,59 @@ class ResultsFolder:
             PalamError: a setting that does not exist (any more).
         """
         path = self.path / RECIPE_FILE
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_settings(path, RECIPE_FIELDS)
         try:
             return Recipe.parse(content)
         except PalamError as error:
             raise PalamError(f"{path}: {error}") from None
 
     def run_info(self) -> RunInfo:
-        """Versions and data."""
-        return RunInfo(**json.loads((self.path / RUN_FILE).read_text(encoding="utf-8")))
+        """Versions and data.
+
+        Raises:
+            PalamError: the file is missing or damaged.
+        """
+        path = self.path / RUN_FILE
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            raise PalamError(f"{path} is missing or damaged") from None
+        try:
+            check_fields(RunInfo, content, others=False)
+        except PalamError as error:
+            raise PalamError(f"{path}: {error}") from None
+        return RunInfo(**content)
 
     def cells(self) -> list[Cell]:
-        """The finished cells, in the order in which they were finished."""
-        return [Cell.from_row(row) for row in read_rows(self.path / CELLS_FILE)]
+        """The finished cells, in the order in which they were finished.
+
+        Raises:
+            PalamError: a row that is none.
+        """
+        return self._rows(CELLS_FILE, Cell)
 
     def trained_runs(self) -> list[TrainedRun]:
-        """The finished training runs."""
-        return [TrainedRun.from_row(row) for row in read_rows(self.path / RATES_FILE)]
+        """The finished training runs.
+
+        Raises:
+            PalamError: a row that is none.
+        """
+        return self._rows(RATES_FILE, TrainedRun)
 
     def curve_points(self) -> list[CurvePoint]:
-        """The points of all learning curves."""
-        return [CurvePoint.from_row(row) for row in read_rows(self.path / CURVE_FILE)]
+        """The points of all learning curves.
+
+        Raises:
+            PalamError: a row that is none.
+        """
+        return self._rows(CURVE_FILE, CurvePoint)
+
+    def _rows(self, name: str, row_class: type[Row]) -> list[Row]:
+        path = self.path / name
+        try:
+            return [row_class.from_row(row) for row in read_rows(path)]
+        except PalamError as error:
+            raise PalamError(f"{path}: {error}") from None
 
     def predictions(self, run: Run) -> RunPredictions:
         """One run's predictions by language, packed or not.

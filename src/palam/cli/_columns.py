@@ -58,7 +58,8 @@ class ResultColumns(NamedTuple):
         Raises:
             PalamError: it has one.
         """
-        with_results(numbered, dict.fromkeys([*self.names.values(), *self.label_names.values()]))
+        added = [*self.names.values(), *self.label_names.values()]
+        with_results(numbered, dict.fromkeys(added))
 
     def with_results(self, row: Row, results: Row) -> Row:
         """A row that was checked, with its results, by usual name, in their columns."""
@@ -82,12 +83,10 @@ class ResultColumns(NamedTuple):
 
     def all_columns(self, rows: Iterable[Row]) -> list[str]:
         """The columns of finished rows for a flat format: the user's, then the results'."""
-        own: dict[str, None] = {}
+        columns: dict[str, None] = {}  # its keys are an ordered set
         for row in rows:
-            own.update(dict.fromkeys(self.own(row)))
-        added = [name for usual, name in self.names.items() if not self.is_spread(usual)]
-        return [*own, *added, *self.label_names.values()]
-
-    def is_spread(self, usual: str) -> bool:
-        """Whether a result has columns of its labels in place of its own."""
-        return usual == SCORES and bool(self.label_names)
+            columns.update(dict.fromkeys(self.own(row)))
+        columns.update(dict.fromkeys(self.names.values()))
+        if self.label_names:
+            del columns[self.names[SCORES]]
+        return [*columns, *self.label_names.values()]

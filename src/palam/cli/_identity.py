@@ -39,12 +39,19 @@ def run_identity(
         "mode": template.mode,
         "prompt": f"{template.prefix}{SLOT}{template.suffix}",
         "answer's end": template.answer_end,
-        "dtype": str(model.llm.dtype).removeprefix("torch."),
+        "dtype": _dtype(model),
         "quantisation": _quantisation(model),
         "bridge": _bridge_digest(model),
         **_base_digests(model),
         "tokenisation": settings,
     }
+
+
+def _dtype(model: "PalamModel") -> str:
+    from palam.utils.device import DTYPES, dtype_name
+
+    dtype = model.llm.dtype
+    return dtype_name(dtype) if dtype in DTYPES.values() else str(dtype)
 
 
 def _quantisation(model: "PalamModel") -> Any:

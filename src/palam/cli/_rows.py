@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +18,7 @@ from palam.cli._columns import ResultColumns
 from palam.cli._identity import run_identity
 from palam.cli._journal import Journal, journal_path, journal_state, open_journal
 from palam.cli._languages import check_given_language, check_row_languages
+from palam.cli._options import LoadingConfig
 from palam.cli._output import check_file_writable, is_device, open_rows
 from palam.cli._source import Chunk, SourceConfig, TextForm, one_text, read_chunks
 from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
@@ -76,6 +77,21 @@ def file_place(out: Path | None) -> Path | None:
         return None
     place = output_place(out)
     return place if out.is_symlink() else out
+
+
+def loading_as_begun(loading: LoadingConfig, source: SourceConfig) -> LoadingConfig:
+    """How to load the model: in a run that is resumed, what `auto` stands for stays what it was.
+
+    Which dtype is the faster one is measured each time, and need not come out the same.
+    """
+    place = file_place(source.out)
+    if place is None or not source.resume or loading.dtype != "auto":
+        return loading
+    from palam.utils.device import DTYPES
+
+    identity = journal_state(journal_path(place)).identity or {}
+    dtype = identity.get("dtype")
+    return replace(loading, dtype=dtype) if dtype in DTYPES else loading
 
 
 def _check_format(file_format: str, columns: Sequence[str]) -> None:

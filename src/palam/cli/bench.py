@@ -39,6 +39,7 @@ def bench(
 
     from palam.bench.recipe_file import load_recipe
     from palam.bench.runner import Bench
+    from palam.training.place import run_place
 
     silence_libraries()
     loaded = load_recipe(recipe, changes)
@@ -46,7 +47,8 @@ def bench(
         _print_estimate(loaded, tflops)
         return
     check_writable(out)
-    Bench(loaded, out, Console(stderr=True)).run()
+    with run_place(out):
+        Bench(loaded, out, Console(stderr=True)).run()
     print(f"results in {out}\nnext: palam report {out}", file=sys.stderr)
 
 

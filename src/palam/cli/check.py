@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter
 from palam.cli._options import ConfigFile, silence_libraries
 from palam.cli._output import print_text
 from palam.errors import PalamError
+from palam.models.model_config import DEFAULT_MAX_LENGTH
 from palam.tasks.readers import RowSource
 from palam.training.config import FileFormat
 from palam.utils.languages import find_language
@@ -54,7 +55,7 @@ WHOLE_FILE = CheckedDataConfig()
 
 
 def check(
-    file: Path,
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True)],
     /,
     *,
     encoder: str | None = None,
@@ -107,4 +108,10 @@ def _load_processor(name: str) -> "PalamProcessor":
     if isinstance(model_config, PalamConfig):
         return PalamProcessor.from_pretrained(path)
     tokenizer = load_tokenizer(name)
-    return PalamProcessor(encoder_tokenizer=tokenizer, llm_tokenizer=tokenizer, encoder=name)
+    positions = getattr(model_config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
+    return PalamProcessor(
+        encoder_tokenizer=tokenizer,
+        llm_tokenizer=tokenizer,
+        encoder=name,
+        max_length=int(min(tokenizer.model_max_length, positions, DEFAULT_MAX_LENGTH)),
+    )

@@ -13,7 +13,7 @@ from palam.cli._options import (
     NameList,
     load_model,
 )
-from palam.cli._rows import Progress, RowJob, process_rows, reserved_output
+from palam.cli._rows import Progress, RowJob, loading_as_begun, process_rows, reserved_output
 from palam.cli._source import Chunk, SourceConfig, SourceOptions
 from palam.errors import PalamError
 from palam.tasks.formats import Row
@@ -46,7 +46,7 @@ def classify(
         given = ",".join(labels)
         raise PalamError(f"--labels {given!r} holds fewer than two labels; give e.g. good,bad")
     with reserved_output(source):
-        model = load_model(checkpoint, loading)
+        model = load_model(checkpoint, loading_as_begun(loading, source))
         job = _job(model, _words_by_label(model, labels), batch_size)
         process_rows(model, source, job, batch_size=batch_size)
 

@@ -40,6 +40,8 @@ class ResultFiles:
     """Write them here as a page, with the confusion of labels as a picture."""
     predictions: Path | None = None
     """Write every prediction here, as JSON lines."""
+    record: bool = False
+    """Keep the results with the bridge: in its results.json and its model card."""
 
 
 ResultOptions = Annotated[ResultFiles, Parameter(name="*", group=Group("Results", sort_key=2))]
@@ -69,6 +71,8 @@ def evaluate(
         batch_size: Texts at a time.
     """
     data = data or TestDataConfig()
+    if results.record:
+        _check_recordable(checkpoint, llm_only)
     if results.least_certain is not None and method != "score":
         raise PalamError("--least-certain needs --method score")
     test = read_test_data(checkpoint, data, loading.seed)
@@ -105,8 +109,21 @@ def evaluate(
         if predictions_file:
             for prediction in evaluation.predictions:
                 predictions_file.write(json_line({**prediction}) + b"\n")
+    if results.record:
+        from palam.inference.record import record_results
+
+        record_results(checkpoint, evaluation)
     for table in evaluation_tables(evaluation, model.processor, uncertain):
         print_table(table)
+
+
+def _check_recordable(checkpoint: str, llm_only: bool) -> None:
+    """Refuse to record, before any work, what is not the bridge's or cannot be kept with it."""
+    from palam.inference.record import check_recordable
+
+    if llm_only:
+        raise PalamError("--record keeps what the bridge reaches; give no --llm-only")
+    check_recordable(checkpoint)
 
 
 def _texts(test: TestData) -> dict[tuple[str, int], str]:

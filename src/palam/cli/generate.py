@@ -14,7 +14,7 @@ from palam.cli._options import (
     SeededLoadingOptions,
     load_model,
 )
-from palam.cli._rows import Progress, RowJob, process_rows, reserved_output
+from palam.cli._rows import Progress, RowJob, loading_as_begun, process_rows, reserved_output
 from palam.cli._source import Chunk, SourceConfig, SourceOptions, TextForm, one_text
 from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
 from palam.errors import PalamError
@@ -81,7 +81,7 @@ def generate(
     """
     source = source or SourceConfig()
     with reserved_output(source):
-        model = load_model(checkpoint, loading)
+        model = load_model(checkpoint, loading_as_begun(loading, source))
         _set_template(model, answer)
         if source.text is not None and source.out is None:
             _stream_answer(model, source, answer, loading.seed)

@@ -35,12 +35,8 @@ def record_results(checkpoint_folder: str | os.PathLike[str], evaluation: Evalua
         PalamError: no folder with a checkpoint (a hub id cannot be written to), or one whose
             results or card are damaged.
     """
+    check_recordable(checkpoint_folder)
     folder = Path(checkpoint_folder)
-    if not (folder / CHECKPOINT_MARKER[0]).is_file():
-        raise PalamError(
-            f"{checkpoint_folder} is no folder with a checkpoint; results are recorded in one, "
-            "not on the hub"
-        )
     new = records_of(evaluation)
     with output_lock(folder):
         results = _read_results(folder / RESULTS_FILE)
@@ -56,6 +52,19 @@ def record_results(checkpoint_folder: str | os.PathLike[str], evaluation: Evalua
             content = json.dumps(results, indent=2) + "\n"
             (aside / RESULTS_FILE).write_text(content, encoding="utf-8")
             (aside / CARD).write_text(card, encoding="utf-8")
+
+
+def check_recordable(checkpoint_folder: str | os.PathLike[str]) -> None:
+    """Refuse a place where no results can be recorded.
+
+    Raises:
+        PalamError: it is no folder with a checkpoint.
+    """
+    if not (Path(checkpoint_folder) / CHECKPOINT_MARKER[0]).is_file():
+        raise PalamError(
+            f"{checkpoint_folder} is no folder with a checkpoint; results are recorded in one, "
+            "not on the hub"
+        )
 
 
 def records_of(evaluation: Evaluation) -> list[LanguageRecord]:

@@ -13,6 +13,8 @@ from palam.errors import PalamError
 SLOT = "{text}"
 ANSWER = "{answer}"
 """What stands in an answer's place while a chat template is rendered."""
+MAX_CHARACTERS = 100_000
+"""Of what stands before or after the text."""
 MODES = ("paper", "prompt", "chat")
 """What can stand around the text, see [`Template`]."""
 CHAT_OPTIONS = {"enable_thinking": False}
@@ -55,8 +57,14 @@ class Template:
     def __post_init__(self) -> None:
         for name in ("prefix", "suffix"):
             text = getattr(self, name)
-            if isinstance(text, str):
-                object.__setattr__(self, name, clean(text))
+            if not isinstance(text, str):
+                continue
+            if len(text) > MAX_CHARACTERS:
+                raise PalamError(
+                    f"the prompt has {len(text):,} characters on one side of the text; "
+                    f"it may have {MAX_CHARACTERS:,}"
+                )
+            object.__setattr__(self, name, clean(text))
 
     @classmethod
     def build(

@@ -77,10 +77,10 @@ class AnswerScheduler:
         """Let new answers in, then make one token of each."""
         self._drop_dead()
         self._admit()
-        batches = self._batches
-        self._batches = []
-        for batch in batches:
-            self._step(batch)
+        remaining: list[AnswerBatch] = []
+        for batch in self._batches:
+            remaining += self._step(batch)
+        self._batches = remaining
 
     def fail_all(self, error: RequestError) -> None:
         """Tell all clients that nothing more comes."""
@@ -158,9 +158,10 @@ class AnswerScheduler:
             RequestError: a prompt that is too long or empty, or leaves no room for the answer.
         """
         most = self._limits.max_text_tokens
-        if prompt.length > most:
+        longest = max(prompt.length, prompt.longest_text)
+        if longest > most:
             raise RequestError(
-                f"the prompt has {prompt.length} tokens; this server reads {most} at most",
+                f"the prompt or a text has {longest} tokens; this server reads {most} at most",
                 code="context_length_exceeded",
             )
         if prompt.length == 0:
@@ -217,8 +218,12 @@ class AnswerScheduler:
         self._batches.append(new)
 
     # ------------------------------------------------------------------ running answers
-    def _step(self, batch: AnswerBatch) -> None:
-        """One more token of each answer; if that fails, half of the batch goes on at a time."""
+    def _step(self, batch: AnswerBatch) -> list[AnswerBatch]:
+        """One more token of each answer; if that fails, half of the batch goes on at a time.
+
+        Returns:
+            The batches of those that are not done.
+        """
         rows = len(batch.answers)
         try:
             batch.step()
@@ -226,26 +231,22 @@ class AnswerScheduler:
             self._note_failure("decode", error, rows)
             if rows == 1:
                 batch.answers[0].fail(error)
-                return
-            self._halve(batch)
-            return
+                return []
+            return self._step_in_halves(batch)
         self._rows.succeeded()
         self._observer.batch_read("decode", rows)
         self._observer.tokens_read("completion", rows)
-        remaining = batch.without_done()
-        if remaining is not None:
-            self._batches.append(remaining)
+        return _without_done([batch])
 
-    def _halve(self, batch: AnswerBatch) -> None:
+    def _step_in_halves(self, batch: AnswerBatch) -> list[AnswerBatch]:
         """Split a batch that did not fit, and make the step in its halves."""
         try:
-            halves = batch.halves()
+            first, second = batch.halves()
         except Exception as error:  # no memory for that either
             for answer in batch.answers:
                 answer.fail(error)
-            return
-        for half in halves:
-            self._step(half)
+            return []
+        return [*self._step(first), *self._step(second)]
 
     def _note_failure(self, kind: str, error: Exception, rows: int) -> None:
         self._observer.batch_failed(kind, error)

@@ -17,7 +17,7 @@ from palam.serving.engine import Engine
 from palam.serving.errors import INVALID_REQUEST, SERVER_ERROR, RequestError
 from palam.serving.guard import Guard, GuardOptions, error_response
 from palam.serving.job_stream import JobStream
-from palam.serving.jobs import AnswerJob, ClassifyJob, Event
+from palam.serving.jobs import AnswerJob, Classified, ClassifyJob, Event, LayersJob, LayersRead
 from palam.serving.limits import ServeLimits
 from palam.serving.metrics import HttpMetrics, add_gauge, metrics_text
 from palam.serving.pages import Pages
@@ -42,6 +42,8 @@ from palam.serving.schemas import (
     CompletionRequest,
     ErrorReply,
     ForeignTextPart,
+    LayersReply,
+    LayersRequest,
     ModelList,
     ServedModel,
     Status,
@@ -60,7 +62,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     503: {"model": ErrorReply, "description": "Shutting down, or too little memory."},
     504: {"model": ErrorReply, "description": "It took too long."},
 }
-EVENTS = {200: {"content": {"text/event-stream": {}}, "description": "Whole, or a stream."}}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "Whole, or a stream."}
+}
 DESCRIPTION = (
     "Texts in any language that the encoder knows, read by an English LLM through a small trained "
     "bridge. Chat and completions have the form of OpenAI's API."
@@ -70,11 +74,12 @@ MESSAGES = {
     "extra_forbidden": "is not known to this server; leave it out",
     "missing": "is missing",
     "model_attributes_type": "the body is a JSON object, sent as application/json",
-    "string_unicode": "holds an unpaired surrogate, which is no text",
     "union_tag_invalid": "has a type that is none of text and foreign_text",
     "union_tag_not_found": "has no type; it is text or foreign_text",
 }
 """What is said of errors that pydantic calls by these names, where its own words are unclear."""
+MAX_LABEL_CHARACTERS = 1024
+"""The ids of labels are remembered, so they must not be of any length."""
 NAME_OR_NUMBER = re.compile(r"[A-Za-z_]\w{0,60}|[0-9]+", re.ASCII)
 """A step of an error's place; pydantic has its own types among them."""
 
@@ -148,7 +153,7 @@ def create_app(
         engine: that answers.
         registry: where the engine's observer counts too; None is a new one.
         guard: who may ask, and how much.
-        root_path: under which a proxy shows the server, `/palam`.
+        root_path: under which a proxy shows the server, `/palam`; the ASGI server is told too.
     """
     registry = registry or CollectorRegistry()
     add_gauge(registry, "palam_queue", "Requests that wait.", lambda: engine.num_waiting)
@@ -159,7 +164,6 @@ def create_app(
         description=DESCRIPTION,
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
-        root_path=root_path,
     )
     app.include_router(router)
     app.state.service = Service(engine, registry, Pages(engine, root_path))
@@ -327,7 +331,7 @@ async def classify(body: ClassifyRequest, request: Request, service: ServiceOf) 
         labels=tuple(words_by_label.values()),
     )
     stream = JobStream(service.engine, job, request)
-    classified = await stream.classified()
+    classified = await stream.result(Classified)
     return classify_reply(bridge.name, list(words_by_label), classified)
 
 
@@ -337,7 +341,7 @@ def _check_classification(
     """Refuse what can be known to be wrong before anything is read.
 
     Raises:
-        RequestError: too many or too few texts, labels or languages, or a text that is too long.
+        RequestError: too many or too few texts, labels or languages, or one that is too long.
     """
     if not words_by_label:
         raise RequestError(
@@ -358,7 +362,20 @@ def _check_classification(
     if body.languages is not None and body.language is not None:
         raise RequestError("give one of language and languages", param="languages")
     _check_sizes(limits, body.texts, "texts")
-    _check_sizes(limits, body.labels or [], "labels")
+    if any(len(label) > MAX_LABEL_CHARACTERS for label in body.labels or ()):
+        raise RequestError(
+            f"this server takes labels of {MAX_LABEL_CHARACTERS} characters at most", param="labels"
+        )
+
+
+@router.post("/v1/layers", responses=ERRORS, tags=["API"])
+async def layers(body: LayersRequest, request: Request, service: ServiceOf) -> LayersReply:
+    """Show how much each of the encoder's layers counts for each token of a text."""
+    bridge = service.bridge(body.model)
+    _check_sizes(service.limits, [body.text], "text")
+    job = LayersJob(bridge=bridge.name, deliver=_unheard, text=body.text, language=body.language)
+    read = await JobStream(service.engine, job, request).result(LayersRead)
+    return LayersReply(model=bridge.name, tokens=read.tokens, shares=read.shares, cut=read.cut)
 
 
 # ------------------------------------------------------------------ what there is

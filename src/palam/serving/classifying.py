@@ -15,8 +15,9 @@ from palam.serving.errors import RequestError, failure_of, is_out_of_memory, tim
 from palam.serving.jobs import Classified, ClassifyJob, Failed
 from palam.serving.limits import AdaptiveLimit, ServeLimits
 from palam.serving.observer import Observer
-from palam.serving.prompts import PromptBuilder
+from palam.serving.prompts import MeasuredText, PromptBuilder
 
+WARM_UP_TEXTS = ("A text.", "A text that is longer than the other. " * 4)
 MAX_SCORERS = 64
 """How many sets of labels are remembered, with what is known of reading them."""
 
@@ -98,16 +99,18 @@ class Classifier:
         """Classifications that are not finished."""
         return len(self._new) + len(self._started)
 
-    @property
-    def has_work(self) -> bool:
-        """Whether anything is left to do."""
-        return bool(self._new or self._started)
-
     def add(self, job: ClassifyJob) -> None:
         """Take a job into the queue."""
         self._new.append(job)
 
     # ------------------------------------------------------------------ what it does
+    def warm_up(self) -> None:
+        """Find out how the LLMs read the bridges' own labels, before anyone waits for it."""
+        for name, bridge in self._bridges.items():
+            if bridge.words_by_label:
+                labels = tuple(bridge.words_by_label.values())
+                self._scorer(_ScorerKey(name, labels)).score(WARM_UP_TEXTS)
+
     def advance(self) -> None:
         """Score one batch."""
         while self._new:
@@ -147,11 +150,12 @@ class Classifier:
             prompts = self._prompts[job.bridge]
             for language in set(job.languages):
                 prompts.check_language(language)
-            lengths = [self._checked_length(prompts, text) for text in job.texts]
-            cut = [prompts.is_cut(text) for text in job.texts]
+            texts = [self._measured(prompts, text) for text in job.texts]
         except Exception as error:
             job.deliver(Failed(failure_of(error)))
             return
+        lengths = [text.tokens for text in texts]
+        cut = [text.is_cut for text in texts]
         self._started.append(_Classification(job, lengths, cut))
 
     def _check_labels(self, job: ClassifyJob) -> None:
@@ -165,21 +169,21 @@ class Classifier:
         except PalamError as error:
             raise RequestError(str(error), param="labels") from None
 
-    def _checked_length(self, prompts: PromptBuilder, text: str) -> int:
-        """How many tokens a text has.
+    def _measured(self, prompts: PromptBuilder, text: str) -> MeasuredText:
+        """How long a text is.
 
         Raises:
-            RequestError: more than the server reads.
+            RequestError: it has more tokens than the server reads.
         """
-        length = prompts.encoder_length(text)
+        measured = prompts.measure(text)
         most = self._limits.max_text_tokens
-        if length > most:
+        if measured.tokens > most:
             raise RequestError(
-                f"a text has {length} tokens; this server reads {most} at most",
+                f"a text has {measured.tokens} tokens; this server reads {most} at most",
                 param="texts",
                 code="context_length_exceeded",
             )
-        return length
+        return measured
 
     def _scorer(self, key: _ScorerKey) -> LabelScorer:
         """The scorer of some labels; the least recently used ones are forgotten."""

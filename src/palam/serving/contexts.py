@@ -8,7 +8,7 @@ cannot read mapped text.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class CachedContext:
 
     def __init__(self, model: PalamModel) -> None:
         self.model = model
-        self._cache = DynamicCache()
+        self._cache: Any = DynamicCache()
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
         self._positions = torch.zeros(0, dtype=torch.long, device=model.device)
 

@@ -14,7 +14,8 @@ from palam.serving.answering import AnswerScheduler
 from palam.serving.bridges import ServedBridge
 from palam.serving.classifying import Classifier
 from palam.serving.errors import SERVER_ERROR, RequestError, failure_of, shutting_down
-from palam.serving.jobs import AnswerJob, ClassifyJob, Failed, Job
+from palam.serving.jobs import AnswerJob, ClassifyJob, Failed, Job, LayersJob
+from palam.serving.layer_reading import LayerReader
 from palam.serving.limits import ServeLimits
 from palam.serving.observer import Observer
 
@@ -44,6 +45,7 @@ class Engine:
         self._observer = observer or Observer()
         self._answers = AnswerScheduler(self.bridges, self.limits, self._observer)
         self._classifier = Classifier(self.bridges, self.limits, self._observer)
+        self._layers = LayerReader(self.bridges)
         self._inbox: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -52,6 +54,10 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="palam-engine", daemon=True)
 
     # ------------------------------------------------------------------ for any thread
+    def warm_up(self) -> None:
+        """Do what would hold up the first requests; before `start`."""
+        self._classifier.warm_up()
+
     def start(self) -> None:
         """Begin to answer."""
         self._thread.start()
@@ -64,7 +70,8 @@ class Engine:
     @property
     def num_waiting(self) -> int:
         """Jobs that have no place yet."""
-        return len(self._inbox) + self._answers.num_waiting + self._classifier.num_waiting
+        queues = (self._answers, self._classifier, self._layers)
+        return len(self._inbox) + sum(queue.num_waiting for queue in queues)
 
     @property
     def num_running(self) -> int:
@@ -128,10 +135,10 @@ class Engine:
             self._take_jobs()
             self._answers.advance()
             self._classifier.advance()
+            self._layers.advance()
         except Exception as error:
             self._observer.batch_failed("engine", error)
-            self._answers.fail_all(failure_of(error))
-            self._classifier.fail_all(failure_of(error))
+            self._fail_jobs(failure_of(error))
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to do; False when the engine is to stop."""
@@ -148,7 +155,8 @@ class Engine:
 
     @property
     def _has_work(self) -> bool:
-        return self._answers.has_work or self._classifier.has_work
+        waiting = self._classifier.num_waiting + self._layers.num_waiting
+        return self._answers.has_work or waiting > 0
 
     def _take_jobs(self) -> None:
         """Give the jobs that have arrived to those who do them."""
@@ -158,6 +166,8 @@ class Engine:
                 self._answers.add(job)
             elif isinstance(job, ClassifyJob):
                 self._classifier.add(job)
+            elif isinstance(job, LayersJob):
+                self._layers.add(job)
 
     def _fail_all(self, error: RequestError) -> None:
         """Tell all clients that nothing more comes."""
@@ -167,5 +177,10 @@ class Engine:
             self._inbox.clear()
         for job in jobs:
             job.deliver(Failed(error))
+        self._fail_jobs(error)
+
+    def _fail_jobs(self, error: RequestError) -> None:
+        """The same for the jobs that were begun."""
         self._answers.fail_all(error)
         self._classifier.fail_all(error)
+        self._layers.fail_all(error)

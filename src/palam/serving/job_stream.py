@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from starlette.requests import Request
 
@@ -16,10 +16,12 @@ from palam.serving.jobs import (
     Failed,
     Finished,
     Job,
+    LayersRead,
     Started,
     TextDelta,
 )
 
+Result = TypeVar("Result", Classified, LayersRead)
 CLIENT_GONE = 499
 """The status of a request whose client has hung up; nobody reads it."""
 
@@ -143,15 +145,18 @@ class JobStream:
             started.cut_texts,
         )
 
-    async def classified(self) -> Classified:
-        """The scores of a classification.
+    async def result(self, kind: type[Result]) -> Result:
+        """The one event of a classification or a layer view.
+
+        Args:
+            kind: the event's class.
 
         Raises:
-            RequestError: they cannot be had.
+            RequestError: it cannot be had.
         """
         try:
             event = await self._next()
         finally:
             self.end()
-        assert isinstance(event, Classified)
+        assert isinstance(event, kind)
         return event

@@ -44,13 +44,24 @@ class Classified(NamedTuple):
     """Whether each text is longer than the bridge reads."""
 
 
+class LayersRead(NamedTuple):
+    """How much each layer counts for each token of a text."""
+
+    tokens: list[str]
+    """The encoder's, readable."""
+    shares: list[list[float]]
+    """[tokens, layers], each row summing to 1."""
+    cut: bool
+    """Whether the text is longer than the bridge reads."""
+
+
 class Failed(NamedTuple):
     """Nothing more comes."""
 
     error: RequestError
 
 
-Event = Started | TextDelta | Finished | Classified | Failed
+Event = Started | TextDelta | Finished | Classified | LayersRead | Failed
 Deliver = Callable[[Event], None]
 """Takes what the engine tells; called in the engine's thread, so it must return at once."""
 
@@ -102,3 +113,11 @@ class ClassifyJob(Job):
     languages: Sequence[str | None]
     labels: tuple[str, ...]
     """The words that the LLM answers."""
+
+
+@dataclass(kw_only=True, eq=False)
+class LayersJob(Job):
+    """How the bridge reads one text."""
+
+    text: str
+    language: str | None = None

@@ -56,11 +56,22 @@ class Prompt(NamedTuple):
     """The encoder's ids of each mapped text, in order."""
     cut_texts: int
     """How many texts were longer than the bridge reads, and are cut."""
+    longest_text: int
+    """Tokens of the longest text before it was cut."""
 
     @property
     def length(self) -> int:
         """Positions of the LLM."""
         return len(self.input_ids) + sum(map(len, self.texts))
+
+
+class MeasuredText(NamedTuple):
+    """How long a text is."""
+
+    tokens: int
+    """For the encoder, if it is not cut."""
+    is_cut: bool
+    """Whether it is longer than the bridge reads."""
 
 
 class _ForeignText(NamedTuple):
@@ -117,16 +128,14 @@ class PromptBuilder:
                 code="unknown_language",
             )
 
-    def encoder_length(self, text: str) -> int:
-        """How many tokens a text has for the encoder, if it is not cut."""
-        tokenizer = self.processor.encoder_tokenizer
-        return len(tokenizer(clean(text), split_special_tokens=True)["input_ids"])
-
-    def is_cut(self, text: str) -> bool:
-        """Whether a text is longer than the bridge reads."""
+    def measure(self, text: str) -> MeasuredText:
+        """How long a text is, and whether it is cut."""
+        text = clean(text)
+        encoded = self.processor.encoder_tokenizer(text, split_special_tokens=True)
+        tokens = len(encoded["input_ids"])
         if self.model.config.llm_only:
-            return self.processor.llm_tokens.is_cut(clean(text))
-        return self.encoder_length(text) > self.processor.max_length
+            return MeasuredText(tokens, self.processor.llm_tokens.is_cut(text))
+        return MeasuredText(tokens, tokens > self.processor.max_length)
 
     # ------------------------------------------------------------------ prompts
     def build(self, messages: Sequence[Message], language: str | None = None) -> Prompt:
@@ -158,7 +167,8 @@ class PromptBuilder:
         )
         encoder_ids = features.get("encoder_input_ids")
         texts = [] if encoder_ids is None else [list(encoder_ids)]
-        return Prompt(features["input_ids"], texts, cut_texts=int(self.is_cut(text)))
+        measured = self.measure(text)
+        return Prompt(features["input_ids"], texts, int(measured.is_cut), measured.tokens)
 
     # ------------------------------------------------------------------ messages
     def _content(self, message: Message, language: str | None) -> list[_Piece]:
@@ -235,7 +245,7 @@ class PromptBuilder:
         """The prompt of strings, of which those between two mapped texts are one string."""
         ids: list[int] = []
         texts: list[list[int]] = []
-        cut_texts = 0
+        measured: list[MeasuredText] = []
         run: list[Part] = []
         for piece in _without_last_spaces(pieces):
             if isinstance(piece, Part):
@@ -247,10 +257,15 @@ class PromptBuilder:
                 ids += piece.ids
                 continue
             ids.append(TEXT_SLOT)
-            cut_texts += self.is_cut(piece.text)
+            measured.append(self.measure(piece.text))
             (features,) = self.processor.encode_texts([piece.text], [piece.language], count=False)
             texts.append(list(features["input_ids"]))
-        return Prompt(self._continued(ids, run), texts, cut_texts)
+        return Prompt(
+            self._continued(ids, run),
+            texts,
+            cut_texts=sum(text.is_cut for text in measured),
+            longest_text=max((text.tokens for text in measured), default=0),
+        )
 
     def _continued(self, ids: list[int], run: Sequence[Part]) -> list[int]:
         """Ids with those of a string after them; at the front with what a text begins with."""
@@ -281,12 +296,14 @@ class PromptBuilder:
 def _without_last_spaces(pieces: Sequence[_Piece]) -> list[_Piece]:
     """Pieces without the spaces at the very end: they belong to the answer's first word."""
     trimmed = list(pieces)
-    while trimmed and isinstance(trimmed[-1], Part):
-        last = trimmed.pop()
+    while trimmed:
+        last = trimmed[-1]
+        if not isinstance(last, Part):
+            break
+        trimmed.pop()
         text = last.text.rstrip(" ")
         if text:
-            trimmed.append(Part(text, last.control))
-            break
+            return [*trimmed, Part(text, last.control)]
     return trimmed
 
 

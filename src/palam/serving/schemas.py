@@ -37,13 +37,20 @@ MAX_TEMPERATURE = 2
 MAX_SEED = 2**63 - 1
 
 
-def _without_nul(text: str) -> str:
+def _checked_text(text: str) -> str:
+    """A text that is one: JSON may hold what no text does."""
     if "\0" in text:
         raise PydanticCustomError("nul", "holds a NUL character, which is no text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError(
+            "surrogate", "holds an unpaired surrogate, which is no text"
+        ) from None
     return text
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
+Text = Annotated[str, AfterValidator(_checked_text)]
 ModelName = Annotated[
     str | None, Field(description="A bridge's name. Not needed where the server has one.")
 ]
@@ -294,6 +301,28 @@ class ClassifyReply(BaseModel):
     object: Literal["list"] = "list"
     model: str
     data: list[ClassifiedText]
+
+
+# ------------------------------------------------------------------ layers
+class LayersRequest(Strict):
+    """A text of which is asked how the bridge reads it."""
+
+    model: ModelName = None
+    text: Text
+    language: LanguageCode = None
+
+
+class LayersReply(BaseModel):
+    """How much each of the encoder's layers counts for each token."""
+
+    object: Literal["layers"] = "layers"
+    model: str
+    tokens: list[str] = Field(description="The encoder's.")
+    shares: list[list[float]] = Field(
+        description="For each token, of each layer from the first: its weight times its norm, as a "
+        "share of the token's sum."
+    )
+    cut: bool = Field(description="Whether the text is longer than the bridge reads.")
 
 
 # ------------------------------------------------------------------ the rest

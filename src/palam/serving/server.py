@@ -128,11 +128,11 @@ def run_server(
     """
     registry = CollectorRegistry()
     engine = Engine(bridges, limits, PrometheusObserver(registry))
-    app: FastAPI = create_app(
-        engine, registry, options.guard(limits), root_path=options.root_path.rstrip("/")
-    )
+    root_path = options.root_path.rstrip("/")
+    app: FastAPI = create_app(engine, registry, options.guard(limits), root_path=root_path)
     config = uvicorn.Config(
         app,
+        root_path=root_path,
         log_config=None,
         log_level="warning",
         access_log=False,  # its lines are those of the guard, which hold no query
@@ -142,6 +142,7 @@ def run_server(
     )
     address = _address(listener)
     server = _Server(config, lambda: on_ready(address))
+    engine.warm_up()
     engine.start()
     try:
         with _sigterm_is_done():

@@ -1,6 +1,7 @@
 """The vectors that the LLM reads of prompts: embedded ids, mapped texts, boundaries."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,9 @@ def _mapped_texts(model: PalamModel, texts: Sequence[list[int]]) -> list[Tensor]
     if not texts:
         return []
     batch = model.processor.pad([{"encoder_input_ids": ids} for ids in texts])
-    vectors = model.encoding.mapped(batch["encoder_input_ids"], batch["encoder_attention_mask"])
+    vectors: Any = model.encoding.mapped(
+        batch["encoder_input_ids"], batch["encoder_attention_mask"]
+    )
     lengths = [len(ids) for ids in texts]
     boundary = model.bridge.boundary[None].to(vectors.dtype)
     return [torch.cat([part, boundary]) for part in vectors.split(lengths)]

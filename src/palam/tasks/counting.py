@@ -1,6 +1,8 @@
-"""How many rows a file of JSON lines has, without reading their values."""
+"""How many rows a file has, without reading their values."""
 
 from collections.abc import Iterable
+from typing import IO
+from xml.parsers import expat
 
 from palam.tasks.decoding import BYTE_ORDER_MARK, WIDE_ENCODINGS
 
@@ -31,3 +33,46 @@ def count_json_lines(lines: Iterable[bytes]) -> int | None:
         elif line.strip():
             return None
     return count
+
+
+class SheetCounter:
+    """Counts the rows of a workbook's sheet below its header, from the sheet's XML.
+
+    Rows without a value count where one with a value follows.
+    """
+
+    def __init__(self) -> None:
+        self._row = 0
+        self._header_row = 0
+        self._last_row = 0
+        self._parser = expat.ParserCreate()
+        self._parser.StartElementHandler = self._start_element
+
+    def count(self, xml: IO[bytes]) -> int:
+        """The number of rows.
+
+        Raises:
+            xml.parsers.expat.ExpatError: this is no XML.
+        """
+        self._parser.ParseFile(xml)
+        return self._last_row - self._header_row
+
+    def _start_element(self, name: str, attributes: dict[str, str]) -> None:
+        if ":" in name:
+            name = name.rpartition(":")[2]
+        if name == "row":
+            self._row = int(attributes.get("r", self._row + 1))
+        elif name == "is":  # a text that stands in the sheet itself
+            self._mark_row()
+        in_value = name == "v" and self._last_row < self._row
+        self._parser.CharacterDataHandler = self._find_value if in_value else None
+
+    def _find_value(self, text: str) -> None:
+        if text.strip():
+            self._mark_row()
+
+    def _mark_row(self) -> None:
+        """Note that the row has a value."""
+        self._last_row = self._row
+        if not self._header_row:
+            self._header_row = self._row

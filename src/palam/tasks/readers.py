@@ -38,7 +38,7 @@ from palam.tasks.parquet import (
     read_saved_dataset,
 )
 from palam.tasks.tables import DELIMITERS, GUESSED_FROM, parse_csv, parse_tsv, table_columns
-from palam.tasks.workbooks import choose_sheet, read_workbook
+from palam.tasks.workbooks import count_workbook, read_workbook
 from palam.utils.languages import find_language
 
 STANDARD_INPUT = "-"
@@ -106,7 +106,7 @@ class RowSource:
         self._format = file_format or _format_of(Path(path))
         self._has_format = file_format is not None
         self._sheet = sheet
-        self._is_sheet_chosen = False
+        self._is_opened = False
         self._is_read = False
         if self.is_stream and self._format in BINARY_FORMATS:
             raise PalamError(
@@ -135,11 +135,11 @@ class RowSource:
     def count(self) -> int | None:
         """The number of rows that the file has; of a stream, None.
 
-        That of Parquet and of a saved data set is known, lines of JSON are counted, and what
-        remains is read through.
+        That of Parquet and of a saved data set is known, lines of JSON and rows of a workbook are
+        counted without their values, and what remains is read through.
 
         Raises:
-            PalamError: as [`rows`][RowSource.rows] does.
+            PalamError: as [`rows`][RowSource.rows] does, of what is read.
         """
         if self.is_stream:
             return None
@@ -148,6 +148,8 @@ class RowSource:
             return count_parquet(path)
         if self._format == "dataset":
             return count_saved_dataset(path)
+        if self._format == "xlsx":
+            return count_workbook(path, self._sheet, tell_sheet=self._is_first_look())
         if self._format == "json":
             with path.open("rb") as lines:
                 num_lines = count_json_lines(lines)
@@ -175,10 +177,13 @@ class RowSource:
             return read_parquet(path)
         if self._format == "dataset":
             return read_saved_dataset(path)
-        if not self._is_sheet_chosen:
-            self._sheet = choose_sheet(path, self._sheet)
-            self._is_sheet_chosen = True
-        return read_workbook(path, self._sheet)
+        return read_workbook(path, self._sheet, tell_sheet=self._is_first_look())
+
+    def _is_first_look(self) -> bool:
+        """Whether the workbook was not opened before; its sheet is told once."""
+        is_first = not self._is_opened
+        self._is_opened = True
+        return is_first
 
     def _parse(self, lines: Lines, column: str | None) -> Iterator[NumberedLine]:
         """The rows that the lines hold; without a format, their beginning tells it."""

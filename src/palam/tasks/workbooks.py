@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from palam.errors import PalamError
 from palam.tasks.cells import Plain, cell_text, plain_value
+from palam.tasks.counting import SheetCounter
 from palam.tasks.formats import NumberedLine, column_letter, shortened
 from palam.tasks.tables import checked_header
 from palam.utils.notes import tell
@@ -25,7 +26,9 @@ FORMULA = re.compile(rb"<(\w+:)?f[ >/]")
 CHUNK_BYTES = 2**20
 
 
-def read_workbook(path: Path, sheet: str | int | None = None) -> Iterator[NumberedLine]:
+def read_workbook(
+    path: Path, sheet: str | int | None = None, *, tell_sheet: bool = True
+) -> Iterator[NumberedLine]:
     """The rows of a sheet below its header, which is the first row that is not empty.
 
     Of formulas, the values; of merged cells, the first has the value; dates are ISO texts; empty
@@ -34,15 +37,17 @@ def read_workbook(path: Path, sheet: str | int | None = None) -> Iterator[Number
     Args:
         path: the workbook.
         sheet: its name, or its number from 1; default the first that is shown.
+        tell_sheet: say which sheet is read, where there are several and none is named.
 
     Raises:
         PalamError: no workbook, or a damaged or protected one; no such sheet; a value that the
             header gives no name; a formula whose value was not saved; openpyxl is missing.
     """
     with ExitStack() as stack:
+        worksheet = _open_sheet(path, sheet, stack, tell_sheet=tell_sheet)
         header: list[str] = []
         num_empty = 0
-        for number, values in enumerate(_read_values(path, sheet, stack), 1):
+        for number, values in enumerate(_read_values(worksheet, path, stack), 1):
             place = f"{path}, row {number}"
             if number > MAX_ROWS:
                 raise PalamError(f"{place}: a sheet has no more than {MAX_ROWS:,} rows")
@@ -57,25 +62,40 @@ def read_workbook(path: Path, sheet: str | int | None = None) -> Iterator[Number
                 yield NumberedLine(number, _named(values, header, place))
 
 
-def choose_sheet(path: Path, sheet: str | int | None) -> str:
-    """The name of the sheet that is read; where the file has several and none is named, it is told.
+def count_workbook(path: Path, sheet: str | int | None = None, *, tell_sheet: bool = True) -> int:
+    """The number of rows that [`read_workbook`] gives; their values are not read.
+
+    Args:
+        path: the workbook.
+        sheet: see [`read_workbook`].
+        tell_sheet: see [`read_workbook`].
 
     Raises:
-        PalamError: no workbook, or no such sheet.
+        PalamError: no workbook or a damaged one, or no such sheet.
     """
     with ExitStack() as stack:
-        workbook = _open(path, stack)
-        title = _find_sheet(workbook, sheet, path).title
-        names = [worksheet.title for worksheet in workbook.worksheets]
-    if sheet is None and len(names) > 1:
-        tell(f'{path} has {len(names)} sheets: "{title}" is read, of {shortened(names)}')
-    return str(title)
+        worksheet = _open_sheet(path, sheet, stack, tell_sheet=tell_sheet)
+        try:
+            with worksheet._get_source() as xml:  # openpyxl has no public way to a sheet's XML
+                return SheetCounter().count(xml)
+        except Exception as error:  # whatever zip and XML say of a damaged file
+            raise _damaged(path, error) from None
 
 
 def _open_sheet(
-    path: Path, sheet: str | int | None, stack: ExitStack, *, data_only: bool = True
+    path: Path,
+    sheet: str | int | None,
+    stack: ExitStack,
+    *,
+    tell_sheet: bool = False,
+    data_only: bool = True,
 ) -> Any:
-    worksheet = _find_sheet(_open(path, stack, data_only=data_only), sheet, path)
+    """The sheet that is read, of a workbook that the stack closes."""
+    workbook = _open(path, stack, data_only=data_only)
+    worksheet = _find_sheet(workbook, sheet, path)
+    names = [other.title for other in workbook.worksheets]
+    if tell_sheet and sheet is None and len(names) > 1:
+        tell(f'{path} has {len(names)} sheets: "{worksheet.title}" is read, of {shortened(names)}')
     worksheet.reset_dimensions()  # which some programs write wrongly: rows would be left out
     return worksheet
 
@@ -158,9 +178,8 @@ def _has_formula(archive: zipfile.ZipFile, name: str, path: Path) -> bool:
     return False
 
 
-def _read_values(path: Path, sheet: str | int | None, stack: ExitStack) -> Iterator[Sequence[Any]]:
+def _read_values(worksheet: Any, path: Path, stack: ExitStack) -> Iterator[Sequence[Any]]:
     """The values of each row, which may be fewer or more than the header's."""
-    worksheet = _open_sheet(path, sheet, stack)
     if _may_have_formulas(path):
         originals = _open_sheet(path, worksheet.title, stack, data_only=False)
         return _computed_values(worksheet, originals, path)

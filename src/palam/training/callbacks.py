@@ -136,4 +136,5 @@ class ProgressBar(TrainerCallback):
         """Leave the bar as it is."""
         if self._log is not None:
             self._log.finish()
-        self._bar.stop()
+        elif self._bar.tasks:
+            self._bar.stop()

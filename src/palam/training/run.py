@@ -230,6 +230,7 @@ class RunFolder:
         path = self.work / name
         try:
             record = json.loads(path.read_bytes())
+            json.dumps(record, allow_nan=False)
         except (OSError, ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):

@@ -94,6 +94,9 @@ def check_replaceable(folder: Place, marker: str | tuple[str, str]) -> None:
         raise PalamError(f"{folder} cannot be read: {error.strerror or error}") from None
     if not is_ours:
         raise PalamError(f"{folder} holds other files; give a folder that is new or empty")
+    for path in place.rglob("*"):
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading it may never end
+            raise PalamError(f"{path} is neither a file nor a folder; remove it")
 
 
 def _holds(folder: Path, marker: str | tuple[str, str]) -> bool:
