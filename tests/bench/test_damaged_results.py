@@ -30,6 +30,7 @@ def write(path, *rows):
         ({"results": {"en": float("nan")}}, "its results is {'en': nan}"),
         ({"results": {"en": 10**400}}, "its results is "),
         ({"layers": {"en": 3}}, "its layers is {'en': 3}"),
+        ({"layers": {"en": [1.0], "si": []}}, "its layers are not as many"),
         ({"lr": float("inf")}, "its lr is inf"),
     ],
 )

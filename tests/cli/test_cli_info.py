@@ -53,10 +53,10 @@ def test_info_of_a_bridge(palam, trained):
 def test_names_in_a_bridge_are_obeyed_by_no_terminal(palam, bridge):
     path = bridge / "config.json"
     config = json.loads(path.read_text())
-    config["task"]["labels"][0] = ["x", "\x1b[2J\x07 \u202e words"]
+    config["task"]["labels"][0] = ["x", "\x1b[2J \u202e words"]
     config["encoder"] += "\x1b]0;title\x07"
     path.write_text(json.dumps(config))
     result = palam("info", bridge)
     assert result.code == 0
-    assert "\\x1b[2J\\x07 \\u202e words" in result.out
+    assert "\\x1b[2J \\u202e words" in result.out
     assert "\x1b" not in result.out

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from conftest import CPU
 
+CPU = ("--device", "cpu", "--dtype", "fp32")
 LABELS = ["sports", "health"]
 KEY = {"authorization": "Bearer s3cret"}
 

@@ -287,6 +287,19 @@ def test_wrong_types_in_a_processors_configuration_are_one_line(checkpoint, chan
     refusal(PalamProcessor.from_pretrained, checkpoint)
 
 
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"{", b"3", b"caf\xe9"])
+def test_a_damaged_processors_configuration_is_one_line(checkpoint, content):
+    (checkpoint / "processor_config.json").write_bytes(content)
+    assert "processor_config.json" in refusal(PalamProcessor.from_pretrained, checkpoint)
+
+
+def test_a_prompt_of_a_length_that_nobody_writes_is_said(checkpoint):
+    template = {"mode": "prompt", "prefix": "word " * 100_000, "suffix": ""}
+    edit(checkpoint / "processor_config.json", template=template)
+    line = refusal(PalamProcessor.from_pretrained, checkpoint)
+    assert "the prompt has 500,000 characters" in line
+
+
 def test_a_model_card_that_is_not_utf8_is_no_hindrance(checkpoint):
     (checkpoint / "README.md").write_bytes(b"caf\xe9 \xff")
     assert PalamModel.from_pretrained(checkpoint).card == "caf\ufffd \ufffd"

@@ -240,8 +240,31 @@ def test_the_layers_are_summed_up(written):
         Page(written()).text
     )
     even = LayerView("x", ["a"], torch.full((1, 4), 0.25), torch.ones(1, 4), "en").to_dict()
-    assert "All layers count nearly alike: about 25 % each" in flat(
-        Page(written(layers=[even])).text
+    page = Page(written(layers=[even]))
+    assert "All layers count nearly alike: about 25 % each" in flat(page.text)
+    assert not [tag for tag in page.all("table") if tag.get("class") == "heat"]
+
+
+def test_it_ends_with_what_to_do_next(written):
+    steps = {"label a file": "palam classify b --file x.csv", "try it": "palam classify b"}
+    text = flat(Page(written(next_steps=steps)).text)
+    ending = text.partition("What to do next")[2]
+    assert ending.split() == (
+        [
+            "Label",
+            "a",
+            "file",
+            "palam",
+            "classify",
+            "b",
+            "--file",
+            "x.csv",
+            "Try",
+            "it",
+            "palam",
+            "classify",
+            "b",
+        ]
     )
 
 

@@ -12,7 +12,9 @@ import palam
 import palam.quickstart.run as module
 from palam import PalamError, PalamModel
 from palam.cli.main import run
+from palam.inference.evaluation import Evaluation
 from palam.quickstart.run import LANGUAGES, quickstart
+from palam.tasks.task import Example
 
 FILES = ["bridge-last", "bridge-mean", "report.html", "results.json"]
 DEMO = Path(palam.__file__).parent / "tasks" / "demo"
@@ -89,6 +91,23 @@ def test_everything_is_there_and_agrees(tmp_path, capsys):
         assert language["name"] in printed
     assert PalamModel.from_pretrained(out / "bridge-last").config.fusion == "last"
     assert PalamModel.from_pretrained(out / "bridge-mean").config.fusion == "mean"
+
+
+def test_the_sentence_is_one_that_the_llm_alone_gets_wrong_where_it_mostly_is():
+    rows = [Example(number, {"text": str(number)}, "a") for number in range(4)]
+
+    def evaluated(answers):
+        evaluation = Evaluation("demo", "test", "")
+        predictions = [
+            {"row": row, "label": "a", "prediction": answer} for row, answer in enumerate(answers)
+        ]
+        evaluation.add("sin_Sinh", predictions)
+        return evaluation
+
+    bad, good = evaluated("abbb"), evaluated("abaa")
+    typical = module._typical_row(rows, "sin_Sinh", {"LLM alone": bad, "mean": good})
+    assert typical.row == 2  # the first on which the one is wrong and the other right
+    assert module._typical_row(rows, "sin_Sinh", {"LLM alone": good}).row == 0
 
 
 @pytest.mark.usefixtures("tiny_starters")

@@ -143,7 +143,7 @@ def test_an_llm_that_reads_texts_itself_reads_foreign_ones_too(tiny_model):
     model = tiny_model(mode="prompt", prompt="{text}\nTopic:")
     model.bridge.config.llm_only = True
     built = prompt(model, parts(("Rice.",), "\nTopic:"))
-    assert built == prompt(model, plain("Rice."))
+    assert built.input_ids == prompt(model, plain("Rice.")).input_ids
     assert built.texts == []
 
 

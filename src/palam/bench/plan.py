@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from palam.models.backbones.adapters import with_lora
+from palam.models.backbones.adapters import target_names
 from palam.models.backbones.encoder import encoder_part
 from palam.models.backbones.llm import enable_checkpointing
 from palam.models.backbones.loading import freeze, load_config, readable_errors
@@ -168,7 +168,7 @@ def plan(
         llm_size = _bytes(llm.parameters())
         trained = 0
         if optim.lora_rank is not None:
-            llm = with_lora(llm, optim.lora_rank, 2 * optim.lora_rank, "all-linear")
+            _add_low_rank(llm, optim.lora_rank)
             trained += _trained_parameters(llm)
         encoding = _run_encoder(encoder, lengths)
         bridge = _sketch_bridge(model, encoding.states, llm)
@@ -276,6 +276,31 @@ def _run_bridge_and_llm(
             logits = output.logits[:, -wanted:]
         logits.float().sum().backward()
     return _Reading(logits, total, saved.bytes(), counter.get_total_flops())
+
+
+class _LowRank(nn.Module):
+    """A linear layer with a LoRA; peft makes none without data."""
+
+    def __init__(self, base: Any, rank: int) -> None:
+        super().__init__()
+        self.base = base
+        rows, columns = base.weight.shape
+        inputs, outputs = (columns, rows) if isinstance(base, nn.Linear) else (rows, columns)
+        self.down = nn.Linear(inputs, rank, bias=False)
+        self.up = nn.Linear(rank, outputs, bias=False)
+
+    def forward(self, states: Tensor) -> Any:
+        """The layer's output, and what the LoRA adds in fp32."""
+        added = self.up(self.down(states.float()))
+        return self.base(states) + added.to(states.dtype)
+
+
+def _add_low_rank(llm: Any, rank: int) -> None:
+    """Put a LoRA on the linear layers that a training run puts one on."""
+    for name in target_names(llm, "all-linear"):
+        parent_name, _, attribute = name.rpartition(".")
+        parent = llm.get_submodule(parent_name)
+        setattr(parent, attribute, _LowRank(getattr(parent, attribute), rank))
 
 
 def _trained_parameters(module: nn.Module) -> int:

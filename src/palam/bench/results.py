@@ -201,9 +201,14 @@ class ResultsFolder:
         """The finished cells, in the order in which they were finished.
 
         Raises:
-            PalamError: a row that is none.
+            PalamError: a row that is none, or one whose languages have other numbers of layers.
         """
-        return self._rows(CELLS_FILE, Cell)
+        cells = self._rows(CELLS_FILE, Cell)
+        for cell in cells:
+            if len({len(shares) for shares in (cell.layers or {}).values()}) > 1:
+                path = self.path / CELLS_FILE
+                raise PalamError(f"{path}: its layers are not as many in every language")
+        return cells
 
     def trained_runs(self) -> list[TrainedRun]:
         """The finished training runs.

@@ -61,7 +61,7 @@ def serve(
     config: ConfigFile = None,
     loading: LoadingOptions = LOADING_DEFAULTS,
 ) -> None:
-    """Answer requests: OpenAI's API, labels, and a page to try a bridge on.
+    """Answer requests: OpenAI's API, labels, a page.
 
     Several bridges over the same base models share them. Ends in order on SIGTERM: what was
     accepted is finished first.

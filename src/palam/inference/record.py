@@ -74,7 +74,7 @@ def records_of(evaluation: Evaluation) -> list[LanguageRecord]:
     if task is not None and task.hub is not None:
         dataset = task.hub.id
     records = []
-    for language, result in evaluation.to_dict()["results"].items():
+    for language, result in evaluation.to_report()["results"].items():
         record = LanguageRecord(
             task=evaluation.task,
             dataset=dataset,

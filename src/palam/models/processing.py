@@ -53,6 +53,8 @@ LATER_SETTINGS = {
 RENAMED = {"direct_max_length": "llm_only_max_length", "augment": "append_source_tokens"}
 """Names in files of before 0.1.0, and what they are called now."""
 
+WRONG_CONTENT = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading a file raises that holds something else."""
 ANSWER_ROOM = 64
 """Tokens that are left for an answer where an LLM has a limited number of positions."""
 
@@ -223,7 +225,9 @@ class PalamProcessor:
             settings = {name: content[name] for name in SETTINGS}
             _check_types(settings)
             template = Template.from_dict(content["template"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except PalamError as error:
+            raise PalamError(f"{path}: its {CONFIG_NAME}: {error}") from None
+        except (OSError, RecursionError, *WRONG_CONTENT):
             raise PalamError(
                 f"{path} is no Palam checkpoint: it has no readable {CONFIG_NAME}"
             ) from None

@@ -62,7 +62,7 @@ def write_report(result: QuickstartResult, path: str | os.PathLike[str]) -> None
         means_of_all=means_of_all,
         best=_best_bridge(result, means),
         topics=list(get_task(result.data).labels),
-        panels=_panels(result, shares),
+        panels=[] if is_even(shares) else _panels(result, shares),
         layers_sentence=describe_layers(shares),
         language_name=language_name,
         language_tag=language_tag,
@@ -73,6 +73,16 @@ def write_report(result: QuickstartResult, path: str | os.PathLike[str]) -> None
         file.write(page.encode(errors="replace"))
 
 
+def is_even(shares: Tensor) -> bool:
+    """Whether all layers count nearly alike on average, so that there is nothing to be seen.
+
+    Args:
+        shares: see [`describe_layers`].
+    """
+    mean = shares.mean(0)
+    return bool(mean.max() - mean.min() < EVEN / len(mean))
+
+
 def describe_layers(shares: Tensor) -> str:
     """A sentence on which layer counts most.
 
@@ -81,7 +91,7 @@ def describe_layers(shares: Tensor) -> str:
     """
     mean = shares.mean(0)
     even_share = 1 / len(mean)
-    if mean.max() - mean.min() < EVEN * even_share:
+    if is_even(shares):
         return f"All layers count nearly alike: about {percent(even_share)} % each."
     top = int(mean.argmax())
     highest = percent(mean[top].item())

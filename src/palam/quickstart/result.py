@@ -100,6 +100,8 @@ class QuickstartResult:
     """What took how long."""
     command: str
     """That classifies a sentence with the last bridge."""
+    next_steps: dict[str, str] = field(default_factory=dict)
+    """What to do next in words, each with its command."""
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""

@@ -3,7 +3,7 @@
 import json
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,7 +229,7 @@ def _collect(
     rows_alone = reading.rows_alone
     bridge = _bridge_name(FUSED)
     training = json.loads((folder / bridge / RESULTS).read_text(encoding="utf-8"))
-    sentence = rows_alone[SINHALA][0].fields["text"]
+    sentence = _typical_row(rows_alone[SINHALA], SINHALA, measured.evaluations).fields["text"]
     layers = []
     for code in SHOWN:
         if code in rows_alone:
@@ -250,7 +250,22 @@ def _collect(
         settings=_shown_settings(measured.config),
         seconds={name: round(value, 1) for name, value in seconds.items()},
         command=shlex.join(["palam", "classify", str(out / bridge), "--text", sentence]),
+        next_steps=_next_steps(str(out / bridge), sentence),
     )
+
+
+def _next_steps(bridge: str, sentence: str) -> dict[str, str]:
+    """What can be done with the last bridge and after it, each with its command."""
+    label_file = ["palam", "classify", bridge, "--file", "letters.csv", "--out", "labelled.csv"]
+    train_own = ["palam", "train", "--file", "english.csv", "--out", "my-bridge"]
+    return {
+        "label a file of texts": shlex.join(label_file),
+        "train on labelled texts of your own": shlex.join(train_own),
+        "see what the bridge reads of a sentence": shlex.join(
+            ["palam", "inspect", bridge, "--text", sentence]
+        ),
+        "try a sentence of your own": shlex.join(["palam", "classify", bridge, "--text", sentence]),
+    }
 
 
 def _describe_language(code: str) -> ReadLanguage:
@@ -266,26 +281,57 @@ def _shown_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def _examples(rows: Rows, evaluations: Mapping[str, Evaluation]) -> list[AnsweredExample]:
-    """Each other language's first row, with its English and each method's answer."""
+    """A typical row of each other language, with its English and each method's answer."""
+    answers = _answers(evaluations)
+    english = {example.row: example.fields["text"] for example in rows[ENGLISH]}
+    examples = []
+    for code, examples_of_language in rows.items():
+        if code == ENGLISH:
+            continue
+        row = _typical_row(examples_of_language, code, evaluations)
+        example = AnsweredExample(
+            language=code,
+            text=row.fields["text"],
+            english=english.get(row.row),
+            label=row.label,
+            answers=answers[code, row.row],
+        )
+        examples.append(example)
+    return examples
+
+
+def _answers(evaluations: Mapping[str, Evaluation]) -> dict[tuple[str, int], dict[str, str | None]]:
+    """Each method's answer, by language and row."""
     answers: dict[tuple[str, int], dict[str, str | None]] = {}
     for name, evaluation in evaluations.items():
         for prediction in evaluation.predictions:
             item = (prediction["language"], prediction["row"])
             answers.setdefault(item, {})[name] = prediction["prediction"]
-    english = {example.row: example.fields["text"] for example in rows[ENGLISH]}
-    examples = []
-    for code, (first, *_) in rows.items():
-        if code == ENGLISH:
-            continue
-        example = AnsweredExample(
-            language=code,
-            text=first.fields["text"],
-            english=english.get(first.row),
-            label=first.label,
-            answers=answers[code, first.row],
-        )
-        examples.append(example)
-    return examples
+    return answers
+
+
+def _typical_row(
+    rows: Sequence[Example], code: str, evaluations: Mapping[str, Evaluation]
+) -> Example:
+    """The first row on which the most methods do as they do in most of the language's rows.
+
+    So the LLM alone is wrong on it where its figure says that it mostly is.
+
+    Args:
+        rows: those of a language that every method has read.
+        code: of the language.
+        evaluations: by method.
+    """
+    answers = _answers(evaluations)
+
+    def methods_as_usual(row: Example) -> int:
+        count = 0
+        for name, evaluation in evaluations.items():
+            is_right = answers[code, row.row][name] == row.label
+            count += is_right == (evaluation.accuracy(code) >= 0.5)
+        return count
+
+    return max(rows, key=methods_as_usual)
 
 
 def _print_summary(
@@ -300,8 +346,9 @@ def _print_summary(
         console.print(
             "A short run: hardly trained, on few sentences; without --short it takes some minutes."
         )
-    next_step = f"try a sentence of your own:\n  {result.command}"
-    console.out(f"\nreport: {out / REPORT}\n{next_step}", highlight=False)
+    console.out(f"\nreport: {out / REPORT}\nnext:", highlight=False)
+    for step, command in result.next_steps.items():
+        console.out(f"- {step}:\n  {command}", highlight=False)
 
 
 def _table(result: QuickstartResult) -> Table:

@@ -339,7 +339,7 @@ def inspect_file(
         return InspectedFile(texts, inspection)
     column = label_column or "label"
     if not _has_column(stored, column):
-        raise _no_column(stored, column)
+        raise _no_column(stored, column, "--label-column")
     labels = _raw_labels(stored, column)
     try:
         _, examples = task_from_file(
@@ -370,7 +370,7 @@ def _texts(stored: StoredRows, text_column: str, notes: list[str]) -> list[str]:
         columns = {"text": text_column}
     for column in columns.values():
         if not _has_column(stored, column):
-            raise _no_column(stored, column)
+            raise _no_column(stored, column, "--text-column")
     texts = []
     refusals = []
     for place, row in stored.stored:
@@ -389,9 +389,12 @@ def _has_column(stored: StoredRows, column: str) -> bool:
     return any(column in row for _, row in stored.stored)
 
 
-def _no_column(stored: StoredRows, column: str) -> PalamError:
+def _no_column(stored: StoredRows, column: str, option: str) -> PalamError:
+    """A column that no row has; `option` names another."""
     columns = shortened(stored.stored[0].row)
-    return PalamError(f'{stored.name}: no column "{column}" among {columns}')
+    return PalamError(
+        f'{stored.name}: no column "{column}" among {columns}; name one with {option}'
+    )
 
 
 def _raw_labels(stored: StoredRows, column: str) -> list[str | None]:

@@ -58,7 +58,7 @@ class DataConfig:
     """The file's format; not set is as its name ends."""
     sheet: str | None = None
     """The workbook's sheet; not set is the first."""
-    merge_labels: bool = False
+    merge_labels: Annotated[bool, Parameter(negative="")] = False
     """Of labels that differ only in case, space or normal form, make one."""
     text_file: Path | None = None
     """Raw English text, a text a line, in place of labelled data."""
