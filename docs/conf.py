@@ -1,7 +1,11 @@
 """How the pages are built: `make docs`, or `sphinx-build -W -b html docs docs/_build`."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
 
 import palam
 
@@ -42,3 +46,13 @@ maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = f"Palam {release}"
+
+
+def skip_routing_methods(app: Sphinx, kind: str, name: str, *_: Any) -> bool | None:
+    """Leave out `set_fit_request` and its kin, which scikit-learn writes into its estimators."""
+    return True if re.search(r"\bset_\w+_request$", name) else None
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the hook."""
+    app.connect("autodoc-skip-member", skip_routing_methods, priority=100)

@@ -114,9 +114,9 @@ def members(owner: type) -> Iterator[str]:
 
 
 def surface() -> str:
-    """All public names with their signatures, in the order of `palam.__all__`."""
+    """All public names with their signatures: those of `palam.__all__`, then those of an extra."""
     lines = []
-    for name in palam.__all__:
+    for name in [*palam.__all__, *sorted(set(palam._HOMES) - set(palam.__all__))]:
         item = getattr(palam, name)
         lines.append(described(name, item))
         if inspect.isclass(item):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from palam.inference.evaluation import Evaluation, evaluate
     from palam.inference.generation import generate
     from palam.inference.scoring import LabelScorer, score_labels
+    from palam.integrations.sklearn import PalamClassifier
     from palam.models.bridge import PalamBridge
     from palam.models.configuration import PalamConfig
     from palam.models.fusion.base import Fusion
@@ -42,6 +43,7 @@ _HOMES = {
     "ModelConfig": "palam.models.model_config",
     "OptimConfig": "palam.training.config",
     "PalamBridge": "palam.models.bridge",
+    "PalamClassifier": "palam.integrations.sklearn",
     "PalamConfig": "palam.models.configuration",
     "PalamError": "palam.errors",
     "PalamModel": "palam.models.modeling",
@@ -59,6 +61,7 @@ _HOMES = {
     "score_labels": "palam.inference.scoring",
     "train": "palam.training.run",
 }
+# Without PalamClassifier, so that `from palam import *` needs no scikit-learn.
 __all__ = [  # noqa: RUF022 (what is used most comes first)
     "PalamModel",
     "PalamConfig",
@@ -94,4 +97,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})

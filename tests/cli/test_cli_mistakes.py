@@ -149,7 +149,7 @@ def test_a_place_that_cannot_be_written_to(refused, training, tmp_path):
             ("--method", "guess"),
             'Invalid value "guess" for --method. Choose from: "score", "generate"',
         ),
-        (("--limit", "0"), "1 at least"),
+        (("--limit", "0"), "limit is 0; it must be at least 1"),
         (("--data", "nowhere"), "nowhere"),
         (("--device", "tpu"), "there is no device 'tpu'"),
         (("--dtype", "int4"), 'Invalid value "int4" for --dtype'),

@@ -101,6 +101,20 @@ def test_saved_and_loaded_it_predicts_the_same(fitted, options, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
+    ("label_type", "message"),
+    [("tuple", "label_type is 'tuple'"), ([], "label_type is"), ("int", "not all of the type int")],
+)
+def test_labels_of_a_damaged_type_are_refused(fitted, tmp_path, label_type, message):
+    fitted.save(tmp_path / "bridge")
+    path = tmp_path / "bridge" / "config.json"
+    config = json.loads(path.read_text())
+    config["task"]["label_type"] = label_type
+    path.write_text(json.dumps(config))
+    with pytest.raises(PalamError, match=message):
+        PalamClassifier.load(tmp_path / "bridge", device="cpu", dtype="fp32")
+
+
+@pytest.mark.parametrize(
     "labels",
     [
         np.array([3, 1, 10] * 4),

@@ -218,6 +218,7 @@ def test_a_file_of_ones_own(settings, bases, tmp_path):
         "family": "custom",
         "labels": [["a", "a"], ["b", "b"]],
         "text": "Q: {question} A: {answer}",
+        "columns": {"question": "question", "answer": "answer", "label": "kind"},
     }
     assert model.processor.template.suffix == "\nKind:"
     results = results_of(tmp_path / "out")

@@ -119,11 +119,10 @@ class PalamPipeline(Pipeline):
 class PalamClassifyPipeline(PalamPipeline):
     """`pipeline("palam-classify", model)`: the most likely label of each text, and how likely.
 
-    Options of a call, or of the pipeline:
-        labels: the words of each label; default those that the bridge was trained on.
-        languages: a code for all texts or one a text; NLLB-style encoders need it.
-        top_k: default the best label, as `{"label": ..., "score": ...}`, its probability among the
-            labels; a number, or None for all, gives a list of these, the best first.
+    Options of a call, or of the pipeline, are `labels` (the words of each label; default those that
+    the bridge was trained on), `languages` (a code for all texts or one a text; NLLB-style encoders
+    need it) and `top_k` (default the best label, as `{"label": ..., "score": ...}`, its probability
+    among the labels; a number, or None for all, gives a list of these, the best first).
     """
 
     def answers(

@@ -355,13 +355,25 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parameters = parameters_of(settings)
         parameters["encoder"] = encoder or model.config.encoder
         parameters["llm"] = llm or model.config.llm
-        read_label = LABEL_TYPES[task.get("label_type", "str")]
-        words = {read_label(label): words for label, words in task["labels"]}
+        words = _typed_labels(task, path)
         if any(str(label) != words[label] for label in words):
             parameters["label_words"] = words
         classifier = cls(**{**parameters, "device": device, "dtype": dtype})
         classifier._take(model, np.array(list(words)), record)
         return classifier
+
+
+def _typed_labels(task: Mapping[str, Any], path: str | Path) -> dict[Any, str]:
+    """The words of each label, by labels of the type that they were fitted in."""
+    label_type = task.get("label_type", "str")
+    if not isinstance(label_type, str) or label_type not in LABEL_TYPES:
+        known = ", ".join(LABEL_TYPES)
+        raise PalamError(f"{path}: label_type is {label_type!r}; it must be one of: {known}")
+    read_label = LABEL_TYPES[label_type]
+    try:
+        return {read_label(label): words for label, words in task["labels"]}
+    except (KeyError, ValueError):
+        raise PalamError(f"{path}: its labels are not all of the type {label_type}") from None
 
 
 def _placement_of(classifier: PalamClassifier) -> Placement:

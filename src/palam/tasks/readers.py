@@ -139,7 +139,7 @@ class RowSource:
         counted without their values, and what remains is read through.
 
         Raises:
-            PalamError: as [`rows`][RowSource.rows] does, of what is read.
+            PalamError: as `rows` does, of what is read.
         """
         if self.is_stream:
             return None
