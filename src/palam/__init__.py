@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from palam.inference.evaluation import Evaluation, evaluate
     from palam.inference.generation import generate
     from palam.inference.scoring import LabelScorer, score_labels
-    from palam.integrations.sklearn import PalamClassifier
+    from palam.integrations.sklearn import PalamClassifier as PalamClassifier
     from palam.models.bridge import PalamBridge
     from palam.models.configuration import PalamConfig
     from palam.models.fusion.base import Fusion

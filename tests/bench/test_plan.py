@@ -69,6 +69,15 @@ def test_the_arithmetic_and_the_weights_are_those_of_a_real_step(base_folder, en
         )
         output.loss.backward()
     assert sum(planned.operations.values()) == count.get_total_flops()
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        model(
+            encoder_input_ids=texts,
+            encoder_attention_mask=torch.ones_like(texts),
+            input_ids=ids,
+            logits_to_keep=3,
+        )
+    assert planned.reading_seconds(1) == pytest.approx(forward.get_total_flops() / 4 / 1e9)
+    assert 1 < planned.reading_seconds(7) / planned.reading_seconds(1) < 7
     assert planned.tokens == 4 * (12 + 12 + 1 + 5)
     assert planned.steps == 6
     trained = sum(parameter.numel() for parameter in model.bridge.parameters())

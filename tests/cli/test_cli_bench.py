@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from palam.bench import method_trainer
+from palam.bench.estimate import estimate
 from palam.bench.methods import ChoiceMethod
 from palam.bench.recipe_file import load_recipe, recipe_names
 from palam.training.trainer import NonFiniteLoss
@@ -326,12 +327,29 @@ def test_a_dry_run_counts_the_rows_that_are_at_hand(results, palam, data, refuse
     all_tokens = tokens("max_train_samples=null")
     assert all_tokens == tokens(f"max_train_samples={num_rows}")
     assert all_tokens > tokens("max_train_samples=4") > 0
-    demo = ("task=demo", "data=null")  # a tenth of its 350 rows is held out
+    demo = ("task=demo", "data=null", "read.split=test")  # a tenth of its 350 rows is held out
     all_tokens = tokens(*demo, "max_train_samples=null")
     assert all_tokens == tokens(*demo, "max_train_samples=315")
     assert all_tokens > tokens(*demo)
     nothing = data / "nothing"
     assert "nothing" in refused("bench", recipe, "--dry-run", "--set", f"data={nothing}")
+
+
+def test_a_dry_run_counts_reading(base_folder):
+    changed = [f"encoder={base_folder('bert')}", f"llm={base_folder('llama')}", "dtype=fp32"]
+    changed += ["task=demo", "read.task=demo", "read.split=test", "max_train_samples=20"]
+
+    def hours(*settings):
+        recipe = load_recipe("starter/sib200", [*changed, *settings])
+        (last,) = (row for row in estimate(recipe, 1e4) if row.method == "last")
+        return last.hours
+
+    training = hours("read.languages=[en]", "read.limit=1")
+    few = hours("read.languages=[en]", "read.limit=21")
+    more = hours("read.languages=[en, si]", "read.limit=21")
+    assert training < few < more
+    # Twenty texts more, then twenty-one more again, for each seed.
+    assert (more - few) / (few - training) == pytest.approx(21 / 20, rel=0.01)
 
 
 # --------------------------------------------------------------------------- recipe files

@@ -52,11 +52,32 @@ class Plan:
     rate: float
     """Matrix multiplications of the device in this dtype, operations a second; measured or
     given."""
+    batch: int
+    """Texts of a step."""
+    sequence_tokens: int
+    """Of a text's sequence in the LLM, its answer included."""
+    answer_tokens: int
+    """Of these, the answer's."""
+    forward_operations: float
+    """Of the bridge and the LLM in the forward pass of a step."""
 
     @property
     def step_seconds(self) -> float:
         """A step at the full matrix rate, which no real one reaches."""
         return sum(self.operations.values()) / self.rate
+
+    def reading_seconds(self, labels: int) -> float:
+        """Seconds to score the labels of one text at the full matrix rate.
+
+        It is one forward pass, in which the tokens of all labels follow the text.
+
+        Args:
+            labels: how many.
+        """
+        tokens = self.sequence_tokens + (labels - 1) * self.answer_tokens
+        operations = self.operations["encoder"]
+        operations += self.forward_operations * tokens / self.sequence_tokens
+        return operations / self.batch / self.rate
 
     @property
     def memory_bytes(self) -> int:
@@ -120,6 +141,8 @@ class _Reading(NamedTuple):
     activation_bytes: int
     """Of what the forward pass keeps for the backward pass."""
     operations: int
+    forward_operations: int
+    """Of these, the forward pass's."""
 
 
 def plan(
@@ -197,6 +220,10 @@ def plan(
         tokens=lengths.batch * (encoder_tokens + reading.sequence_tokens),
         steps=math.ceil(math.ceil(rows / lengths.batch) * optim.epochs),
         rate=rate,
+        batch=lengths.batch,
+        sequence_tokens=reading.sequence_tokens,
+        answer_tokens=lengths.answer,
+        forward_operations=reading.forward_operations,
     )
 
 
@@ -274,8 +301,10 @@ def _run_bridge_and_llm(
             positions = torch.arange(total - wanted, total)
             output = llm(inputs_embeds=sequence, use_cache=False, logits_to_keep=positions)
             logits = output.logits[:, -wanted:]
+        forward_operations = counter.get_total_flops()
         logits.float().sum().backward()
-    return _Reading(logits, total, saved.bytes(), counter.get_total_flops())
+    operations = counter.get_total_flops()
+    return _Reading(logits, total, saved.bytes(), operations, forward_operations)
 
 
 class _LowRank(nn.Module):

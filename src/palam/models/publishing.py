@@ -143,7 +143,8 @@ def upload(
         repo_id: `name` or `organisation/name`; created if it does not exist.
         private: whether a new repository can be seen by its owner alone.
         revision: a branch, created if it does not exist; None is the main one.
-        api: the hub; default huggingface_hub's `HfApi` with the token of the environment or of `hf auth login`.
+        api: the hub; default huggingface_hub's `HfApi`, with the token of the environment or of
+            `hf auth login`.
 
     Raises:
         PalamError: no token, no permission, or the hub cannot be reached.
