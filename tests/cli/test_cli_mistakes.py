@@ -284,3 +284,22 @@ def test_other_base_models_are_refused_by_what_differs(refused, trained, base_fo
         assert message in line
         assert "--allow-mismatch" in line
     assert "this bridge needs (32, 3, 32)" in refused(*common, "--llm", wide, "--allow-mismatch")
+
+
+@pytest.mark.parametrize("place", ["/", ".", "", "..", "a\0b"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--task", "demo", "--out"),
+        ("align", "--task", "demo", "--out"),
+        ("classify", "bridge", "--text", "a", "--out"),
+        ("generate", "bridge", "--text", "a", "--out"),
+        ("bench", "starter/sib200", "--out"),
+        ("quickstart", "--short", "--out"),
+        ("evaluate", "bridge", "--task", "demo", "--split", "test", "--json"),
+        ("evaluate", "bridge", "--task", "demo", "--split", "test", "--predictions"),
+        ("evaluate", "bridge", "--task", "demo", "--split", "test", "--html"),
+    ],
+)
+def test_a_place_without_a_name_is_refused_before_any_work(refused, command, place):
+    assert "cannot be written" in refused(*command, place)

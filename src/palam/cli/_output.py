@@ -126,9 +126,11 @@ def check_writable(path: Path) -> None:
     """Refuse a file or folder that could not be written, before any work is done for it.
 
     Raises:
-        PalamError: the first folder above it that exists is none, or cannot be written to.
+        PalamError: no name for a file or folder (`/`, `.`, or a folder that the process is in), or
+            the first folder above it that exists is none, or cannot be written to.
     """
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    place = output_place(path)
+    folder = next(parent for parent in place.parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise PalamError(f"{path} cannot be written: {folder} is no folder that can be written to")
 
@@ -139,10 +141,9 @@ def check_file_writable(path: Path) -> None:
     Raises:
         PalamError: a folder, no name for a file, or a place that cannot be written to.
     """
-    output_place(path)
+    check_writable(path)
     if path.is_dir():
         raise PalamError(f"{path} is a folder; give a file to write")
-    check_writable(path)
 
 
 def is_device(path: Path) -> bool:

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -98,11 +99,18 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Says when it takes requests."""
+    """Says when it takes requests, and whether Ctrl-C has ended it."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self.is_interrupted = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end, on a signal."""
+        if sig == signal.SIGINT:
+            self.is_interrupted = True
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
@@ -125,6 +133,9 @@ def run_server(
         listener: of [`open_socket`].
         limits, options: of the server.
         on_ready: called with the server's address when it takes requests.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C has ended it.
     """
     registry = CollectorRegistry()
     engine = Engine(bridges, limits, PrometheusObserver(registry))
@@ -149,6 +160,8 @@ def run_server(
             server.run(sockets=[listener])
     finally:
         engine.close()
+    if server.is_interrupted:  # whether asyncio tells it depends on when the signal came
+        raise KeyboardInterrupt
 
 
 def _address(listener: socket.socket) -> str:
