@@ -1,6 +1,7 @@
-"""What the tests of the joined model share: a batch of four rows, and pairs of base models."""
+"""What tests share: a batch of four rows, pairs of base models, files of rows."""
 
 import hashlib
+import json
 
 import pytest
 import torch
@@ -59,3 +60,9 @@ def refusal(action, *args, **kwargs):
         action(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def write_jsonl(path, rows):
+    """Write rows as JSON lines."""
+    lines = [json.dumps(row) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")

@@ -40,6 +40,20 @@ def plan_of(config, **options):
     return plan(config.model, config.optim, config.runtime, **options)
 
 
+def operations_of_step(model, texts, ids):
+    """What a real forward and backward pass take."""
+    with FlopCounterMode(display=False) as count:
+        output = model(
+            encoder_input_ids=texts,
+            encoder_attention_mask=torch.ones_like(texts),
+            input_ids=ids,
+            labels=ids.clamp(min=0),
+            logits_to_keep=3,
+        )
+        output.loss.backward()
+    return count.get_total_flops()
+
+
 @pytest.mark.parametrize(
     ("encoder", "llm"), [("xlmr", "llama"), ("t5", "gemma3"), ("m2m100", "gpt2"), ("bert", "qwen")]
 )
@@ -59,16 +73,8 @@ def test_the_arithmetic_and_the_weights_are_those_of_a_real_step(base_folder, en
     texts = torch.full((4, 12), 7)
     slot = torch.full((4, 1), -1)
     ids = torch.cat([slot, torch.full((4, 3 + 2), 7)], 1)
-    with FlopCounterMode(display=False) as count:
-        output = model(
-            encoder_input_ids=texts,
-            encoder_attention_mask=torch.ones_like(texts),
-            input_ids=ids,
-            labels=ids.clamp(min=0),
-            logits_to_keep=3,
-        )
-        output.loss.backward()
-    assert sum(planned.operations.values()) == count.get_total_flops()
+    operations = operations_of_step(model, texts, ids)
+    assert sum(planned.operations.values()) == operations
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         model(
             encoder_input_ids=texts,
@@ -84,7 +90,7 @@ def test_the_arithmetic_and_the_weights_are_those_of_a_real_step(base_folder, en
     assert planned.trained_parameters == trained
     for part, real in (("encoder", model.encoder), ("LLM", model.llm)):
         assert planned.memory[part] == sum(p.numel() * p.element_size() for p in real.parameters())
-    assert planned.step_seconds == pytest.approx(count.get_total_flops() / 1e9)
+    assert planned.step_seconds == pytest.approx(operations / 1e9)
 
 
 def test_an_llm_that_reads_the_text_too_reads_more(base_folder):
@@ -99,16 +105,8 @@ def test_an_llm_that_reads_the_text_too_reads_more(base_folder):
     )
     texts = torch.full((4, 12), 7)
     ids = torch.cat([torch.full((4, 1), -1), torch.full((4, 3 + 12 + 2), 7)], 1)
-    with FlopCounterMode(display=False) as count:
-        output = model(
-            encoder_input_ids=texts,
-            encoder_attention_mask=torch.ones_like(texts),
-            input_ids=ids,
-            labels=ids.clamp(min=0),
-            logits_to_keep=3,
-        )
-        output.loss.backward()
-    assert sum(planned.operations.values()) == count.get_total_flops()
+    operations = operations_of_step(model, texts, ids)
+    assert sum(planned.operations.values()) == operations
 
 
 def test_a_lora_on_an_llm_that_reads_alone(base_folder):

@@ -40,6 +40,14 @@ RECIPE = {
 """Every kind of method, on the small task; the base models are filled in."""
 
 
+@pytest.fixture(scope="module")
+def untrained(tiny_model, tmp_path_factory):
+    """A bridge that reads texts; not to be changed."""
+    folder = tmp_path_factory.mktemp("untrained") / "bridge"
+    tiny_model(mode="prompt", prompt="{text}\nTopic:").save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def palam(capsys):
     """`palam("info", path, ...)`: the exit code and what was written: `.code`, `.out`, `.err`."""

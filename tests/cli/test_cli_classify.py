@@ -10,6 +10,7 @@ import threading
 
 import pytest
 import tiny
+from helpers import write_jsonl
 
 from palam import PalamModel
 from palam.cli import _rows
@@ -44,11 +45,6 @@ def classify(palam, jsonl):
         return jsonl(result.out)
 
     return call
-
-
-def write_jsonl(path, rows):
-    lines = [json.dumps(row) + "\n" for row in rows]
-    path.write_text("".join(lines))
 
 
 def assert_scores_close(scores, expected):

@@ -5,12 +5,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from helpers import write_jsonl
 
 from palam import PalamModel
 from palam.cli._journal import Journal
 from palam.cli._output import is_device
 from palam.errors import PalamError
 from palam.inference.scoring import LabelScorer
+from palam.models import bases
 from palam.utils.locks import output_lock
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
@@ -18,19 +20,6 @@ ROWS = [{"id": i, "text": f"මම ගෙදර යනවා {i}", "note": "mine
 CLASSIFY = ("classify", "--labels", "good,bad", "--batch-size", 4)
 GENERATE = ("generate", "--max-new-tokens", 2, "--batch-size", 4)
 SAMPLE = ("--temperature", 3, "--max-new-tokens", 4)
-
-
-def write_jsonl(path, rows):
-    lines = [json.dumps(row) + "\n" for row in rows]
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def untrained(tiny_model, tmp_path_factory):
-    """A bridge that reads texts; not to be changed."""
-    folder = tmp_path_factory.mktemp("untrained") / "bridge"
-    tiny_model(mode="prompt", prompt="{text}\nTopic:").save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -432,3 +421,18 @@ def test_there_must_be_a_file_to_resume(refused, trained, texts, tmp_path):
     files = ("--file", texts, "--out", tmp_path / "nowhere.jsonl")
     missing = ("--resume", "--column", "none")
     assert 'no column "none"' in refused("classify", trained, *files, *missing, *CPU)
+
+
+def test_the_base_models_are_looked_at_once(palam, untrained, texts, tmp_path, monkeypatch):
+    parts = []
+    look = bases.fingerprint
+
+    def counting(model, tokenizer):
+        parts.append(model)
+        return look(model, tokenizer)
+
+    monkeypatch.setattr(bases, "fingerprint", counting)
+    out = tmp_path / "out.jsonl"
+    command, *options = CLASSIFY
+    assert palam(command, untrained, "--file", texts, "--out", out, *options, *CPU).code == 0
+    assert len(parts) == 2

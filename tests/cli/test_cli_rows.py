@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import openpyxl
 import pytest
 import tiny
+from helpers import write_jsonl
 
 from palam import PalamModel
 from palam.cli import _rows
@@ -29,14 +30,6 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def untrained(tiny_model, tmp_path_factory):
-    """A bridge that reads texts; not to be changed."""
-    folder = tmp_path_factory.mktemp("untrained") / "bridge"
-    tiny_model(mode="prompt", prompt="{text}\nTopic:").save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def told(tiny_model, tmp_path_factory):
     """A bridge whose encoder must be told the language; not to be changed."""
     folder = tmp_path_factory.mktemp("told") / "bridge"
@@ -49,11 +42,6 @@ def texts(tmp_path):
     path = tmp_path / "texts.jsonl"
     write_jsonl(path, ROWS)
     return path
-
-
-def write_jsonl(path, rows):
-    lines = [json.dumps(row) + "\n" for row in rows]
-    path.write_text("".join(lines), encoding="utf-8")
 
 
 @pytest.fixture

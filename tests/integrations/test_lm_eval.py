@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
+from helpers import write_jsonl
 
 from palam.cli.main import run
 from palam.errors import PalamError
@@ -17,11 +18,6 @@ lm_eval = pytest.importorskip("lm_eval")
 from palam.integrations.lm_eval import PalamLM, harness_tasks, run_harness  # noqa: E402
 
 PROMPT = {"mode": "prompt", "prompt": "{text}\nTopic:"}
-
-
-def write_jsonl(path, rows):
-    lines = [json.dumps(row) + "\n" for row in rows]
-    path.write_text("".join(lines))
 
 
 @pytest.fixture(scope="module")

@@ -82,9 +82,12 @@ def _base_digests(model: "PalamModel") -> dict[str, Any]:
     from palam.models.bases import Bases, fingerprints
     from palam.training.checksums import values_sha256
 
-    bases = Bases(model.encoder, without_adapter(model.llm))
+    recorded_by_part = model.base_fingerprints
+    if recorded_by_part is None:
+        bases = Bases(model.encoder, without_adapter(model.llm))
+        recorded_by_part = fingerprints(bases, model.processor)
     digests = {}
-    for part, recorded in fingerprints(bases, model.processor).items():
+    for part, recorded in recorded_by_part.items():
         values = [recorded[name] for name in ("shapes", "vocabulary", "embeddings")]
         digests["LLM" if part == "llm" else part] = digest_value(values_sha256(values))
     return digests

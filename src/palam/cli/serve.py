@@ -8,6 +8,7 @@ from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 from palam.cli._options import LOADING_DEFAULTS, ConfigFile, LoadingOptions, NameList
 from palam.cli._serving import check_installed, key_of_environment, serve_bridges
+from palam.serving.limits import ServeLimits
 
 Checkpoints = Annotated[list[str], Parameter(help="Bridges: folders or hub ids.")]
 
@@ -34,15 +35,15 @@ class ListenConfig:
 class LimitConfig:
     """What a request may ask for."""
 
-    max_text_tokens: PositiveInt = 4096
+    max_text_tokens: PositiveInt = ServeLimits.max_text_tokens
     """Most tokens of a text, or of a whole prompt."""
-    max_new_tokens: PositiveInt = 256
+    max_new_tokens: PositiveInt = ServeLimits.max_new_tokens
     """Most tokens of an answer; also what a request that says none gets."""
-    max_queue: PositiveInt = 128
+    max_queue: PositiveInt = ServeLimits.max_queue
     """Most requests that wait; further ones are told to come back."""
-    timeout: PositiveFloat = 120.0
+    timeout: PositiveFloat = ServeLimits.timeout
     """Seconds that a request may take."""
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = ServeLimits.max_batch
     """Most requests that are read at a time."""
 
 
@@ -67,7 +68,6 @@ def serve(
     accepted is finished first.
     """
     check_installed()
-    from palam.serving.limits import ServeLimits
     from palam.serving.server import ServerOptions
 
     options = ServerOptions(

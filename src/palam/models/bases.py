@@ -129,8 +129,13 @@ def fingerprints(bases: Bases, processor: PalamProcessor) -> dict[str, Any]:
     }
 
 
-def check_fingerprints(config: PalamConfig, bases: Bases, processor: PalamProcessor) -> None:
+def check_fingerprints(
+    config: PalamConfig, bases: Bases, processor: PalamProcessor
+) -> dict[str, Any]:
     """Refuse base models that are not those the bridge was trained with.
+
+    Returns:
+        Their fingerprints, see [`fingerprints`].
 
     Raises:
         PalamError: one of them is another.
@@ -141,6 +146,7 @@ def check_fingerprints(config: PalamConfig, bases: Bases, processor: PalamProces
         role = "LLM" if part == "llm" else part
         expected = config.fingerprints.get(part)
         check_fingerprint(role, expected, actual[part], base.name_or_path, hint)
+    return actual
 
 
 def check_shapes(config: PalamConfig, bases: Bases) -> None:

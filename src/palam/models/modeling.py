@@ -92,6 +92,7 @@ class PalamModel(nn.Module):
         self.live_encoding = LiveEncoding(self.encoder, bridge)
         self.encoding: TextEncoding = self.live_encoding
         self.card: str | None = None
+        self.base_fingerprints: dict[str, Any] | None = None
         self._compiled_layers: list[CompiledLayer] = []
         bare_llm = without_adapter(self.llm)
         processor.llm_positions = table_positions(bare_llm)
@@ -218,14 +219,16 @@ class PalamModel(nn.Module):
             locate(llm, config.llm, config.llm_revision),
             placement,
         )
+        base_fingerprints = None
         if not allow_mismatch:
-            check_fingerprints(config, bases, processor)
+            base_fingerprints = check_fingerprints(config, bases, processor)
         check_shapes(config, bases)
         bridge.to(device=bases.bridge_device)  # type: ignore[call-arg]
         frozen_llm = bases.llm
         if config.adapter:
             frozen_llm = load_adapter(bases.llm, str(path), ADAPTER_FOLDER, revision)
         model = cls(bases.encoder, bridge, frozen_llm, processor)
+        model.base_fingerprints = base_fingerprints
         card = Path(path) / CARD
         if card.is_file() and not allow_mismatch:
             model.card = card.read_text(encoding="utf-8", errors="replace")

@@ -14,7 +14,7 @@ import palam
 from palam.models.model_card import public_name
 from palam.serving.bridges import ServedBridge
 from palam.serving.engine import Engine
-from palam.serving.errors import INVALID_REQUEST, SERVER_ERROR, RequestError
+from palam.serving.errors import INVALID_REQUEST, SERVER_ERROR, RequestError, server_error
 from palam.serving.guard import Guard, GuardOptions, error_response
 from palam.serving.job_stream import JobStream
 from palam.serving.jobs import AnswerJob, Classified, ClassifyJob, Event, LayersJob, LayersRead
@@ -412,7 +412,7 @@ async def health() -> Status:
 async def ready(service: ServiceOf) -> Status:
     """Whether the server takes requests: not while it loads or shuts down."""
     if not service.engine.is_ready:
-        raise RequestError("not ready", status=503, kind=SERVER_ERROR, code="not_ready")
+        raise server_error("not ready", status=503, code="not_ready")
     return Status(status="ready")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from palam.serving.answering import AnswerScheduler
 from palam.serving.bridges import ServedBridge
 from palam.serving.classifying import Classifier
-from palam.serving.errors import SERVER_ERROR, RequestError, failure_of, shutting_down
+from palam.serving.errors import RequestError, failure_of, server_error, shutting_down
 from palam.serving.jobs import AnswerJob, ClassifyJob, Failed, Job, LayersJob
 from palam.serving.layer_reading import LayerReader
 from palam.serving.limits import ServeLimits
@@ -89,10 +89,9 @@ class Engine:
                 raise shutting_down()
             waiting = self.num_waiting
             if waiting >= self.limits.max_queue:
-                raise RequestError(
+                raise server_error(
                     f"{waiting} requests are waiting already; try again later",
                     status=429,
-                    kind=SERVER_ERROR,
                     code="queue_full",
                     retry_after=self._retry_after(waiting),
                 )

@@ -49,44 +49,41 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in message for sign in OUT_OF_MEMORY_SIGNS)
 
 
+def server_error(
+    message: str, *, status: int, code: str, retry_after: int | None = None
+) -> RequestError:
+    """An error that is not the client's to mend; see [`RequestError`]."""
+    return RequestError(
+        message, status=status, kind=SERVER_ERROR, code=code, retry_after=retry_after
+    )
+
+
 def failure_of(error: BaseException) -> RequestError:
     """What the client is told of an error inside the engine."""
     if isinstance(error, RequestError):
         return error
     if is_out_of_memory(error):
-        return RequestError(
+        return server_error(
             "this request needs more memory than the server has; send a shorter one",
             status=503,
-            kind=SERVER_ERROR,
             code="out_of_memory",
             retry_after=10,
         )
+    message = f"the model failed on this request ({type(error).__name__})"
     if isinstance(error, PalamError):
-        return RequestError(str(error), status=500, kind=SERVER_ERROR, code="model_error")
-    return RequestError(
-        f"the model failed on this request ({type(error).__name__})",
-        status=500,
-        kind=SERVER_ERROR,
-        code="model_error",
-    )
+        message = str(error)
+    return server_error(message, status=500, code="model_error")
 
 
 def timed_out() -> RequestError:
     """What the client is told after the time that a request may take."""
-    return RequestError(
-        "the request took longer than this server allows",
-        status=504,
-        kind=SERVER_ERROR,
-        code="timeout",
+    return server_error(
+        "the request took longer than this server allows", status=504, code="timeout"
     )
 
 
 def shutting_down() -> RequestError:
     """What the client is told while the server stops."""
-    return RequestError(
-        "the server is shutting down",
-        status=503,
-        kind=SERVER_ERROR,
-        code="shutting_down",
-        retry_after=10,
+    return server_error(
+        "the server is shutting down", status=503, code="shutting_down", retry_after=10
     )

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from palam.serving.errors import SERVER_ERROR, RequestError
+from palam.serving.errors import RequestError, server_error
 from palam.serving.metrics import HttpMetrics
 from palam.serving.replies import error_content
 
@@ -203,6 +203,4 @@ def _too_long(most: int) -> RequestError:
 
 
 def _unexpected() -> RequestError:
-    return RequestError(
-        "the server failed on this request", status=500, kind=SERVER_ERROR, code="internal_error"
-    )
+    return server_error("the server failed on this request", status=500, code="internal_error")
