@@ -10,8 +10,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
 import pytest
 import tiny
 import torch
+from helpers import FakeHub
 
 from palam import PalamModel
+from palam.models import publishing
 
 torch.set_num_threads(1)
 
@@ -59,6 +61,17 @@ def tiny_model(base_folder):
         return PalamModel.from_bases(*folders, **{**paper, **options})
 
     return build
+
+
+@pytest.fixture
+def hub(tmp_path_factory, monkeypatch):
+    """The model hub, which keeps what is uploaded in `hub.root`; `hub.calls` are its calls."""
+    fake = FakeHub()
+    fake.root = tmp_path_factory.mktemp("hub")
+    fake.calls = []
+    monkeypatch.setattr(publishing, "HfApi", lambda token: fake)
+    monkeypatch.setattr(publishing, "get_token", lambda: "hf_token")
+    return fake
 
 
 def pytest_collection_modifyitems(items):

@@ -1,7 +1,15 @@
 """What tests share: a batch of four rows, pairs of base models, files of rows."""
 
+import contextlib
 import hashlib
 import json
+import os
+import shutil
+import signal
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +35,16 @@ PAIRS = [
 ]
 pairs = pytest.mark.parametrize(
     ("encoder", "llm", "options"), PAIRS, ids=lambda v: v if isinstance(v, str) else ""
+)
+
+FILE_OPERATIONS = (
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.chmod",
+    "os.scandir",
 )
 
 
@@ -66,3 +84,59 @@ def write_jsonl(path, rows):
     """Write rows as JSON lines."""
     lines = [json.dumps(row) + "\n" for row in rows]
     path.write_text("".join(lines), encoding="utf-8")
+
+
+class FakeHub:
+    """In place of HfApi: repositories are folders."""
+
+    root: Path
+    error: Exception | None = None
+    calls: list
+
+    def create_repo(self, repo_id, private=None, exist_ok=False):
+        if self.error:
+            raise self.error
+        self.calls.append(("create_repo", repo_id, private, exist_ok))
+        return SimpleNamespace(repo_id=repo_id if "/" in repo_id else f"me/{repo_id}")
+
+    def create_branch(self, repo_id, branch, exist_ok=False):
+        self.calls.append(("create_branch", repo_id, branch, exist_ok))
+
+    def upload_folder(self, *, repo_id, folder_path, allow_patterns, revision, **options):
+        self.calls.append(("upload_folder", options))
+        for path in Path(folder_path).rglob("*"):
+            name = path.relative_to(folder_path).as_posix()
+            if path.is_file() and any(fnmatch(name, pattern) for pattern in allow_patterns):
+                target = self.root / (revision or "main") / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
+        return f"https://huggingface.co/{repo_id}/tree/{revision or 'main'}"
+
+
+def killed_at(operation_number, action, *arguments):
+    """Run an action in a process that is killed before one of its file operations.
+
+    Returns:
+        Whether it was killed; it is not, where it has fewer operations.
+    """
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def kill(event, details):
+            nonlocal count
+            if event in FILE_OPERATIONS:
+                count += 1
+                if count == operation_number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        with contextlib.suppress(BaseException):
+            sys.addaudithook(kill)
+            action(*arguments)
+            os._exit(0)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    assert os.WEXITSTATUS(status) == 0
+    return False

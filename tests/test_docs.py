@@ -25,17 +25,24 @@ import pytest
 
 import palam
 from palam.bench.recipe_file import load_recipe
-from palam.cli.main import COMMANDS, app
+from palam.cli.main import COMMANDS, app, run
 from palam.models.backbones import loading
 from palam.models.registry import FUSIONS, MAPPERS
 from palam.tasks.registry import TASKS
 from palam.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
+RUN_WHOLE = ("letters.md", "paper_table.md")
+"""Of these pages the commands run too, after one another."""
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-page_by_page = pytest.mark.parametrize(
-    "page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
-)
+
+
+def page_id(page):
+    """Its name from the project's folder."""
+    return page.relative_to(ROOT).as_posix()
+
+
+page_by_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
 TINY = {
     "starter:encoder": "bert",
     "starter:llm": "llama",
@@ -47,6 +54,11 @@ FORBIDDEN = re.compile(
     r"pypi\.\w|pythonhosted|(?<![\w.~-])/(?:work|root|home|tmp|opt|Users)\b", re.IGNORECASE
 )
 SHELL_OPERATORS = set("|&;<>")
+QUICK = {
+    "train": ("--max-steps", "2", "--device", "cpu", "--dtype", "fp32"),
+    "bench": ("--set", "train.max_steps=2", "--set", "seeds=[0]", "--set", "read.limit=7"),
+}
+"""What pages that run whole add to their commands, so that they take seconds."""
 
 
 def blocks(page, language):
@@ -139,7 +151,9 @@ def test_there_are_pages_with_code_and_commands():
     assert named >= {"train", "evaluate", "classify", "generate", "inspect"}
 
 
-@page_by_page
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in RUN_WHOLE], ids=page_id
+)
 def test_python_blocks_run(page, base_folder, registries, tiny_starters, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     scope = {"__name__": f"page_{page.stem}"}
@@ -149,6 +163,28 @@ def test_python_blocks_run(page, base_folder, registries, tiny_starters, monkeyp
             folder = str(base_folder(family))
             code = code.replace(f'.from_pretrained("{name}")', f".from_pretrained({folder!r})")
         exec(compile(code, f"{page.name}: {block.splitlines()[0]}", "exec"), scope)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name in RUN_WHOLE], ids=page_id)
+def test_whole_pages_run(page, tiny_starters, monkeypatch, tmp_path, capsys):
+    """Code, files and commands in their order; what is printed without a model is as shown."""
+    monkeypatch.chdir(tmp_path)
+    scope = {"__name__": f"page_{page.stem}"}
+    text = page.read_text(encoding="utf-8")
+    shown = ""
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            exec(compile(block, page.name, "exec"), scope)
+        elif language == "yaml":
+            Path(re.match(r"# ([\w-]+\.yaml)\n", block)[1]).write_text(block, encoding="utf-8")
+        elif language == "bash":
+            for line in block.splitlines():
+                name, *arguments = shlex.split(line, comments=True)[1:]
+                assert run([name, *arguments, *QUICK.get(name, ())]) == 0, line
+                shown = capsys.readouterr().out
+                if name == "check":
+                    assert f"```bash\n{line}\n```\n\n```text\n{shown}```" in text
+    assert shown
 
 
 @page_by_page
@@ -223,6 +259,12 @@ def test_links_lead_somewhere(page):
         assert ROOT in [linked, *linked.parents], target
         if anchor:
             assert anchor in slugs(linked), target
+
+
+def test_the_page_of_commands_has_all_of_them():
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^## palam ([\w-]+)\n\n```\{palam-help\} \1\n```$", page, re.MULTILINE)
+    assert shown == list(COMMANDS)
 
 
 @pytest.mark.parametrize("repository", ["https://example.org/palam", None])

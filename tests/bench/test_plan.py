@@ -6,11 +6,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForSeq2SeqLM
 
 from palam import PalamError, PalamModel
+from palam.bench.baseline_plan import plan_encoder_reading, plan_llm_reading, plan_translation
 from palam.bench.plan import plan
+from palam.bench.translation import BEAMS
+from palam.models.backbones.encoder import encode, load_encoder
+from palam.models.backbones.llm import load_llm
 from palam.starter.marker import MARKER
 from palam.training.config import TrainConfig
+from palam.training.distillation import MAX_ANSWER_TOKENS
+from palam.utils.device import resolve_placement
 
 LENGTHS = {"text_tokens": 12, "prompt_tokens": 3, "answer_tokens": 2}
 
@@ -136,6 +143,81 @@ def test_a_lora_beside_a_bridge_is_trained_too(base_folder):
     assert both.trained_parameters > plain.trained_parameters
     assert both.memory["LLM"] == plain.memory["LLM"]
     assert both.operations["LLM and bridge"] > plain.operations["LLM and bridge"]
+
+
+def operations_of(action):
+    with FlopCounterMode(display=False) as count, torch.no_grad():
+        action()
+    return count.get_total_flops()
+
+
+def raw_text(base_folder, tmp_path, llm, **options):
+    file = str(tmp_path / "text.txt")
+    return settings(base_folder, llm=llm, task=None, text_file=file, **options)
+
+
+@pytest.mark.parametrize("llm", ["llama", "gemma3", "gpt2"])
+def test_what_is_distilled_is_read_by_the_teacher_too(base_folder, tmp_path, llm):
+    options = {"rows": 10, "rate": 1e9, **LENGTHS}
+    plain = plan_of(raw_text(base_folder, tmp_path, llm), **options)
+    config = raw_text(base_folder, tmp_path, llm, distill=True)
+    planned = plan_of(config, **options)
+    teacher = load_llm(config.model.llm, attention="eager")
+    ids = torch.full((4, 3 + 12 + 2), 7)
+    expected = operations_of(lambda: teacher(ids, use_cache=False, logits_to_keep=3))
+    assert planned.operations == {**plain.operations, "teacher": expected}
+    assert planned.tokens == plain.tokens + ids.numel()
+    assert planned.step_seconds > plain.step_seconds
+
+
+@pytest.mark.parametrize("llm", ["llama", "gemma3", "gpt2"])
+def test_answers_to_prompts_are_generated_before_training(base_folder, tmp_path, llm):
+    prompts = str(tmp_path / "prompts.txt")
+    config = raw_text(base_folder, tmp_path, llm, distill=True, prompts_file=prompts)
+    planned = plan_of(config, rows=10, rate=1e9, **LENGTHS)
+    model = load_llm(config.model.llm, attention="eager")
+    length = {"max_new_tokens": MAX_ANSWER_TOKENS, "min_new_tokens": MAX_ANSWER_TOKENS}
+    ids = torch.full((1, 3 + 12), 7)
+    expected = operations_of(lambda: model.generate(ids, do_sample=False, **length))
+    assert planned.answering_operations == pytest.approx(expected, rel=0.01)
+    assert planned.answering_seconds == pytest.approx(10 * planned.answering_operations / 1e9)
+    assert planned.lines()["answers to prompts"] == "10: 1 min to 1 min"
+
+
+@pytest.mark.parametrize("encoder", ["xlmr", "t5", "bert"])
+def test_a_head_reads_with_the_encoder_alone(base_folder, encoder):
+    model = settings(base_folder, encoder).model
+    planned = plan_encoder_reading(model, resolve_placement("cpu", "fp32"), text_tokens=12)
+    loaded = load_encoder(model.encoder, attention="eager")
+    ids = torch.full((1, 12), 7)
+    expected = operations_of(lambda: encode(loaded, ids, torch.ones_like(ids)))
+    assert planned.operations == expected
+    assert planned.memory_bytes == sum(weight.nbytes for weight in loaded.parameters())
+
+
+def test_the_llm_alone_reads_a_text_with_all_labels_behind_it(base_folder):
+    model = settings(base_folder).model
+    placement = resolve_placement("cpu", "fp32")
+    one = plan_llm_reading(model, placement, 1, **LENGTHS)
+    llm = load_llm(model.llm, attention="eager")
+    ids = torch.full((1, 3 + 12 + 2), 7)
+    assert one.operations == operations_of(
+        lambda: llm(ids, use_cache=False, logits_to_keep=LENGTHS["answer_tokens"] + 1)
+    )
+    seven = plan_llm_reading(model, placement, 7, **LENGTHS)
+    assert seven.tokens == 3 + 12 + 7 * 2
+    assert 1 < seven.operations / one.operations < 7
+
+
+@pytest.mark.parametrize("translator", ["nllb", "mt5"])
+def test_a_translation_is_written_by_every_beam(base_folder, translator):
+    folder = str(base_folder(translator))
+    planned = plan_translation(folder, resolve_placement("cpu", "fp32"), text_tokens=12)
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    ids = torch.full((1, 12), 7)
+    length = {"max_new_tokens": 12, "min_new_tokens": 12}
+    expected = operations_of(lambda: model.generate(ids, num_beams=BEAMS, **length))
+    assert planned.operations == pytest.approx(expected, rel=0.02)
 
 
 def test_the_activations_are_what_a_real_step_keeps(base_folder):

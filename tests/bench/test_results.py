@@ -1,10 +1,11 @@
 """A results folder gives back what was put in, packed or not."""
 
 import json
+import os
 
 import pytest
 import yaml
-from helpers import refusal
+from helpers import killed_at, refusal
 
 from palam.bench.json_lines import append_row, read_rows
 from palam.bench.pack import main, pack
@@ -16,8 +17,9 @@ from palam.bench.predictions import (
     write_packed,
 )
 from palam.bench.report import summary
-from palam.bench.results import Cell, ResultsFolder, TrainedRun
+from palam.bench.results import RECIPE_FILE, Cell, ResultsFolder, RunInfo, TrainedRun
 from palam.inference.evaluation import wilson
+from palam.utils.files import check_replaceable
 
 METHODS = {"last": {"fusion": "last"}, "most": {"baseline": "majority"}}
 CORRECT = {("last", 0): 5, ("last", 1): 3, ("most", 0): 2}
@@ -62,6 +64,33 @@ def folder(tmp_path):
         accuracies = {"sin_Sinh": correct / 6, "eng_Latn": correct / 6}
         results.add_cell(Cell(method=method, seed=seed, seconds=1.0, results=accuracies))
     return path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
+def test_a_new_folder_is_ours_after_a_kill_at_any_file_operation(folder, tmp_path):
+    recipe = ResultsFolder(folder).recipe()
+    info = RunInfo(versions={"palam": "0"}, data={}, validation="dev")
+    place = tmp_path / "new"
+    results = ResultsFolder(place)
+    number = 1
+    while killed_at(number, results.create, recipe, info):
+        check_replaceable(place, RECIPE_FILE)  # the next run begins
+        results.create(recipe, info)
+        assert (results.recipe(), results.run_info()) == (recipe, info)
+        killed_at(number, results.remove_if_empty)
+        check_replaceable(place, RECIPE_FILE)
+        if place.exists():
+            assert (results.recipe(), results.run_info()) == (recipe, info)
+            results.remove_if_empty()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["results"]
+        number += 1
+    assert number > 10
+
+
+def test_a_folder_is_kept_where_something_is_in_it(folder):
+    results = ResultsFolder(folder)
+    results.remove_if_empty()
+    assert results.cells()
 
 
 def test_a_line_is_an_object_and_its_rest_is_kept():

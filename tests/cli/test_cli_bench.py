@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from palam.bench import method_trainer
 from palam.bench.estimate import estimate
-from palam.bench.methods import ChoiceMethod
+from palam.bench.methods import BaselineMethod, ChoiceMethod
 from palam.bench.recipe_file import load_recipe, recipe_names
 from palam.training.trainer import NonFiniteLoss
 from palam.utils.locks import output_lock
@@ -308,10 +309,25 @@ def test_the_packages_recipes_can_be_planned_with_other_models(name, palam, base
     assert shown == [name for name, method in methods if not isinstance(method, ChoiceMethod)]
 
 
-def test_a_dry_run_needs_no_hub(palam):
+def test_a_dry_run_without_the_hub_fails_once_and_shows_nothing(palam):
     result = palam("bench", "paper/xnli", "--dry-run", "--tflops", 100)
-    assert result.code == 0
-    assert "cannot be reached" in result.out
+    assert result.code == 2
+    assert result.out == ""
+    (line,) = result.err.splitlines()
+    assert "cannot be loaded: no such folder, and not in the cache: unset HF_HUB_OFFLINE" in line
+
+
+def test_a_model_that_one_method_cannot_have_is_noted_beside_it(palam, tmp_path, base_folder):
+    nothing = str(tmp_path / "nothing")
+    bases = {"encoder": str(base_folder("xlmr")), "llm": str(base_folder("llama")), "dtype": "fp32"}
+    methods = {"last": {"fusion": "last"}, "other": {"fusion": "mean", "llm": nothing}}
+    recipe = {"train": {"task": "demo", **bases}, "methods": methods, "read": {"limit": 2}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    result = palam("bench", tmp_path / "recipe.yaml", "--dry-run", "--tflops", 1)
+    assert result.code == 0, result.err
+    last, other = result.out.splitlines()[1:]
+    assert len(last.split()) == 5  # with all its figures
+    assert f"LLM {nothing!r} cannot be loaded: no such folder" in " ".join(other.split())
 
 
 def test_a_dry_run_counts_the_rows_that_are_at_hand(results, palam, data, refused):
@@ -350,6 +366,28 @@ def test_a_dry_run_counts_reading(base_folder):
     assert training < few < more
     # Twenty texts more, then twenty-one more again, for each seed.
     assert (more - few) / (few - training) == pytest.approx(21 / 20, rel=0.01)
+
+
+def test_a_dry_run_counts_what_the_baselines_read(base_folder):
+    changed = [f"encoder={base_folder('bert')}", f"llm={base_folder('llama')}", "dtype=fp32"]
+    changed += ["task=demo", "read.task=demo", "read.split=test", "max_train_samples=20"]
+
+    def estimates(limit, *languages):
+        settings = [f"read.limit={limit}", f"read.languages=[{', '.join(languages)}]"]
+        recipe = load_recipe("starter/sib200", [*changed, *settings])
+        translated = BaselineMethod("translate", {"translator": str(base_folder("nllb"))})
+        recipe = replace(recipe, methods={**recipe.methods, "translated": translated})
+        return {row.method: row for row in estimate(recipe, 1e4)}
+
+    few, more = estimates(7, "en"), estimates(14, "en")
+    foreign = estimates(7, "en", "si")
+    assert few["majority"].hours is None
+    for name in ("head-last", "llm-alone", "translated"):
+        assert 0 < few[name].hours < more[name].hours
+        assert few[name].tokens < more[name].tokens
+    # As many more rows; those in another language are translated first.
+    assert foreign["llm-alone"] == more["llm-alone"]
+    assert foreign["translated"].hours > more["translated"].hours
 
 
 # --------------------------------------------------------------------------- recipe files

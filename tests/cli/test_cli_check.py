@@ -42,7 +42,7 @@ def test_a_labelled_file(palam, letters):
     assert len(problems) == len(lines) - 3
     for words in (
         "1 of 93 rows have no gold label",
-        "labels that differ only in case, space or normal form",
+        "labels that differ only in case or space",
         "empty texts: 1 row",
         "texts that a row before has too: 1 row",
         "texts with several labels: 2 rows",

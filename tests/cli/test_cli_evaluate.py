@@ -97,11 +97,48 @@ def test_a_labelled_file_is_measured_like_a_task(palam, evaluation, trained, dat
     assert palam(*own, *of_file).code == 0
     assert palam(*evaluation, *of_task).code == 0
     assert (tmp_path / "own.jsonl").read_text() == (tmp_path / "task.jsonl").read_text()
-    refused = palam(*own)
+    refused = palam(*own, "--languages", "si,ta")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "--languages si" in refused.err
     message = palam("evaluate", trained, *CPU).err
     assert message == "palam: error: give either --task or --file\n"
+
+
+def test_a_file_of_no_language_is_one_group(palam, trained, data, tmp_path, jsonl):
+    own = data / "sib200" / "dev.sin_Sinh.jsonl"
+    command = ("evaluate", trained, "--file", own, "--predictions", tmp_path / "rows", *CPU)
+
+    def rows():
+        return [
+            {name: value for name, value in row.items() if name != "language"}
+            for row in jsonl((tmp_path / "rows").read_text())
+        ]
+
+    page, json_file = tmp_path / "page.html", tmp_path / "results.json"
+    result = palam(*command, "--html", page, "--json", json_file)
+    assert (result.code, result.err) == (0, "")
+    assert re.search(r"^│ all +│ +21 │", result.out, re.M)
+    assert "<h2>all</h2>" in page.read_text()
+    assert list(json.loads(json_file.read_text())["results"]) == ["all"]
+    without = rows()
+    assert palam(*command, "--languages", "si").code == 0
+    assert rows() == without
+
+
+def test_an_encoder_that_must_be_told_asks_for_the_language_of_a_file(
+    palam, data, base_options, base_folder, tmp_path, refused
+):
+    bridge = tmp_path / "nllb"
+    options = [
+        base_folder("nllb") if option == base_folder("bert") else option for option in base_options
+    ]
+    training = ("--task", "sib200", "--data", data, "--max-steps", 1, "--batch-size", 4)
+    assert palam("train", *training, "--out", bridge, *options).code == 0
+    file = ("--file", data / "sib200" / "dev.sin_Sinh.jsonl", *CPU)
+    message = refused("evaluate", bridge, *file, "--html", tmp_path / "page.html")
+    assert message.startswith("this encoder must be told the language of the texts; give it")
+    assert palam("evaluate", bridge, *file, "--languages", "si").code == 0
+    assert palam("evaluate", bridge, *file, "--llm-only").code == 0
 
 
 def test_cut_texts_and_unknown_tokens_are_told(palam, data, base_options, tmp_path):

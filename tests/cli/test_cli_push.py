@@ -1,54 +1,15 @@
 """`palam push` on a fake hub, which keeps what is uploaded in a folder."""
 
 import json
-import shutil
-from fnmatch import fnmatch
-from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
 import yaml
+from helpers import write_jsonl
 from huggingface_hub.errors import HfHubHTTPError
 
 import palam.models.publishing as publishing
 from palam import PalamModel
-
-
-class FakeHub:
-    """In place of HfApi: repositories are folders."""
-
-    root: Path
-    error: Exception | None = None
-    calls: list
-
-    def create_repo(self, repo_id, private=None, exist_ok=False):
-        if self.error:
-            raise self.error
-        self.calls.append(("create_repo", repo_id, private, exist_ok))
-        return SimpleNamespace(repo_id=repo_id if "/" in repo_id else f"me/{repo_id}")
-
-    def create_branch(self, repo_id, branch, exist_ok=False):
-        self.calls.append(("create_branch", repo_id, branch, exist_ok))
-
-    def upload_folder(self, *, repo_id, folder_path, allow_patterns, revision, commit_message):
-        for path in Path(folder_path).rglob("*"):
-            name = path.relative_to(folder_path).as_posix()
-            if path.is_file() and any(fnmatch(name, pattern) for pattern in allow_patterns):
-                target = self.root / (revision or "main") / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, target)
-        return f"https://huggingface.co/{repo_id}/tree/{revision or 'main'}"
-
-
-@pytest.fixture
-def hub(tmp_path_factory, monkeypatch):
-    fake = FakeHub()
-    fake.root = tmp_path_factory.mktemp("hub")
-    fake.calls = []
-    monkeypatch.setattr(publishing, "HfApi", lambda: fake)
-    monkeypatch.setattr(publishing, "get_token", lambda: "hf_token")
-    return fake
 
 
 def front_matter(folder):
@@ -63,7 +24,8 @@ def test_the_checkpoints_files_are_uploaded_and_load(palam, bridge, hub, base_fo
     result = palam("push", bridge, "lab/letters", "--private", "--license", "apache-2.0")
     assert (result.code, result.err) == (0, "")
     assert result.out.strip() == "https://huggingface.co/lab/letters/tree/main"
-    assert hub.calls == [("create_repo", "lab/letters", True, True)]
+    assert hub.calls[0] == ("create_repo", "lab/letters", True, True)
+    assert [name for name, *_ in hub.calls] == ["create_repo", "upload_folder"]
     assert {path.name: path.read_bytes() for path in bridge.iterdir()} == before
     uploaded = hub.root / "main"
     names = {path.name for path in uploaded.iterdir()}
@@ -84,6 +46,33 @@ def test_no_path_of_this_machine_is_uploaded(palam, bridge, hub, base_folder, da
             assert folder.encode() not in content, path.name
     config = json.loads((hub.root / "main" / "config.json").read_text())
     assert (config["encoder"], config["llm"]) == ("bert", "llama")
+
+
+def test_no_path_of_the_file_trained_on_is_uploaded(
+    palam, hub, base_options, data, tmp_path, jsonl
+):
+    """It stands in the settings, in what was found in the data, and in cards of before."""
+    rows = jsonl((data / "sib200" / "train.eng_Latn.jsonl").read_text(encoding="utf-8"))[:9]
+    label = rows[0]["label"]
+    rows += [{"text": "one", "label": label.upper()}, {"text": "two", "label": label.upper()}]
+    write_jsonl(tmp_path / "letters.jsonl", rows)
+    bridge = tmp_path / "bridge"
+    file = ("--file", tmp_path / "letters.jsonl", "--max-steps", 1, "--batch-size", 4)
+    assert palam("train", *file, "--out", bridge, *base_options).code == 0
+    assert str(tmp_path) in (bridge / "results.json").read_text()  # in a note
+    settings = yaml.safe_load((bridge / "settings.yaml").read_text())
+    old_card = f"---\nbase_model: {settings['llm']}\n---\nA bridge to **{settings['llm']}**\n\n"
+    old_card += f"```yaml\n{(bridge / 'settings.yaml').read_text()}```\n"
+    (bridge / "README.md").write_text(old_card)
+    assert palam("push", bridge, "lab/letters").code == 0
+    folders = {str(tmp_path), settings["encoder"], settings["llm"]}
+    for path in (hub.root / "main").iterdir():
+        content = path.read_bytes()
+        assert not [folder for folder in folders if folder.encode() in content], path.name
+    assert "base_model" not in front_matter(hub.root / "main")
+    card = (hub.root / "main" / "README.md").read_text()
+    assert "A bridge to **llama**" in card
+    assert "file: letters.jsonl\n" in card
 
 
 def test_the_card_is_completed(palam, bridge, hub):
@@ -157,8 +146,9 @@ def test_mistakes(refused, bridge, hub, tmp_path):
     assert "no folder here" in refused("push", "someone/bridge", "lab/letters")
     (tmp_path / "empty").mkdir()
     assert "no config.json" in refused("push", tmp_path / "empty", "lab/letters")
-    (bridge / "settings.yaml").write_text("a: [")
-    assert "settings.yaml is damaged" in refused("push", bridge, "lab/letters")
+    for damaged in ("a: [", "- a"):
+        (bridge / "settings.yaml").write_text(damaged)
+        assert "settings.yaml is damaged" in refused("push", bridge, "lab/letters")
     assert hub.calls == []
 
 

@@ -17,7 +17,7 @@ from helpers import write_jsonl
 
 from palam import PalamModel
 from palam.cli import _rows
-from palam.cli._columns import probabilities
+from palam.scale.work import probabilities
 from palam.tasks.readers import RowSource
 
 CPU = ("--device", "cpu", "--dtype", "fp32")

@@ -4,56 +4,23 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from server_process import CPU, ServerProcess
 
-CPU = ("--device", "cpu", "--dtype", "fp32")
 LABELS = ["sports", "health"]
 KEY = {"authorization": "Bearer s3cret"}
-
-
-class Process:
-    """A server, of which the first line that it prints tells the address."""
-
-    def __init__(self, *arguments, **environment):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "palam", *map(str, arguments)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.line = self.process.stdout.readline()
-        assert "http://" in self.line, self.process.communicate()[1]
-        self.address = self.line.partition("http://")[2].split()[0].rstrip("/")
-
-    def url(self, path):
-        return f"http://{self.address}{path}"
-
-    def end(self):
-        self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, errors
 
 
 @pytest.fixture(scope="module")
 def server(trained):
     options = ("--host", "0.0.0.0", "--port", 0, "--log-requests")
-    process = Process("serve", trained, *options, *CPU, PALAM_API_KEY="s3cret")
+    process = ServerProcess("serve", trained, *options, *CPU, PALAM_API_KEY="s3cret")
     yield process
-    if process.process.poll() is None:
-        process.process.kill()
-        process.process.communicate()
-
-
-def metric(server, name):
-    lines = httpx.get(server.url("/metrics"), headers=KEY).text.splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+    process.kill()
 
 
 def test_it_classifies_as_the_command_does(server, palam, trained, tmp_path):
@@ -109,7 +76,7 @@ def test_told_to_end_it_finishes_what_it_has_accepted(server):
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(ask, number) for number in range(8)]
         started.wait()
-        while metric(server, "palam_queue") < 4:
+        while server.metric("palam_queue", headers=KEY) < 4:
             pass
         code, errors = server.end()
         statuses = [answer.result() for answer in answers]

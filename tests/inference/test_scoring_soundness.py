@@ -54,6 +54,29 @@ def with_forward(monkeypatch, model, change):
     monkeypatch.setattr(model.llm, "forward", changed)
 
 
+# ------------------------------------------------------------------ memory
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_too_little_memory_is_told_and_says_nothing_of_the_llm(model, monkeypatch, rows):
+    """Two texts are compared first; what the plain reading takes may be had or not."""
+    expected = score_labels(model, TEXTS, LABELS)
+    scorer = LabelScorer(model, LABELS)
+    with monkeypatch.context() as patch:
+
+        def small(forward, cache, /, **kwargs):
+            output = forward(**kwargs)
+            if len(kwargs["inputs_embeds"]) >= rows:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return output
+
+        with_forward(patch, model, small)
+        with pytest.raises(torch.OutOfMemoryError):
+            scorer.score(TEXTS)
+    assert (scorer.cache_is_exact, scorer.packing_is_exact) in [(None, None), (True, True)]
+    assert torch.allclose(scorer.score(TEXTS), expected, atol=1e-5)
+    assert scorer.cache_is_exact
+    assert scorer.packing_is_exact
+
+
 # ------------------------------------------------------------------ ways of reading
 def held(cache):
     return 0 if cache is None else cache.get_seq_length()

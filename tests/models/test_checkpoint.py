@@ -3,7 +3,6 @@
 import os
 import shutil
 import stat
-from pathlib import Path
 
 import pytest
 import tiny
@@ -11,7 +10,6 @@ import torch
 import transformers as tf
 from helpers import PROMPT, batch_of, refusal, state_hash
 
-import palam.models.checkpoint
 from palam import PalamBridge, PalamConfig, PalamError, PalamModel, PalamProcessor
 from palam.models.backbones.encoder import load_encoder
 from palam.models.backbones.llm import load_llm
@@ -191,37 +189,6 @@ def test_nobodys_folder_is_replaced(tiny_model, tmp_path, base_folder):
     copied = shutil.copytree(base_folder("llama"), tmp_path / "llama")
     assert "holds other files" in refusal(model.save_pretrained, copied)
     assert (copied / "model.safetensors").exists()
-
-
-def test_pushing_uploads_the_same_files(tiny_model, tmp_path, monkeypatch):
-    uploads = {}
-
-    class Hub:
-        def __init__(self, token=None):
-            uploads["token"] = token
-
-        def create_repo(self, repo_id, private=None, exist_ok=False):
-            uploads["created"] = (repo_id, private, exist_ok)
-            return type("Url", (), {"repo_id": f"me/{repo_id}"})()
-
-        def upload_folder(self, *, repo_id, folder_path, **options):
-            uploads["files"] = {
-                path.name: path.read_bytes() for path in Path(folder_path).iterdir()
-            }
-            uploads["to"] = repo_id
-            uploads["options"] = options
-            return f"https://hub/{repo_id}"
-
-    monkeypatch.setattr(palam.models.checkpoint, "HfApi", Hub)
-    tiny_model().save_pretrained(tmp_path / "out", card="---\n---\nAccuracy: 81 %\n")
-    model = PalamModel.from_pretrained(tmp_path / "out")
-    address = model.push_to_hub("bridge", private=True, token="t", commit_message="m")
-    assert address == "https://hub/me/bridge"
-    saved = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert uploads["files"] == saved
-    assert b"81 %" in uploads["files"]["README.md"]  # the run's own card
-    assert (uploads["token"], uploads["created"]) == ("t", ("bridge", True, True))
-    assert (uploads["to"], uploads["options"]) == ("me/bridge", {"commit_message": "m"})
 
 
 def test_bases_that_have_moved(tiny_model, base_folder, tmp_path):

@@ -9,6 +9,7 @@ from palam.serving.jobs import (
     ClassifyJob,
     Failed,
     Finished,
+    LayersRead,
     Started,
     TextDelta,
 )
@@ -48,7 +49,7 @@ class Client:
                 return SimpleNamespace(
                     text="".join(pieces), pieces=pieces, started=started, **event._asdict()
                 )
-            elif isinstance(event, Classified):
+            elif isinstance(event, Classified | LayersRead):
                 return event
             elif isinstance(event, Failed):
                 return event.error

@@ -16,7 +16,8 @@ from palam.inference.layer_weights import LayerView
 from palam.serving.api import create_app
 from palam.serving.guard import GuardOptions
 from palam.serving.metrics import PrometheusObserver
-from palam.serving.server import ServerOptions
+from palam.serving.options import ServerOptions
+from palam.serving.server import guard_options
 
 CHAT = "/v1/chat/completions"
 COMPLETE = "/v1/completions"
@@ -395,7 +396,8 @@ def test_its_own_names(client, address):
 
 
 def test_other_names_can_be_allowed(client):
-    guard = ServerOptions(allowed_hosts=["Palam.Example"]).guard(client().app.state.service.limits)
+    options = ServerOptions(allowed_hosts=["Palam.Example"])
+    guard = guard_options(options, client().app.state.service.limits)
     assert client(guard=guard, address="https://palam.example").get("/ready").status_code == 200
 
 

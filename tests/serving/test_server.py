@@ -8,7 +8,8 @@ import pytest
 
 from palam.serving.bridges import ServedBridge
 from palam.serving.limits import ServeLimits
-from palam.serving.server import ServerOptions, _Server, is_loopback, open_socket, run_server
+from palam.serving.options import ServerOptions, is_loopback
+from palam.serving.server import _Server, open_socket, run_server
 
 ENDLESS = 1_000_000
 

@@ -155,6 +155,7 @@ def test_problems_are_marked():
     [
         ({str(row): 1 for row in range(84)}, "84 rows with 84 different labels; that column holds"),
         ({"a": 2, "b": 1}, "3 rows are too few for 2 labels"),
+        ({"a": 1, "b": 1, "c": 1}, "3 rows are too few for 3 labels"),
     ],
 )
 def test_data_that_cannot_work_are_refused(counts, message):

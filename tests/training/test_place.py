@@ -1,12 +1,15 @@
 """Where a run is written: one run at a time, of one process."""
 
+import os
+
 import pytest
+from helpers import killed_at
 
 from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
 from palam.training.align_run import run_alignment
 from palam.training.config import DataConfig, RuntimeConfig
-from palam.training.run import train
+from palam.training.run import RunFolder, train
 from palam.utils.locks import output_lock
 
 RUNTIME = RuntimeConfig(device="cpu", dtype="fp32")
@@ -68,3 +71,21 @@ def test_one_process_of_several_is_refused(run_to, monkeypatch, tmp_path, comman
 def test_a_comparison_alone_is_of_one_process_too(run_to, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "WORLD_SIZE" in refusal(run_to["align"], None)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
+def test_a_place_is_usable_after_a_kill_while_its_working_folder_is_replaced(settings, tmp_path):
+    config = settings()
+    folder = RunFolder(tmp_path / "out")
+    number = 1
+    killed = True
+    while killed:
+        folder.create(config, {}, {})
+        for name in ("checkpoint-1", "checkpoint-2"):
+            (folder.work / name).mkdir()
+            (folder.work / name / "model.safetensors").write_bytes(b"x")
+        killed = killed_at(number, folder.create, config, {}, {})
+        folder.check()
+        number += 1
+    assert number > 10
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]

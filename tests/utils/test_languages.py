@@ -2,7 +2,13 @@ import re
 
 import pytest
 
-from palam.utils.languages import find_language, language_name, languages, resolve_language
+from palam.utils.languages import (
+    find_language,
+    language_name,
+    language_title,
+    languages,
+    resolve_language,
+)
 
 
 def test_the_table_is_well_formed():
@@ -107,12 +113,14 @@ def test_lookup(code, expected):
 def test_an_unknown_code_is_no_language(code):
     assert find_language(code) is None
     assert language_name(code) == code
+    assert language_title(code) == code
     assert resolve_language(code, ["si", "en"]) is None
 
 
 def test_names():
     assert language_name("si") == language_name("sin_Sinh") == "Sinhala"
     assert language_name("ace_Arab") == "Acehnese (Arabic script)"
+    assert language_title("si") == "Sinhala (si)"
 
 
 @pytest.mark.parametrize(

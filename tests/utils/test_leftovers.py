@@ -1,15 +1,14 @@
 """What killed runs leave is put right by the next run on that place; live runs are left alone."""
 
-import contextlib
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from helpers import killed_at
 
 from palam.utils import asides
 from palam.utils.asides import PATTERN, aside_of, is_alive, machine_id, process_start, tidy
@@ -18,15 +17,6 @@ from palam.utils.files import atomic_directory, atomic_file, check_replaceable, 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
 NEW = {"mark": "new", "inside/deep": "y"}
 OLD = {"mark": "old", "extra": "x"}
-FILE_OPERATIONS = (
-    "open",
-    "os.mkdir",
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "os.chmod",
-    "os.scandir",
-)
 
 
 def contents(folder):
@@ -46,35 +36,6 @@ def put(folder, files):
 def write_directory(place):
     with atomic_directory(place, marker="mark") as aside:
         put(aside, NEW)
-
-
-def killed_at(operation_number, action, *arguments):
-    """Run an action in a process that is killed before one of its file operations.
-
-    Returns:
-        Whether it was killed; it is not, where it has fewer operations.
-    """
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def kill(event, details):
-            nonlocal count
-            if event in FILE_OPERATIONS:
-                count += 1
-                if count == operation_number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        with contextlib.suppress(BaseException):
-            sys.addaudithook(kill)
-            action(*arguments)
-            os._exit(0)
-        os._exit(1)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    assert os.WEXITSTATUS(status) == 0
-    return False
 
 
 def test_a_directory_is_whole_after_a_kill_at_any_file_operation(tmp_path):

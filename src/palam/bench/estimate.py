@@ -3,20 +3,32 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from palam.bench.baseline_plan import (
+    ReadingPlan,
+    plan_encoder_reading,
+    plan_llm_reading,
+    plan_translation,
+)
 from palam.bench.methods import BaselineMethod
-from palam.bench.plan import USUAL_SHARE, plan
+from palam.bench.plan import USUAL_SHARE, measured_rate, plan
 from palam.bench.recipe import Recipe
 from palam.bench.task_rows import find_rows
 from palam.errors import PalamError
+from palam.models.model_config import ModelConfig
 from palam.tasks.loading import is_local
 from palam.tasks.registry import get_task
 from palam.training.config import TrainConfig
 from palam.training.data import read_training_data
+from palam.utils.device import Placement, resolve_placement
+from palam.utils.hub import HubUnreachable
+from palam.utils.languages import find_language
 
 USUAL_ROWS = 10_000
 """Of training data that are not at hand."""
 USUAL_READ_ROWS = 1_000
-"""Of each language that is read, where the data are not at hand."""
+"""Of each language that is read, and of validation, where the data are not at hand."""
+LLM_WAYS = 3
+"""In which the LLM alone reads the validation examples: plain, in a chat, after examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +41,7 @@ class MethodEstimate:
     tokens: int | None = None
     """That the two models read, in all runs; None where nothing can be said."""
     hours: float | None = None
-    """Of all runs and of reading with their bridges, at the usual share of the device's matrix
+    """Of all runs and of reading with what they give, at the usual share of the device's matrix
     rate."""
     gib: float | None = None
     """Memory of one run, in GiB."""
@@ -42,13 +54,24 @@ class _Amounts(NamedTuple):
 
     Attributes:
         train: training rows of a run.
-        read: rows that are read with each bridge, in all languages.
-        labels: of each of them.
+        dev: validation rows of it.
+        read: rows that each method reads, in all languages.
+        foreign: those in other languages than the training rows'.
+        labels: of each row.
     """
 
     train: int
+    dev: int
     read: int
+    foreign: int
     labels: int
+
+
+class _Reading(NamedTuple):
+    """So many texts, and what each takes."""
+
+    texts: int
+    each: ReadingPlan
 
 
 def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
@@ -56,29 +79,39 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
 
     The rows are those of the data in a folder or this package. Else they are the recipe's
     `max_train_samples` or 10,000, and its `read.limit` or 1,000 of each language. A text has 64 of
-    the encoder's tokens. All rows are read once for each seed, and for each step of `curve`.
+    the encoder's tokens, a translation as many. All rows are read once for each seed, and for each
+    step of `curve`.
 
     Args:
         recipe: what to compare.
         rate: operations a second of the device's matrix multiplication; None measures it.
 
     Raises:
-        PalamError: training data that cannot be read. A base model whose configuration cannot be
-            had is a `note`.
+        PalamError: training data that cannot be read, or a [`HubUnreachable`]. Another reason for
+            which a model's configuration cannot be had is a `note`.
     """
     amounts = _amounts(recipe)
+    runtime = recipe.config().runtime
+    placement = resolve_placement(runtime.device, runtime.dtype)
+    if rate is None:
+        rate = measured_rate(placement)
     estimates = []
     for name, seeds in recipe.runs(recipe.seeds[0]):
-        if isinstance(recipe.methods[name], BaselineMethod):
-            note = "nothing is trained with the LLM"
-            estimates.append(MethodEstimate(method=name, runs=len(seeds), note=note))
-            continue
-        # All rates with the first seed, then the best with the others.
-        runs = len(recipe.learning_rates(name)) + len(seeds) - 1
-        num_bridges = len(seeds) * (1 + len(recipe.curve))
-        estimates.append(
-            _estimate_training(name, recipe.config(name), runs, num_bridges, amounts, rate)
-        )
+        method = recipe.methods[name]
+        try:
+            if isinstance(method, BaselineMethod):
+                readings = _baseline_readings(method, recipe.config().model, placement, amounts)
+                made = _estimate_baseline(name, readings, rate)
+            else:
+                # All rates with the first seed, then the best with the others.
+                runs = len(recipe.learning_rates(name)) + len(seeds) - 1
+                bridges = len(seeds) * (1 + len(recipe.curve))
+                made = _estimate_training(name, recipe.config(name), runs, bridges, amounts, rate)
+        except HubUnreachable:
+            raise
+        except PalamError as error:
+            made = MethodEstimate(method=name, runs=len(seeds), note=str(error))
+        estimates.append(made)
     return estimates
 
 
@@ -91,12 +124,66 @@ def _amounts(recipe: Recipe) -> _Amounts:
             data, seed=config.runtime.seed, prompt=config.model.prompt
         )
         task, rows = find_rows(recipe, data, training_data)
-        num_read = sum(len(examples) for examples in rows.values())
-        return _Amounts(len(training_data.train), num_read, len(task.labels))
-    task = get_task(str(recipe.read.task))
-    languages = recipe.read.languages or task.languages
-    num_read = len(languages) * (recipe.read.limit or USUAL_READ_ROWS)
-    return _Amounts(data.max_train_samples or USUAL_ROWS, num_read, len(task.labels))
+        counts = {language: len(examples) for language, examples in rows.items()}
+        num_train = len(training_data.train)
+        num_dev = len(training_data.dev)
+    else:
+        task = get_task(str(recipe.read.task))
+        languages = recipe.read.languages or task.languages
+        counts = dict.fromkeys(languages, recipe.read.limit or USUAL_READ_ROWS)
+        num_train = data.max_train_samples or USUAL_ROWS
+        num_dev = data.max_eval_samples or USUAL_READ_ROWS
+    ours = find_language(data.text_language)
+    return _Amounts(
+        train=num_train,
+        dev=num_dev,
+        read=sum(counts.values()),
+        foreign=sum(count for code, count in counts.items() if find_language(code) != ours),
+        labels=max(1, len(task.labels)),
+    )
+
+
+def _baseline_readings(
+    method: BaselineMethod, model: ModelConfig, placement: Placement, amounts: _Amounts
+) -> list[_Reading]:
+    """What a baseline reads; [] if it reads no text.
+
+    Raises:
+        PalamError: a model that cannot be found or used.
+    """
+    if method.baseline == "majority":
+        return []
+    if method.baseline == "head":
+        texts = amounts.train + amounts.dev + amounts.read
+        return [_Reading(texts, plan_encoder_reading(model, placement))]
+    # The examples that it is shown are read once for all texts.
+    texts = LLM_WAYS * amounts.dev + amounts.read
+    readings = [_Reading(texts, plan_llm_reading(model, placement, amounts.labels))]
+    if method.baseline == "translate":
+        translation = plan_translation(method.settings["translator"], placement)
+        readings.append(_Reading(amounts.foreign, translation))
+    return readings
+
+
+def _estimate_baseline(name: str, readings: list[_Reading], rate: float) -> MethodEstimate:
+    """What a baseline's readings will need.
+
+    Args:
+        name: of the method.
+        readings: one model's after the other.
+        rate: see `estimate`.
+    """
+    if not readings:
+        return MethodEstimate(method=name, runs=1, note="no model reads anything")
+    seconds = sum(reading.texts * reading.each.operations for reading in readings) / rate
+    memory = sum(reading.each.memory_bytes for reading in readings)
+    return MethodEstimate(
+        method=name,
+        runs=1,
+        tokens=sum(reading.texts * reading.each.tokens for reading in readings),
+        hours=round(seconds / USUAL_SHARE / 3600, 2),
+        gib=round(memory / 2**30, 2),
+    )
 
 
 def _estimate_training(
@@ -105,7 +192,7 @@ def _estimate_training(
     runs: int,
     num_bridges: int,
     amounts: _Amounts,
-    rate: float | None,
+    rate: float,
 ) -> MethodEstimate:
     """What a method's training runs, and reading with what they give, will need.
 
@@ -116,17 +203,17 @@ def _estimate_training(
         num_bridges: with how many bridges all rows are read.
         amounts: of rows and labels.
         rate: see `estimate`.
+
+    Raises:
+        PalamError: a base model that cannot be found or used.
     """
     rows = min(amounts.train, config.data.max_train_samples or amounts.train)
-    try:
-        needs = plan(config.model, config.optim, config.runtime, rows=rows, rate=rate)
-    except PalamError as error:
-        return MethodEstimate(method=name, runs=runs, note=str(error))
+    needs = plan(config.model, config.optim, config.runtime, rows=rows, rate=rate)
     steps = needs.steps
     if config.optim.max_steps > 0:
         steps = min(steps, config.optim.max_steps)
     seconds = runs * steps * needs.step_seconds
-    seconds += num_bridges * amounts.read * needs.reading_seconds(max(1, amounts.labels))
+    seconds += num_bridges * amounts.read * needs.reading_seconds(amounts.labels)
     hours = seconds / USUAL_SHARE / 3600
     return MethodEstimate(
         method=name,

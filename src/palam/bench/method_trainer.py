@@ -19,6 +19,7 @@ from palam.models.modeling import PalamModel
 from palam.training.run import RESULTS_FILE, train
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
 from palam.utils.device import resolve_placement
+from palam.utils.files import remove_directory
 
 BASE_SETTINGS = frozenset({"encoder", "llm", "lora_rank", "dtype", "device", "load_in"})
 """A method that changes one of them cannot use the base models of the others."""
@@ -150,7 +151,7 @@ class MethodTrainer:
         except NonFiniteLoss:  # a rate that is too high is not the best one
             if must:
                 raise
-            shutil.rmtree(partial, ignore_errors=True)
+            remove_directory(partial)
             return False
         return True
 

@@ -3,10 +3,9 @@
 The models' own code runs on fake tensors, which have shapes and no data.
 """
 
-import inspect
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,25 +13,31 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM
 
-from palam.models.backbones.adapters import target_names
-from palam.models.backbones.encoder import encoder_part
+from palam.bench.sketches import (
+    SavedTensors,
+    add_low_rank,
+    size_in_bytes,
+    sketch_bridge,
+    sketch_encoder,
+    sketch_llm,
+    trained_parameters,
+    unchanged,
+)
 from palam.models.backbones.llm import enable_checkpointing
-from palam.models.backbones.loading import freeze, load_config, readable_errors
 from palam.models.bridge import PalamBridge
-from palam.models.configuration import PalamConfig
 from palam.models.model_config import ModelConfig
 from palam.starter.resolve import resolve
 from palam.training.config import OptimConfig, TrainRuntimeConfig
+from palam.training.distillation import MAX_ANSWER_TOKENS
 from palam.utils.autotune import matmul_seconds
-from palam.utils.device import resolve_placement
+from palam.utils.device import Placement, resolve_placement
+from palam.utils.progress import duration
 
 USUAL_SHARE = 0.5
 """Of the matrix rate, which training on short texts reaches."""
 MATRIX_PRODUCT_OPERATIONS = 2 * 2048**3
 """Of the product that [`matmul_seconds`] measures."""
-FAULT = "cannot be planned with"
 
 
 @dataclass
@@ -44,9 +49,12 @@ class Plan:
     """Bytes: `encoder`, `LLM`, `bridge` (weights, gradients, optimiser), `encoder states`,
     `activations`, `logits`."""
     operations: dict[str, float]
-    """Of a step: `encoder`, `LLM and bridge` (forward, and backward through activations)."""
+    """Of a step: `encoder`, `LLM and bridge` (forward, and backward through activations), and where
+    it distills `teacher`: the LLM that reads the text itself."""
     tokens: int
-    """That the two models read in a step."""
+    """That the models read in a step."""
+    rows: int
+    """Of the training data."""
     steps: int
     """Of all epochs."""
     rate: float
@@ -60,11 +68,18 @@ class Plan:
     """Of these, the answer's."""
     forward_operations: float
     """Of the bridge and the LLM in the forward pass of a step."""
+    answering_operations: float = 0
+    """Of the LLM's answer to a prompt about one text, before training; 0 if there are none."""
 
     @property
     def step_seconds(self) -> float:
         """A step at the full matrix rate, which no real one reaches."""
         return sum(self.operations.values()) / self.rate
+
+    @property
+    def answering_seconds(self) -> float:
+        """The LLM's answers to the prompts about all rows, at the full matrix rate."""
+        return self.rows * self.answering_operations / self.rate
 
     def reading_seconds(self, labels: int) -> float:
         """Seconds to score the labels of one text at the full matrix rate.
@@ -74,9 +89,10 @@ class Plan:
         Args:
             labels: how many.
         """
-        tokens = self.sequence_tokens + (labels - 1) * self.answer_tokens
         operations = self.operations["encoder"]
-        operations += self.forward_operations * tokens / self.sequence_tokens
+        operations += self.forward_operations * label_factor(
+            labels, self.sequence_tokens, self.answer_tokens
+        )
         return operations / self.batch / self.rate
 
     @property
@@ -89,8 +105,7 @@ class Plan:
         operations = sum(self.operations.values())
         fastest_step = self.step_seconds
         usual_step = fastest_step / USUAL_SHARE
-        fastest_run = _duration(self.steps * fastest_step)
-        usual_run = _duration(self.steps * fastest_step / USUAL_SHARE)
+        fastest_run = self.steps * fastest_step
         lines = {"trained parameters": f"{self.trained_parameters:,}"}
         for part, size in self.memory.items():
             lines[f"memory, {part}"] = f"{size / 2**20:,.0f} MiB"
@@ -105,8 +120,26 @@ class Plan:
         lines["a step"] = (
             f"{fastest_step:,.2f} s at that rate, {usual_step:,.2f} s at {USUAL_SHARE:.0%} of it"
         )
-        lines["all steps"] = f"{self.steps:,}: {fastest_run} to {usual_run}"
+        lines["all steps"] = f"{self.steps:,}: {_span(fastest_run)}"
+        if self.answering_operations:
+            lines["answers to prompts"] = f"{self.rows:,}: {_span(self.answering_seconds)}"
         return lines
+
+
+def label_factor(labels: int, sequence_tokens: int, answer_tokens: int) -> float:
+    """How much longer a sequence with the tokens of all labels is than one with one answer.
+
+    Args:
+        labels: how many.
+        sequence_tokens: of the sequence with one answer.
+        answer_tokens: of an answer.
+    """
+    return (sequence_tokens + (labels - 1) * answer_tokens) / sequence_tokens
+
+
+def _span(seconds: float) -> str:
+    """A time at the full matrix rate and at the usual one, in words."""
+    return f"{duration(seconds)} to {duration(seconds / USUAL_SHARE)}"
 
 
 class _Lengths(NamedTuple):
@@ -121,6 +154,11 @@ class _Lengths(NamedTuple):
     """LLM tokens of the answer."""
     own_text: int = 0
     """LLM tokens of the text itself, where the LLM reads it."""
+
+    @property
+    def teacher_sequence(self) -> int:
+        """LLM tokens of a row where the LLM reads the text itself."""
+        return self.prompt + self.text + self.answer
 
 
 class _Encoding(NamedTuple):
@@ -162,7 +200,8 @@ def plan(
         model: the base models, the fusion and the mapper.
         optim: batch size and epochs.
         runtime: device, dtype, gradient checkpointing.
-        rows: of the training data.
+        rows: of the training data. Of raw text, the rows whose prompts are answered are these too;
+            the validation rows are not counted.
         text_tokens: the encoder's, of a text.
         prompt_tokens: the LLM's, around the text.
         answer_tokens: the LLM's, of the answer with its end.
@@ -184,84 +223,102 @@ def plan(
     for base in (model.encoder, model.llm):
         resolve(base)  # a starter model is converted with real tensors
     with FakeTensorMode():
-        encoder = _sketch_encoder(model, dtype, placement["attention"])
-        llm = _sketch_llm(model, dtype, placement["attention"])
+        encoder = sketch_encoder(model, dtype, placement["attention"])
+        llm = sketch_llm(model, dtype, placement["attention"])
         if runtime.gradient_checkpointing:
             enable_checkpointing(llm)
-        llm_size = _bytes(llm.parameters())
+        llm_size = size_in_bytes(llm.parameters())
         trained = 0
         if optim.lora_rank is not None:
-            _add_low_rank(llm, optim.lora_rank)
-            trained += _trained_parameters(llm)
+            add_low_rank(llm, optim.lora_rank)
+            trained += trained_parameters(llm)
         encoding = _run_encoder(encoder, lengths)
-        bridge = _sketch_bridge(model, encoding.states, llm)
+        bridge = sketch_bridge(model, encoding.states, llm)
         if optim.llm_only:
             encoding = _Encoding((), 0)
             reading = _run_bridge_and_llm(None, llm, (), lengths)
         else:
-            trained += _trained_parameters(bridge)
+            trained += trained_parameters(bridge)
             reading = _run_bridge_and_llm(bridge, llm, encoding.states, lengths)
-    encoder_tokens = 0 if optim.llm_only else lengths.text
-    if rate is None:
-        seconds = statistics.median(matmul_seconds(str(placement["device"]), dtype))
-        rate = MATRIX_PRODUCT_OPERATIONS / seconds
+        operations = {"encoder": encoding.operations, "LLM and bridge": reading.operations}
+        row_tokens = reading.sequence_tokens
+        if not optim.llm_only:
+            row_tokens += lengths.text
+        if optim.distill:
+            operations["teacher"] = forward_operations(
+                llm, lengths.batch, lengths.teacher_sequence, lengths.answer + 1
+            )
+            row_tokens += lengths.teacher_sequence
+        answering = 0.0
+        if optim.prompts_file is not None:
+            answering = generation_operations(llm, lengths.prompt + lengths.text, MAX_ANSWER_TOKENS)
     return Plan(
         trained_parameters=trained,
         memory={
-            "encoder": _bytes(encoder.parameters()),
+            "encoder": size_in_bytes(encoder.parameters()),
             "LLM": llm_size,
             "bridge": 4 * trained * 4,  # fp32: weights, gradients, AdamW's two moments
-            "encoder states": _bytes(encoding.states),
+            "encoder states": size_in_bytes(encoding.states),
             "activations": reading.activation_bytes,
             # In their dtype, and in fp32 a copy, its log-softmax and the gradient.
             "logits": reading.logits.numel() * (dtype.itemsize + 3 * 4),
         },
-        operations={"encoder": encoding.operations, "LLM and bridge": reading.operations},
-        tokens=lengths.batch * (encoder_tokens + reading.sequence_tokens),
+        operations=operations,
+        tokens=lengths.batch * row_tokens,
+        rows=rows,
         steps=math.ceil(math.ceil(rows / lengths.batch) * optim.epochs),
-        rate=rate,
+        rate=measured_rate(placement) if rate is None else rate,
         batch=lengths.batch,
         sequence_tokens=reading.sequence_tokens,
         answer_tokens=lengths.answer,
         forward_operations=reading.forward_operations,
+        answering_operations=answering,
     )
 
 
-def _sketch_encoder(model: ModelConfig, dtype: torch.dtype, attention: str | None) -> Any:
-    """The encoder without weights."""
-    with readable_errors(model.encoder, "encoder", FAULT):
-        located = load_config(model.encoder, "encoder", model.encoder_revision)
-        part = encoder_part(located.config)
-        encoder_class: Any = part.model_class
-        options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
-        if "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters:
-            options["add_pooling_layer"] = False
-        return freeze(encoder_class._from_config(part.config, **options))
+def measured_rate(placement: Placement) -> float:
+    """Operations a second of a device's matrix multiplication, measured."""
+    seconds = statistics.median(matmul_seconds(str(placement["device"]), placement["dtype"]))
+    return MATRIX_PRODUCT_OPERATIONS / seconds
 
 
-def _sketch_llm(model: ModelConfig, dtype: torch.dtype, attention: str | None) -> Any:
-    """The LLM without weights."""
-    causal_lm: Any = AutoModelForCausalLM
-    with readable_errors(model.llm, "LLM", FAULT):
-        located = load_config(model.llm, "LLM", model.llm_revision)
-        llm = causal_lm.from_config(
-            located.config, trust_remote_code=False, dtype=dtype, attn_implementation=attention
-        )
-        return freeze(llm)
+@torch.no_grad()
+def forward_operations(llm: Any, batch: int, tokens: int, logits: int) -> int:
+    """What an LLM takes to read a batch of rows of so many tokens, with logits at the last ones."""
+    ids = torch.ones(batch, tokens, dtype=torch.long)
+    positions = torch.arange(tokens - logits, tokens)
+    with FlopCounterMode(display=False) as counter:
+        llm(ids, use_cache=False, logits_to_keep=positions)
+    return counter.get_total_flops()
 
 
-def _sketch_bridge(model: ModelConfig, states: Sequence[Tensor], llm: Any) -> PalamBridge:
-    """The bridge without weights, between states [..., d_enc] and the LLM."""
-    config = PalamConfig(
-        encoder_hidden_size=states[0].shape[-1],
-        encoder_num_layers=len(states),
-        llm_hidden_size=llm.get_input_embeddings().weight.shape[-1],
-        fusion=model.fusion,
-        fusion_options=model.all_fusion_options,
-        mapper=model.mapper,
-        mapper_options=model.mapper_options,
-    )
-    return PalamBridge(config)
+@torch.no_grad()
+def generation_operations(llm: Any, tokens: int, new_tokens: int) -> float:
+    """What an LLM takes to read a row of so many tokens and to answer it.
+
+    A token of the answer takes what one in its middle takes: it grows evenly with what stands
+    before.
+    """
+    first = forward_operations(llm, 1, tokens, 1)
+    before = torch.ones(1, tokens + new_tokens // 2 - 1, dtype=torch.long)
+    cache = cache_of(llm(before, use_cache=True, logits_to_keep=1))
+    if not cache:  # the LLM keeps a state, which does not grow
+        later = forward_operations(llm, 1, tokens + 1, 1) - first
+    else:
+        token = torch.ones(1, 1, dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            llm(token, use_cache=True, **cache)
+        later = counter.get_total_flops()
+    return first + (new_tokens - 1) * later
+
+
+def cache_of(output: Any) -> dict[str, Any]:
+    """The keys and values in a model's output, as the argument of its next call; {} if none."""
+    # transformers' newer releases call them `cache`, and warn of the old name.
+    for name in ("cache", "past_key_values"):
+        if name in output:
+            return {name: output[name]}
+    return {}
 
 
 def _run_encoder(encoder: nn.Module, lengths: _Lengths) -> _Encoding:
@@ -272,6 +329,11 @@ def _run_encoder(encoder: nn.Module, lengths: _Lengths) -> _Encoding:
             input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
         )
     return _Encoding(output.hidden_states[1:], counter.get_total_flops())
+
+
+def encoder_operations(encoder: nn.Module, tokens: int) -> int:
+    """What an encoder takes to read a text of so many tokens."""
+    return _run_encoder(encoder, _Lengths(batch=1, text=tokens, prompt=0, answer=0)).operations
 
 
 def _run_bridge_and_llm(
@@ -285,10 +347,10 @@ def _run_bridge_and_llm(
         states: of the encoder.
         lengths: of the batch.
     """
-    saved = _SavedTensors([llm] if bridge is None else [bridge, llm])
+    saved = SavedTensors([llm] if bridge is None else [bridge, llm])
     wanted = lengths.answer + 1
     with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(saved.keep, _unchanged):
+        with torch.autograd.graph.saved_tensors_hooks(saved.keep, unchanged):
             boundary = 0 if bridge is None else 1
             others = lengths.prompt + lengths.own_text + lengths.answer + boundary
             ids = torch.ones(lengths.batch, others, dtype=torch.long)
@@ -305,68 +367,3 @@ def _run_bridge_and_llm(
         logits.float().sum().backward()
     operations = counter.get_total_flops()
     return _Reading(logits, total, saved.bytes(), operations, forward_operations)
-
-
-class _LowRank(nn.Module):
-    """A linear layer with a LoRA; peft makes none without data."""
-
-    def __init__(self, base: Any, rank: int) -> None:
-        super().__init__()
-        self.base = base
-        rows, columns = base.weight.shape
-        inputs, outputs = (columns, rows) if isinstance(base, nn.Linear) else (rows, columns)
-        self.down = nn.Linear(inputs, rank, bias=False)
-        self.up = nn.Linear(rank, outputs, bias=False)
-
-    def forward(self, states: Tensor) -> Any:
-        """The layer's output, and what the LoRA adds in fp32."""
-        added = self.up(self.down(states.float()))
-        return self.base(states) + added.to(states.dtype)
-
-
-def _add_low_rank(llm: Any, rank: int) -> None:
-    """Put a LoRA on the linear layers that a training run puts one on."""
-    for name in target_names(llm, "all-linear"):
-        parent_name, _, attribute = name.rpartition(".")
-        parent = llm.get_submodule(parent_name)
-        setattr(parent, attribute, _LowRank(getattr(parent, attribute), rank))
-
-
-def _trained_parameters(module: nn.Module) -> int:
-    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
-
-
-class _SavedTensors:
-    """What a forward pass keeps for the backward pass, without the weights of the modules."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._weights = {id(weight) for module in modules for weight in module.parameters()}
-        self._tensors: dict[int, Tensor] = {}
-
-    def keep(self, tensor: Tensor) -> Tensor:
-        """Called by autograd with each tensor that it saves."""
-        if id(tensor) not in self._weights and id(tensor._base) not in self._weights:
-            self._tensors[id(tensor)] = tensor
-        return tensor
-
-    def bytes(self) -> int:
-        """Of their storages, each counted once."""
-        storages = {}
-        for tensor in self._tensors.values():
-            storage = tensor.untyped_storage()
-            storages[storage._cdata] = storage.nbytes()
-        return sum(storages.values())
-
-
-def _unchanged(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{max(seconds, 60) / 60:.0f} min"
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

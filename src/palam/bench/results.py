@@ -28,7 +28,7 @@ from palam.bench.json_lines import append_row, read_rows
 from palam.bench.predictions import Run, RunPredictions, read_packed, read_plain
 from palam.bench.recipe import Recipe
 from palam.errors import PalamError
-from palam.utils.files import atomic_file
+from palam.utils.files import atomic_directory, atomic_file, remove_directory
 from palam.utils.settings import read_settings
 
 RECIPE_FILE = "recipe.yaml"
@@ -260,16 +260,30 @@ class ResultsFolder:
         return self.path / BRIDGES_FOLDER / f"{method}-{lr:g}-{seed}"
 
     # ------------------------------------------------------------------ writing
+    def create(self, recipe: Recipe, info: RunInfo) -> None:
+        """Make the folder, with recipe, versions and data at once.
+
+        A run that is killed meanwhile leaves no folder that the next one would take for another's.
+        """
+        with atomic_directory(self.path, marker=RECIPE_FILE) as folder:
+            (folder / RECIPE_FILE).write_bytes(_recipe_content(recipe))
+            (folder / RUN_FILE).write_bytes(_info_content(info))
+
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the recipe of all that was and will be run in it."""
-        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
         with atomic_file(self.path / RECIPE_FILE) as file:
-            file.write(text.encode())
+            file.write(_recipe_content(recipe))
 
     def write_run_info(self, info: RunInfo) -> None:
         """Write versions and data."""
         with atomic_file(self.path / RUN_FILE) as file:
-            file.write(json.dumps(dataclasses.asdict(info)).encode())
+            file.write(_info_content(info))
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if nothing is finished in it: no cell, no training run, no bridge."""
+        names = {path.name for path in self.path.iterdir()}
+        if names <= {RECIPE_FILE, RUN_FILE, PREDICTIONS_FOLDER}:
+            remove_directory(self.path)
 
     def write_predictions(self, run: Run, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write a run's predictions: `{"language", "row", "label", "prediction", …}` each."""
@@ -288,3 +302,12 @@ class ResultsFolder:
     def add_curve_point(self, point: CurvePoint) -> None:
         """Add a point of a learning curve."""
         append_row(self.path / CURVE_FILE, point.to_row())
+
+
+def _recipe_content(recipe: Recipe) -> bytes:
+    text: str = dump_yaml(recipe.to_dict())
+    return text.encode()
+
+
+def _info_content(info: RunInfo) -> bytes:
+    return json.dumps(dataclasses.asdict(info)).encode()

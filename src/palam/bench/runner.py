@@ -1,6 +1,5 @@
 """Run a recipe, cell by cell, into one results folder; a finished cell is not repeated."""
 
-import contextlib
 import platform
 import shutil
 import time
@@ -19,11 +18,7 @@ from palam.bench.methods import BaselineMethod
 from palam.bench.predictions import Run
 from palam.bench.recipe import Recipe
 from palam.bench.results import (
-    BRIDGES_FOLDER,
-    CELLS_FILE,
-    RATES_FILE,
     RECIPE_FILE,
-    RUN_FILE,
     Cell,
     CurvePoint,
     ResultsFolder,
@@ -80,9 +75,11 @@ class Bench:
             _check_same_settings(previous, recipe, out)
             if self.results.run_info().data != info.data:
                 raise PalamError(f"{out} holds results on other data; give another --out")
-        self.results.write_run_info(info)
-        combined = recipe if previous is None else combine(previous, recipe)
-        self.results.write_recipe(combined)
+        if previous is None:
+            self.results.create(recipe, info)
+        else:
+            self.results.write_run_info(info)
+            self.results.write_recipe(combine(previous, recipe))
 
     def run(self) -> None:
         """Every cell that is not finished yet."""
@@ -104,7 +101,7 @@ class Bench:
             try:
                 self._run_cell(cell)
             except BaseException:
-                self._remove_if_empty()
+                self.results.remove_if_empty()
                 raise
 
     def evaluate(self, model: PalamModel) -> Evaluation:
@@ -217,16 +214,6 @@ class Bench:
             views = [LayerView.of(model, text, code) for text in texts]
             shares[code] = torch.cat([view.shares for view in views]).mean(0).tolist()
         return shares
-
-    def _remove_if_empty(self) -> None:
-        """If no cell and no training run is finished, leave nothing behind."""
-        folder = self.results.path
-        if any((folder / name).exists() for name in (CELLS_FILE, RATES_FILE, BRIDGES_FOLDER)):
-            return
-        for name in (RECIPE_FILE, RUN_FILE):
-            (folder / name).unlink()
-        with contextlib.suppress(OSError):  # it holds something else
-            folder.rmdir()
 
 
 def combine(previous: Recipe, recipe: Recipe) -> Recipe:

@@ -1,26 +1,12 @@
 """The columns that a command adds to each row, beside the user's own."""
 
-import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from palam.scale.work import SCORES, probabilities
 from palam.tasks.columns import free_names, with_results
 from palam.tasks.formats import Row
 from palam.tasks.readers import NumberedRow
-
-SCORES = "scores"
-"""The result that is a number for each label; flat formats have a column a label in its place."""
-DIGITS = 6
-"""Of a probability, after the point."""
-
-
-def probabilities(scores: Iterable[float]) -> list[float]:
-    """The probability of each label among all of them, from their log-probabilities."""
-    values = list(scores)
-    largest = max(values)
-    weights = [math.exp(value - largest) for value in values]
-    total = sum(weights)
-    return [round(weight / total, DIGITS) for weight in weights]
 
 
 class ResultColumns(NamedTuple):
@@ -77,7 +63,9 @@ class ResultColumns(NamedTuple):
             return row
         flat_row = dict(row)
         scores = flat_row.pop(self.names[SCORES])
-        values = probabilities(scores.values())
+        values: list[Any] = [None] * len(self.label_names)  # of a row that could not be read
+        if scores is not None:
+            values = list(probabilities(scores.values()))
         flat_row.update(zip(self.label_names.values(), values, strict=True))
         return flat_row
 

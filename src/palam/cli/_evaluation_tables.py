@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Column, Table
 from rich.text import Text
 
-from palam.utils.languages import language_name
+from palam.utils.languages import language_title
 
 if TYPE_CHECKING:
     from palam.inference.evaluation import Evaluation
@@ -37,7 +37,7 @@ def evaluation_tables(
     results = evaluation.to_dict()["results"]
     for code, result in results.items():
         cells = [*_figures(evaluation, code, result), *_text_figures(processor, code)]
-        table.add_row(f"{language_name(code)} ({code})", *cells)
+        table.add_row(language_title(code), *cells)
     if len(evaluation.correct) > 1:
         mean = ["", f"{evaluation.macro:.1%}", ""]
         if evaluation.labels:
@@ -141,7 +141,7 @@ def _uncertain_table(uncertain: "Sequence[CertaintyRow]") -> Table:
         Column("margin", justify="right"),
         box=None,
         padding=(0, 2, 0, 0),
-        title="least certain",
+        title="least certain (rows from 0, without the header)",
         title_justify="left",
     )
     for row in uncertain:

@@ -7,11 +7,12 @@ says so; then the output is written, and the journal removed.
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from palam.errors import PalamError
+from palam.scale.identity import Identity, identity_change
 from palam.tasks.formats import Row
 from palam.tasks.writers import json_line
 
@@ -19,9 +20,6 @@ VERSION = 1
 BEGINNING = b'{"palam_journal": '
 """Of the first line of every journal; no other file is taken for one, or removed."""
 END = b'{"palam_journal_end": true}\n'
-
-Identity = Mapping[str, Any]
-"""What makes a run what it is, by name; the values are those of JSON."""
 
 
 class JournalState(NamedTuple):
@@ -219,40 +217,10 @@ def check_identity(earlier: Identity, now: Identity, path: Path) -> None:
     Raises:
         PalamError: they differ; the message names all in what, the first with its values.
     """
-    now = json.loads(json.dumps(now))
-    differing = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
-    if not differing:
+    change = identity_change(earlier, now)
+    if change is None:
         return
-    name, *others = differing
-    change = _change(name, earlier.get(name), now.get(name))
-    also = f" (also changed: {', '.join(others)})" if others else ""
     raise PalamError(
-        f"{path} is of another run: {change}{also}; give the same command with --resume, "
+        f"{path} is of another run: {change}; give the same command with --resume, "
         "or --overwrite in its place to begin anew"
     )
-
-
-def _change(name: str, earlier: Any, now: Any) -> str:
-    if is_digest(earlier) or is_digest(now):
-        return f"the {name} is another one"
-    return f"the {name} was {_shown(earlier)}, now {_shown(now)}"
-
-
-def digest_value(sha256: str) -> dict[str, str]:
-    """A value of an identity that only a digest stands for."""
-    return {"sha256": sha256}
-
-
-def is_digest(value: Any) -> bool:
-    """Whether only a digest stands for a value."""
-    return isinstance(value, dict) and value.keys() == {"sha256"}
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "not set"
-    if isinstance(value, str):
-        text = value if value.isalnum() else json.dumps(value, ensure_ascii=False)
-    else:
-        text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."

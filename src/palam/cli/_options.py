@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Group, Parameter, Token
+from cyclopts import Group, Parameter
 
-from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
+from palam.scale.languages import check_language as check_language
 from palam.training.config import (
     DataConfig,
     OptimConfig,
@@ -15,7 +15,8 @@ from palam.training.config import (
     RuntimeConfig,
     TrainRuntimeConfig,
 )
-from palam.utils.languages import find_language
+from palam.utils.names import NameList as NameList
+from palam.utils.quiet import silence_libraries as silence_libraries
 
 if TYPE_CHECKING:
     from palam.models.modeling import PalamModel
@@ -43,18 +44,6 @@ ConfigFile = Annotated[Path | None, Parameter(help="YAML file of these options, 
 Checkpoint = Annotated[str, Parameter(help="A bridge: folder or hub id.")]
 
 
-def _split_names(_: Any, tokens: tuple[Token, ...]) -> list[str]:
-    """The names in a comma-separated text, or in a configuration file's list, each once."""
-    texts = [token.value for token in tokens]
-    if tokens[-1].source == "cli":  # of an option that is given twice, the last counts
-        texts = texts[-1:]
-    names = [name.strip() for name in ",".join(texts).split(",")]
-    return [name for name in dict.fromkeys(names) if name]
-
-
-NameList = Annotated[list[str] | None, Parameter(converter=_split_names, metavar="A,B")]
-
-
 @dataclass(frozen=True, kw_only=True)
 class LoadingConfig(PlacementConfig):
     """How a checkpoint's model is loaded."""
@@ -72,47 +61,43 @@ class SeededLoadingConfig(LoadingConfig, RuntimeConfig):
     """Also the seed, of a command that draws something."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EngineLoadingConfig(LoadingConfig):
+    """Also what runs the LLM, of a command that lets it answer freely."""
+
+    engine: Literal["palam", "vllm"] = "palam"
+    """What makes free answers. vllm, which is installed apart, is faster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeededEngineLoadingConfig(EngineLoadingConfig, SeededLoadingConfig):
+    """Both."""
+
+
 LoadingOptions = Annotated[LoadingConfig, Parameter(name="*", group=RUN)]
 LOADING_DEFAULTS = LoadingConfig()
 SeededLoadingOptions = Annotated[SeededLoadingConfig, Parameter(name="*", group=RUN)]
 SEEDED_LOADING_DEFAULTS = SeededLoadingConfig()
-
-
-def silence_libraries() -> None:
-    """Silence what the libraries print on their own, their progress bars too."""
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    disable_progress_bars()
+EngineLoadingOptions = Annotated[EngineLoadingConfig, Parameter(name="*", group=RUN)]
+ENGINE_LOADING_DEFAULTS = EngineLoadingConfig()
+SeededEngineLoadingOptions = Annotated[SeededEngineLoadingConfig, Parameter(name="*", group=RUN)]
+SEEDED_ENGINE_LOADING_DEFAULTS = SeededEngineLoadingConfig()
 
 
 def load_model(checkpoint: str, loading: LoadingConfig) -> "PalamModel":
     """The checkpoint's model, in evaluation mode."""
+    from palam.cli._engine import attach_engine
     from palam.models.modeling import PalamModel
     from palam.utils.device import resolve_placement
 
     silence_libraries()
     placement = resolve_placement(loading.device, loading.dtype, loading.load_in)
-    return PalamModel.from_pretrained(
+    model = PalamModel.from_pretrained(
         checkpoint,
         loading.encoder,
         loading.llm,
         allow_mismatch=loading.allow_mismatch,
         **placement,
     )
-
-
-def check_language(model: "PalamModel", language: str | None) -> None:
-    """Refuse a language that nobody knows; an encoder that must be told it checks its own.
-
-    Raises:
-        PalamError: an unknown language code.
-    """
-    if language is None or hasattr(model.processor.encoder_tokenizer, "src_lang"):
-        return
-    if find_language(language) is None:
-        raise PalamError(
-            f"language is {language!r}, which is unknown; give a code such as si or sin_Sinh"
-        )
+    attach_engine([model], loading)
+    return model

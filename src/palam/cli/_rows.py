@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from palam.cli._columns import ResultColumns
 from palam.cli._identity import run_identity
@@ -23,15 +23,16 @@ from palam.cli._output import check_file_writable, is_device, open_rows
 from palam.cli._source import Chunk, SourceConfig, TextForm, one_text, read_chunks
 from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
 from palam.errors import PalamError
+from palam.scale.bridge import Bridge
+from palam.scale.failures import ERROR, Failure
+from palam.scale.shards import read_job
 from palam.tasks.formats import Row
 from palam.tasks.readers import NumberedRow
 from palam.tasks.writers import FLAT_FORMATS, json_line, output_format, write_rows
 from palam.utils.files import atomic_file, output_place
 from palam.utils.locks import output_lock
+from palam.utils.notes import tell
 from palam.utils.progress import progress_bar
-
-if TYPE_CHECKING:
-    from palam.models.modeling import PalamModel
 
 CHUNK_BATCHES = 8
 """Batches whose rows are in memory, and done, at a time: so much is lost when a run is stopped."""
@@ -80,16 +81,20 @@ def file_place(out: Path | None) -> Path | None:
 
 
 def loading_as_begun(loading: LoadingConfig, source: SourceConfig) -> LoadingConfig:
-    """How to load the model: in a run that is resumed, what `auto` stands for stays what it was.
+    """How to load the model: in a run that goes on, what `auto` stands for stays what it was.
 
     Which dtype is the faster one is measured each time, and need not come out the same.
     """
     place = file_place(source.out)
-    if place is None or not source.resume or loading.dtype != "auto":
+    if place is None or loading.dtype != "auto" or not (source.resume or source.is_corpus):
         return loading
     from palam.utils.device import DTYPES
 
-    identity = journal_state(journal_path(place)).identity or {}
+    if source.is_corpus:
+        job = read_job(place)
+        identity = {} if job is None else job.identity
+    else:
+        identity = journal_state(journal_path(place)).identity or {}
     dtype = identity.get("dtype")
     return replace(loading, dtype=dtype) if dtype in DTYPES else loading
 
@@ -142,24 +147,41 @@ def _check_earlier_run(place: Path, source: SourceConfig) -> None:
 
 
 # ------------------------------------------------------------------ the job
+class ReadAll(Protocol):
+    """Reads chunks, one or several at a time."""
+
+    def __call__(
+        self, chunks: Iterable[Chunk], *, keep_errors: bool, progress: Progress | None
+    ) -> Iterator[tuple[Chunk, list[Row | Failure]]]:
+        """Each chunk with the results of its texts, by usual name, in order.
+
+        Args:
+            chunks: of rows.
+            keep_errors: give a text that cannot be read a [`Failure`]; else it ends the reading.
+            progress: called with the number of texts just read.
+        """
+
+
 class RowJob(NamedTuple):
     """What is done with rows.
 
     Attributes:
         description: for the progress: `"classifying"`.
         results: usual names of the columns that each row gets.
-        run: gives each row of a chunk its results, by usual name.
+        run: gives each text of a chunk its results, by usual name; or see `read_all`.
         identity: the options on which the results depend, by name.
         labels: whose probabilities are columns of their own in a flat format.
         uses_encoder: whether the encoder reads the texts.
+        read_all: the same for all chunks.
     """
 
     description: str
     results: tuple[str, ...]
-    run: Callable[[Chunk, Progress | None], list[Row]]
+    run: Callable[[Chunk, Progress | None], list[Row]] | None
     identity: dict[str, Any]
     labels: tuple[str, ...] = ()
     uses_encoder: bool = True
+    read_all: ReadAll | None = None
 
 
 class RowsIn(NamedTuple):
@@ -177,7 +199,12 @@ class RowsIn(NamedTuple):
 
 
 def process_rows(
-    model: "PalamModel", source: SourceConfig, job: RowJob, *, batch_size: int
+    model: Bridge,
+    source: SourceConfig,
+    job: RowJob,
+    *,
+    batch_size: int,
+    after_output: Callable[[], None] | None = None,
 ) -> None:
     """Do a job over all rows of a source, and write the results.
 
@@ -186,6 +213,8 @@ def process_rows(
         source: the rows, and where the results go; see [`reserved_output`], within which this runs.
         job: what is done.
         batch_size: of the job; a chunk is some batches.
+        after_output: called when the output of a file is there, before its journal goes; such a
+            file, one of many, may have no rows.
 
     Raises:
         PalamError: rows that cannot be read, a language that is not known, a journal of another
@@ -197,9 +226,10 @@ def process_rows(
     chunk_size = CHUNK_BATCHES * batch_size
     place = file_place(source.out)
     file_format = "jsonl" if place is None else output_format(place)
-    rows_in = _open_rows_in(source, form)
+    rows_in = _open_rows_in(source, form, accepts_empty=after_output is not None)
     labels = job.labels if file_format in FLAT_FORMATS else ()
-    columns = ResultColumns.beside(rows_in.columns, job.results, labels)
+    results = (*job.results, ERROR) if source.keep_errors else job.results
+    columns = ResultColumns.beside(rows_in.columns, results, labels)
     _check_format(file_format, columns.all_columns([dict.fromkeys(rows_in.columns)]))
     run = _Run(model, source, job, form, columns, chunk_size)
     if place is None:
@@ -208,15 +238,17 @@ def process_rows(
                 output.write(row)
     else:
         identity = run_identity(model, source, form, job.identity)
-        _write_file(run, rows_in, identity, place, file_format)
+        _write_file(run, rows_in, _Output(place, file_format, identity, after_output))
+    if run.num_failed:
+        tell(f'{run.num_failed:,} rows could not be read; their column "error" says why')
     tell_what_was_lost(model)
 
 
-def _open_rows_in(source: SourceConfig, form: TextForm) -> RowsIn:
+def _open_rows_in(source: SourceConfig, form: TextForm, *, accepts_empty: bool) -> RowsIn:
     """The rows of a source, of which the first is read already.
 
     Raises:
-        PalamError: it has none, or the first cannot be read.
+        PalamError: it has none and must have one, or the first cannot be read.
     """
     if source.text is not None:
         numbered = one_text(source, form)
@@ -225,6 +257,8 @@ def _open_rows_in(source: SourceConfig, form: TextForm) -> RowsIn:
     rows = file.rows(column=form.expected_column)
     first = next(rows, None)
     if first is None:
+        if accepts_empty:
+            return RowsIn(iter(()), (), 0)
         raise PalamError(f"{file.name} is empty")
     return RowsIn(chain([first], rows), tuple(first.row), file.count())
 
@@ -233,12 +267,13 @@ def _open_rows_in(source: SourceConfig, form: TextForm) -> RowsIn:
 class _Run:
     """A job over a source's rows, under way."""
 
-    model: "PalamModel"
+    model: Bridge
     source: SourceConfig
     job: RowJob
     form: TextForm
     columns: ResultColumns
     chunk_size: int
+    num_failed: int = 0
     encodings: EncodingWatch = field(default_factory=EncodingWatch)
 
     def finished_rows(
@@ -251,17 +286,40 @@ class _Run:
             total: how many rows there are in all, for the progress.
             start: how many are done.
         """
-        known_languages: set[str | None] = set()
+        read_all = self.job.read_all or self._read_one_by_one
         with _row_progress(self.source, self.job.description, total, start) as advance:
-            for chunk in self._chunks(rows, start):
-                for numbered in chunk.rows:
-                    self.columns.check(numbered)
-                if self.job.uses_encoder:
-                    check_row_languages(self.model, chunk, known_languages)
-                self.encodings.look_at(chunk)
-                results = self.job.run(chunk, advance)
-                for numbered, row_results in zip(chunk.rows, results, strict=True):
-                    yield self.columns.with_results(numbered.row, row_results)
+            chunks = self._checked_chunks(rows, start)
+            keep_errors = self.source.keep_errors
+            read = read_all(chunks, keep_errors=keep_errors, progress=advance)
+            for chunk, results in read:
+                outcomes = chunk.with_failures(results)
+                for numbered, outcome in zip(chunk.rows, outcomes, strict=True):
+                    yield self.columns.with_results(numbered.row, self._result_row(outcome))
+
+    def _result_row(self, outcome: Row | Failure) -> Row:
+        """The results of a row, by usual name; those of one that failed are empty."""
+        if isinstance(outcome, Failure):
+            self.num_failed += 1
+            return {**dict.fromkeys(self.job.results), ERROR: outcome.reason}
+        return {**outcome, ERROR: None}
+
+    def _read_one_by_one(
+        self, chunks: Iterable[Chunk], *, keep_errors: bool, progress: Progress | None
+    ) -> Iterator[tuple[Chunk, list[Row | Failure]]]:
+        assert self.job.run is not None
+        for chunk in chunks:
+            yield chunk, list(self.job.run(chunk, progress))
+
+    def _checked_chunks(self, rows: Iterable[NumberedRow], start: int) -> Iterator[Chunk]:
+        """The chunks of rows, whose columns and languages can be had."""
+        known_languages: set[str | None] = set()
+        for chunk in self._chunks(rows, start):
+            for numbered in chunk.rows:
+                self.columns.check(numbered)
+            if self.job.uses_encoder and not self.source.keep_errors:
+                check_row_languages(self.model, chunk, known_languages)
+            self.encodings.look_at(chunk)
+            yield chunk
 
     def _chunks(self, rows: Iterable[NumberedRow], start: int) -> Iterator[Chunk]:
         if self.source.text is not None:
@@ -298,19 +356,35 @@ class _Run:
         return chain(repeated, [following], rows)
 
 
-def _write_file(
-    run: _Run, rows_in: RowsIn, identity: dict[str, Any], place: Path, file_format: str
-) -> None:
+class _Output(NamedTuple):
+    """The file that a run writes.
+
+    Attributes:
+        place: where it is.
+        file_format: of it.
+        identity: of the run.
+        when_written: called before its journal goes.
+    """
+
+    place: Path
+    file_format: str
+    identity: dict[str, Any]
+    when_written: Callable[[], None] | None
+
+
+def _write_file(run: _Run, rows_in: RowsIn, output: _Output) -> None:
     """Do the rows that are left, and write the output when all are done."""
-    path = journal_path(place)
-    with open_journal(path, identity, resume=run.source.resume) as journal:
+    path = journal_path(output.place)
+    with open_journal(path, output.identity, resume=run.source.resume) as journal:
         rows = run.rows_left(rows_in.rows, journal)
         with _telling_how_to_go_on(journal, rows_in.total):
             start = journal.num_rows
             for row in run.finished_rows(rows, total=rows_in.total, start=start):
                 journal.append(row)
             journal.finish()
-            _write_output(journal, run.columns, place, file_format)
+            _write_output(journal, run.columns, output.place, output.file_format)
+            if output.when_written is not None:
+                output.when_written()
     path.unlink(missing_ok=True)
 
 

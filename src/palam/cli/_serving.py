@@ -1,20 +1,19 @@
 """What `palam serve` and `palam demo` share."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from palam.cli._engine import attach_engine
 from palam.cli._options import LoadingConfig, silence_libraries
 from palam.errors import PalamError
 
 if TYPE_CHECKING:
     from palam.serving.limits import ServeLimits
-    from palam.serving.server import ServerOptions
+    from palam.serving.options import ServerOptions
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
-KEY_VARIABLE = "PALAM_API_KEY"
 
 
 def check_installed() -> None:
@@ -26,11 +25,6 @@ def check_installed() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise PalamError(f'serving needs {missing[0]}: pip install "palam[serve]"')
-
-
-def key_of_environment() -> str | None:
-    """The server's key, if one is set in the environment."""
-    return os.environ.get(KEY_VARIABLE) or None
 
 
 def serve_bridges(
@@ -63,5 +57,11 @@ def serve_bridges(
             encoder=loading.encoder,
             llm=loading.llm,
             allow_mismatch=loading.allow_mismatch,
+        )
+        attach_engine(
+            [bridge.model for bridge in bridges],
+            loading,
+            max_length=limits.max_text_tokens + limits.max_new_tokens,
+            keep_llm=True,  # it scores labels
         )
         run_server(bridges, listener, limits, options, on_ready)

@@ -4,16 +4,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from cyclopts import Group, Parameter
 
 from palam.errors import PalamError
-from palam.tasks.readers import NumberedRow, RowSource, language_of, text_of
-from palam.tasks.text_template import fill, slots
-
-TEXT = "text"
-"""The column of the text where no other is named, and that of plain text."""
+from palam.scale.failures import Failure
+from palam.scale.shards import corpus_files, is_corpus
+from palam.scale.text_form import TEXT, TextForm
+from palam.tasks.formats import Row
+from palam.tasks.readers import NumberedRow, RowSource, language_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,8 @@ class SourceConfig:
     text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     """One text."""
     file: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
-    """Texts: .jsonl, .json, .csv, .tsv, .xlsx, .parquet or .txt, a text a line; - is stdin."""
+    """Texts: .jsonl, .json, .csv, .tsv, .xlsx, .parquet or .txt, a text a line; - is stdin.
+    Or many files: a folder, or a pattern such as 'texts/*.parquet'."""
     file_format: Annotated[str | None, Parameter(name="--format")] = None
     """Format of --file, e.g. csv or text; not set is by the ending of its name."""
     sheet: str | None = None
@@ -40,11 +41,15 @@ class SourceConfig:
     language_column: str | None = None
     """The column of each row's language, in place of --language."""
     out: Path | None = None
-    """Where to write, .jsonl, .json, .csv, .tsv, .xlsx or .parquet; not set is stdout."""
+    """Where to write, .jsonl, .json, .csv, .tsv, .xlsx or .parquet; not set is stdout. Of many
+    files, a folder."""
     resume: bool = False
     """Go on after the finished rows of a run that was stopped, in <out>.partial."""
     overwrite: bool = False
     """Replace <out>, if it exists, and what an unfinished run has left."""
+    keep_errors: bool = False
+    """Say in a column "error" why a row cannot be read, in place of ending the run; of many files
+    this is always so."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.file is None):
@@ -53,16 +58,36 @@ class SourceConfig:
             raise PalamError("give either --language or --language-column")
         if self.file is None:
             self._refuse_file_options()
+        elif self.is_corpus:
+            self._check_corpus()
         else:
             self.open()
         if self.resume and (self.file is None or self.out is None):
             raise PalamError("--resume needs --file and --out")
 
+    @property
+    def is_corpus(self) -> bool:
+        """Whether many files are named."""
+        return self.file is not None and is_corpus(self.file)
+
+    def _check_corpus(self) -> None:
+        """Refuse many files without a folder for their results, which is another one."""
+        files = corpus_files(str(self.file))
+        if self.out is None:
+            raise PalamError(f"{self.file} is many files; give a folder for the results, --out")
+        out = self.out.absolute()
+        if out.is_file():
+            raise PalamError(f"{self.out} is a file; of many files, --out is a folder")
+        for file in files:
+            if out in file.path.absolute().parents:
+                raise PalamError(f"{self.out} holds files that are read; give another --out")
+
     def _refuse_file_options(self) -> None:
-        options = {
+        options: dict[str, object] = {
             "--format": self.file_format,
             "--sheet": self.sheet,
             "--language-column": self.language_column,
+            "--keep-errors": self.keep_errors or None,
         }
         for name, value in options.items():
             if value is not None:
@@ -89,71 +114,25 @@ class Chunk(NamedTuple):
     """The first one's number among all rows, from 0."""
     rows: list[NumberedRow]
     texts: list[str]
+    """Of the rows that can be read."""
     languages: list[str | None]
+    """Of each text."""
+    failures: dict[int, Failure]
+    """Why rows cannot be read, by their places in `rows`."""
 
-
-class TextForm(NamedTuple):
-    """How a row becomes the text that the model reads."""
-
-    template: str
-    """With a slot for each of the columns."""
-    columns: dict[str, str]
-    """The user's column for each of the template's slots."""
-    is_named: bool
-    """Whether the user has named the column."""
-
-    @classmethod
-    def of(cls, task: dict[str, Any] | None, source: SourceConfig) -> "TextForm":
-        """The form of the bridge's task where its columns are known, else the text as it is.
-
-        They are not known for one text, or one column, of a task whose text has several.
-        """
-        template = str(task["text"]) if task else f"{{{TEXT}}}"
-        names = sorted(slots(template))
-        if len(names) != 1 and (source.text is not None or source.column is not None):
-            template, names = f"{{{TEXT}}}", [TEXT]
-        if source.column is not None:
-            return cls(template, {names[0]: source.column}, is_named=True)
-        trained = (task or {}).get("columns")
-        trained_columns = trained if isinstance(trained, dict) else {}
-        columns = {name: str(trained_columns.get(name, name)) for name in names}
-        return cls(template, columns, is_named=False)
-
-    @property
-    def expected_column(self) -> str | None:
-        """A column that the file must have; None is one that plain text can stand for."""
-        if self.is_named or len(self.columns) != 1:
-            return next(iter(self.columns.values()))
-        return None
-
-    def text(self, numbered: NumberedRow) -> str:
-        """The text of a row.
-
-        A row that is a text and nothing else, as those of plain text are, needs not have the one
-        column that the bridge was trained on.
-
-        Raises:
-            PalamError: a column that it does not have, or that holds no text.
-        """
-        hint = "" if self.is_named else "; name one with --column"
-        place, row = numbered
-        fields = {}
-        for name, column in self.columns.items():
-            if self.expected_column is None and column not in row and list(row) == [TEXT]:
-                column = TEXT
-            fields[name] = text_of(row, column, place, hint=hint)
-        return fill(self.template, fields)
-
-    def of_one_text(self, text: str) -> str:
-        """What the model reads of a text that stands in no file."""
-        return fill(self.template, dict.fromkeys(self.columns, text))
+    def with_failures(self, results: Iterable[Row | Failure]) -> Iterator[Row | Failure]:
+        """What became of each row, from the results of the texts."""
+        remaining = iter(results)
+        for place in range(len(self.rows)):
+            failure = self.failures.get(place)
+            yield next(remaining) if failure is None else failure
 
 
 def one_text(source: SourceConfig, form: TextForm) -> Chunk:
     """The chunk of a text that is given on the command line."""
     text = str(source.text)
     row = NumberedRow("the text", {TEXT: text})
-    return Chunk(0, [row], [form.of_one_text(text)], [source.language])
+    return Chunk(0, [row], [form.of_one_text(text)], [source.language], {})
 
 
 def read_chunks(
@@ -169,13 +148,24 @@ def read_chunks(
         start: the number of the first row, from 0.
 
     Raises:
-        PalamError: a row that cannot be read, or that has no text or no language.
+        PalamError: a row that cannot be read, or that has no text or no language; where errors are
+            kept, the former alone.
     """
     remaining = iter(rows)
     while chunk := list(islice(remaining, size)):
-        texts = [form.text(numbered) for numbered in chunk]
-        languages = [_language(numbered, source) for numbered in chunk]
-        yield Chunk(start, chunk, texts, languages)
+        texts = []
+        languages = []
+        failures = {}
+        for place, numbered in enumerate(chunk):
+            try:
+                text = form.text(numbered)
+                languages.append(_language(numbered, source))
+                texts.append(text)
+            except PalamError as error:
+                if not source.keep_errors:
+                    raise
+                failures[place] = Failure(str(error))
+        yield Chunk(start, chunk, texts, languages, failures)
         start += len(chunk)
 
 

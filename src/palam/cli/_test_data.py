@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Group, Parameter
 
@@ -20,6 +20,11 @@ from palam.tasks.text_template import slots
 from palam.training.config import FileFormat
 from palam.utils.settings import check_least
 
+if TYPE_CHECKING:
+    from palam.models.modeling import PalamModel
+
+ALL_ROWS = "all"
+"""In place of a language's code, where a file's rows have none."""
 FILE_OPTIONS = ("text_column", "label_column", "file_format", "sheet", "language_column")
 
 
@@ -28,8 +33,8 @@ class TestDataConfig:
     """What the bridge is measured on: either a task or a labelled file.
 
     Raises:
-        PalamError: none or both of them; an option of files without one; or a file whose language
-            is not given.
+        PalamError: none or both of them; an option of files without one; or several languages for
+            a file whose rows do not name theirs.
     """
 
     task: str | None = None
@@ -38,7 +43,8 @@ class TestDataConfig:
     """A labelled file of your own, in place of a task: .csv, .tsv, .xlsx, .parquet, .jsonl,
     .json."""
     languages: NameList = None
-    """Codes, e.g. en,si,ta; not set is all there are."""
+    """Codes, e.g. en,si,ta; not set is all there are. Of a file the one of its texts, which
+    NLLB-style encoders need."""
     split: str = "dev"
     """Split of the task."""
     limit: int | None = None
@@ -62,11 +68,16 @@ class TestDataConfig:
         check_least(self, limit=1)
         if self.file is None:
             self._refuse_file_options()
-        elif self.language_column is None and len(self.languages or ()) != 1:
+        elif self.language_column is None and len(self.languages or ()) > 1:
             raise PalamError(
                 "with --file, give the one language of its texts, e.g. --languages si, or "
                 "--language-column where each row has its own"
             )
+
+    @property
+    def has_no_language(self) -> bool:
+        """Whether nothing says which language a file's texts are in."""
+        return self.file is not None and not self.languages and self.language_column is None
 
     def _refuse_file_options(self) -> None:
         for name in FILE_OPTIONS:
@@ -101,6 +112,26 @@ def read_test_data(checkpoint: str, data: TestDataConfig, seed: int) -> TestData
     if data.task is not None:
         return _task_data(data.task, data, seed)
     return _file_data(checkpoint, data, seed)
+
+
+def check_language_is_known(model: "PalamModel", data: TestDataConfig, *, llm_only: bool) -> None:
+    """Refuse texts of no language where the encoder must be told it.
+
+    Args:
+        model: whose encoder it is.
+        data: what is read.
+        llm_only: whether the LLM reads the texts itself.
+
+    Raises:
+        PalamError: it is such an encoder, and no language is given.
+    """
+    uses_encoder = not (llm_only or model.config.llm_only)
+    must_be_told = hasattr(model.processor.encoder_tokenizer, "src_lang")
+    if data.has_no_language and uses_encoder and must_be_told:
+        raise PalamError(
+            "this encoder must be told the language of the texts; give it, e.g. --languages si, or "
+            "--language-column where each row has its own"
+        )
 
 
 def _task_data(name: str, data: TestDataConfig, seed: int) -> TestData:
@@ -166,8 +197,8 @@ def _by_language(
         PalamError: a row without a known language, or a language that no row has.
     """
     if data.language_column is None:
-        assert data.languages is not None  # exactly one, as the options were checked
-        return {data.languages[0]: examples}
+        code = data.languages[0] if data.languages else ALL_ROWS
+        return {code: examples}
     by_language: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         place, row = rows.stored[example.row]

@@ -64,7 +64,7 @@ def _print_estimate(recipe: "Recipe", tflops: float | None) -> None:
             table.add_row(*cells, f"{row.tokens:,}", f"{row.hours:,}", f"{row.gib:,}")
     print_table(table)
     print(
-        "hours: training, and reading with each bridge; 64 encoder tokens a text; 10,000 rows to "
+        "hours: training, and all that each method reads; 64 encoder tokens a text; 10,000 rows to "
         "train on and 1,000 a language to read, unless there is a limit or the data is in a folder",
         file=sys.stderr,
     )

@@ -36,7 +36,7 @@ class CheckedDataConfig:
     sheet: str | None = None
     """The workbook's sheet; not set is the first."""
     merge_labels: bool = False
-    """Of labels that differ only in case, space or normal form, make one."""
+    """Of labels that differ only in case or space, make one."""
     language: str | None = None
     """Language of the texts, e.g. si or sin_Sinh; not set is not known."""
 

@@ -41,11 +41,12 @@ def demo(
             )
         checkpoint = str(QUICKSTART_BRIDGE)
     from palam.serving.limits import ServeLimits
-    from palam.serving.server import ServerOptions
+    from palam.serving.options import ServerOptions
 
     def open_page(address: str) -> None:
         print(f"palam: the page is at {address}/ (Ctrl-C ends it)", flush=True)
         if not no_browser:
             webbrowser.open(f"{address}/")
 
-    serve_bridges([checkpoint], loading, ServeLimits(), ServerOptions(port=port), open_page)
+    options = ServerOptions(port=port, api_key=None)  # it is on this machine alone
+    serve_bridges([checkpoint], loading, ServeLimits(), options, open_page)

@@ -18,7 +18,13 @@ from palam.cli._options import (
     load_model,
 )
 from palam.cli._output import open_output, print_table, write_json
-from palam.cli._test_data import TestData, TestDataConfig, TestDataOptions, read_test_data
+from palam.cli._test_data import (
+    TestData,
+    TestDataConfig,
+    TestDataOptions,
+    check_language_is_known,
+    read_test_data,
+)
 from palam.errors import PalamError
 from palam.tasks.writers import json_line
 from palam.utils.progress import progress_bar
@@ -85,6 +91,7 @@ def evaluate(
             for path in (results.json_file, results.html_file, results.predictions)
         ]
         model = load_model(checkpoint, loading)
+        check_language_is_known(model, data, llm_only=llm_only)
         from palam.inference.evaluation import evaluate as evaluate_model
         from palam.inference.evaluation_page import certainty_rows, evaluation_page
 

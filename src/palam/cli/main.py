@@ -21,6 +21,8 @@ from palam import __version__
 from palam.cli._config_file import apply_config_file
 from palam.cli._help import CompactHelp
 from palam.errors import PalamError
+from palam.utils.memory import is_out_of_memory
+from palam.utils.processes import claims_report, num_processes
 from palam.utils.texts import printable
 
 COMMANDS = {
@@ -32,6 +34,7 @@ COMMANDS = {
     "evaluate": "palam.cli.evaluate:evaluate",
     "classify": "palam.cli.classify:classify",
     "generate": "palam.cli.generate:generate",
+    "shards": "palam.cli.shards:shards",
     "serve": "palam.cli.serve:serve",
     "demo": "palam.cli.demo:demo",
     "bench": "palam.cli.bench:bench",
@@ -41,6 +44,9 @@ COMMANDS = {
     "push": "palam.cli.push:push",
     "info": "palam.cli.info:info",
 }
+
+OF_SEVERAL_PROCESSES = ("train",)
+"""The commands that torchrun and accelerate may start."""
 
 app = App(
     name="palam",
@@ -86,7 +92,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
+        The exit code: 0 or what the command returns, 2 for a user's mistake, 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # When it is imported, it reports kernels that it cannot find.
@@ -95,30 +102,38 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if not tokens or tokens[0] in app.help_flags:
         app.resolved_commands()  # the list of commands shows the first line of each docstring
     try:
-        app(tokens)
+        _check_processes(tokens)
+        result = app(tokens)
         if sys.stdout is not None:
             sys.stdout.flush()
-        return 0
-    except PalamError as error:
-        return _fail(str(error))
-    except CycloptsError as error:
+        return result if isinstance(result, int) else 0
+    except (PalamError, CycloptsError) as error:
         return _fail(_describe(error))
     except KeyboardInterrupt as stop:
-        separator = " " if str(stop).startswith("after ") else "; "
-        advice = f"{separator}{stop}" if str(stop) else ""
-        print(f"palam: stopped{advice}", file=sys.stderr)
-        return 143 if Terminated in (type(stop), type(stop.__context__)) else 130
+        return _stopped(stop)
     except BrokenPipeError:  # e.g. `palam classify ... | head`
         _give_up_output()
         return 0
     except OSError as error:
-        reason = str(error.strerror or error)
-        if error.filename:
-            return _fail(f"{reason}: {error.filename}")
-        if error.errno in (errno.EBADF, errno.ENOSPC, errno.EIO):
-            _give_up_output()
-            reason = f"standard output cannot be written: {reason}"
-        return _fail(reason)
+        return _fail(_describe_system_error(error))
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            return _fail("memory does not suffice: a smaller --batch-size needs less")
+        if claims_report():
+            raise
+        return 1  # another process ended the run, and has said why
+
+
+def _check_processes(tokens: Sequence[str]) -> None:
+    """Refuse a command that was started in several processes and is of one.
+
+    Raises:
+        PalamError: it is.
+    """
+    if num_processes() > 1 and tokens and tokens[0] not in OF_SEVERAL_PROCESSES:
+        raise PalamError(
+            f"palam {tokens[0]} is of one process; start it without torchrun or accelerate"
+        )
 
 
 def _terminate(*_: Any) -> NoReturn:
@@ -144,8 +159,30 @@ def _give_up_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _describe(error: CycloptsError) -> str:
-    """What is wrong with a command line, and whose help says what would be right."""
+def _stopped(stop: KeyboardInterrupt) -> int:
+    """Say that the command was stopped, and how to go on; returns the exit code."""
+    separator = " " if str(stop).startswith("after ") else "; "
+    advice = f"{separator}{stop}" if str(stop) else ""
+    if claims_report():
+        print(f"palam: stopped{advice}", file=sys.stderr)
+    return 143 if Terminated in (type(stop), type(stop.__context__)) else 130
+
+
+def _describe_system_error(error: OSError) -> str:
+    """What the system could not do, and with which file."""
+    reason = str(error.strerror or error)
+    if error.filename:
+        return f"{reason}: {error.filename}"
+    if error.errno in (errno.EBADF, errno.ENOSPC, errno.EIO):
+        _give_up_output()
+        return f"standard output cannot be written: {reason}"
+    return reason
+
+
+def _describe(error: PalamError | CycloptsError) -> str:
+    """What is wrong; with a command line, also whose help says what would be right."""
+    if isinstance(error, PalamError):
+        return str(error)
     if isinstance(error, MissingArgumentError) and error.argument and not error.keyword:
         message = f"{error.argument.name} is missing"
     elif isinstance(error, UnusedCliTokensError) and error.unused_tokens:
@@ -160,5 +197,6 @@ def _fail(message: str) -> int:
     line = printable(" ".join(message.split()))  # it may hold names from a checkpoint or a file
     if len(line) > MAX_MESSAGE:
         line = f"{line[:MAX_MESSAGE]}…"
-    print(f"palam: error: {line}", file=sys.stderr)
+    if claims_report():
+        print(f"palam: error: {line}", file=sys.stderr)
     return 2

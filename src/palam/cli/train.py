@@ -48,6 +48,7 @@ def train(
 
     from palam.training.run import train as run_training
     from palam.training.trainer import NonFiniteLoss, newest_checkpoint
+    from palam.utils.processes import is_main, leave_processes
 
     silence_libraries()
     partial = out.with_name(f"{out.name}.partial")
@@ -63,10 +64,12 @@ def train(
         if last_checkpoint is None:
             raise PalamError(str(error)) from None
         raise PalamError(f"{error}; the last good checkpoint is {last_checkpoint}") from None
-    print(f"saved to {out}", file=sys.stderr)
-    next_command = _next_command(out, settings.data)
-    if next_command:
-        print(f"next: {next_command}", file=sys.stderr)
+    leave_processes()
+    if is_main():
+        print(f"saved to {out}", file=sys.stderr)
+        next_command = _next_command(out, settings.data)
+        if next_command:
+            print(f"next: {next_command}", file=sys.stderr)
 
 
 def _next_command(out: Path, data: DataConfig) -> str | None:

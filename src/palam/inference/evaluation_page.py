@@ -7,7 +7,7 @@ from palam.inference.evaluation import Evaluation
 from palam.inference.layer_page import language_tag
 from palam.inference.metrics import ClassificationMetrics
 from palam.models.model_card import public_name
-from palam.utils.languages import language_name
+from palam.utils.languages import language_name, language_title
 from palam.utils.templating import render
 
 MOST_SECTIONS = 12
@@ -86,7 +86,7 @@ def evaluation_page(evaluation: Evaluation, uncertain: Sequence[CertaintyRow] = 
     for code in codes[:MOST_SECTIONS] if evaluation.labels else ():
         metrics = evaluation.metrics(code)
         shares = [_shares(counts) for counts in metrics.confusion]
-        sections.append(LanguageSection(f"{language_name(code)} ({code})", metrics, shares))
+        sections.append(LanguageSection(language_title(code), metrics, shares))
     return render(
         "palam.inference",
         "evaluation.html.j2",

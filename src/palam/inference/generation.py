@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from palam.inference.batches import Progress, padded_batches
+from palam.inference.engine_generation import answers_of_engine, decoding_of
 from palam.models.modeling import PalamModel
 from palam.utils.texts import checked_texts
 
@@ -24,9 +26,11 @@ def generate(
     """What the LLM answers to each text, greedily unless `generate_kwargs` say otherwise.
 
     Args:
-        model, llm_only: see [`LabelScorer`].
+        model: see [`LabelScorer`]. If it has a `token_engine`, that makes the answers.
+        llm_only: see [`LabelScorer`].
         texts, languages, batch_size, progress: see [`LabelScorer.score`].
         **generate_kwargs: those of transformers' `generate`; `max_new_tokens` is 64 by default.
+            A `token_engine` takes `max_new_tokens`, `do_sample`, `temperature`, `top_p` and `seed`.
 
     Returns:
         An answer for each text, without white space at its ends.
@@ -91,6 +95,11 @@ def _generated(
     settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
     llm_only = llm_only or model.config.llm_only
     features = model.processor.features(texts, languages=languages, llm_only=llm_only)
+    if model.token_engine is not None:
+        decoding = decoding_of(model, settings)
+        for row, ids in answers_of_engine(model, features, batch_size, progress, decoding):
+            yield [row], torch.tensor([ids], dtype=torch.long)
+        return
     for batch in padded_batches(model, features, batch_size, progress):
         ids = model.generate(**batch.inputs, **settings)
         yield batch.rows, ids

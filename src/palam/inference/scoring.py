@@ -29,6 +29,7 @@ from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
 from palam.models.processing import TEXT_SLOT
 from palam.models.sequence import LLMInputs
+from palam.utils.memory import is_out_of_memory
 from palam.utils.texts import checked_texts
 
 MAX_PACKED_TOKENS = 8
@@ -157,6 +158,7 @@ class LabelScorer:
         Raises:
             PalamError: texts that are no strings, or a score that is not finite: the message names
                 the part it comes from.
+            RuntimeError: memory does not suffice; a smaller batch needs less.
         """
         texts = checked_texts(texts)
         model = self.model
@@ -192,6 +194,17 @@ class LabelScorer:
         by_length = sorted(features, key=text_length)
         if not by_length or not self._to_compare(by_length):
             return
+        found = (self.cache_is_exact, self.packing_is_exact, self.padding_is_exact)
+        compared_length = self._compared_length
+        try:
+            self._compare_with_plain(by_length)
+        except Exception:  # such as memory that did not suffice: it tells nothing of the LLM
+            self.cache_is_exact, self.packing_is_exact, self.padding_is_exact = found
+            self._compared_length = compared_length
+            raise
+
+    def _compare_with_plain(self, by_length: Sequence[Features]) -> None:
+        """Compare with plain reading on the shortest and the longest of these texts."""
         probes = [by_length[0], by_length[-1]] if len(by_length) > 1 else by_length
         length = _llm_length(by_length[-1])
         labels = max(2, COMPARED_TOKENS // max(1, length))
@@ -201,6 +214,7 @@ class LabelScorer:
         except PalamError:
             raise
         except LIBRARY_ERRORS as error:
+            _raise_if_out_of_memory(error)
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise PalamError(f"LLM {self._llm_name()!r} cannot score labels: {reason}") from None
         self._compared_length = max(2 * length, SURELY_ALIKE_TOKENS)
@@ -251,7 +265,8 @@ class LabelScorer:
         self.cache_is_exact = False
         try:
             read = self._read_texts(batch)
-        except LIBRARY_ERRORS:
+        except LIBRARY_ERRORS as error:
+            _raise_if_out_of_memory(error)
             return
         if read.cache is None:
             return
@@ -281,7 +296,8 @@ class LabelScorer:
         """Whether scores can be had, and are the expected ones."""
         try:
             scores = score()
-        except LIBRARY_ERRORS:
+        except LIBRARY_ERRORS as error:
+            _raise_if_out_of_memory(error)
             return False
         return self._scores_agree(scores, expected)
 
@@ -495,6 +511,16 @@ def _tokenised(model: PalamModel, labels: Sequence[str]) -> list[Answer]:
             )
         answers.append(answer)
     return answers
+
+
+def _raise_if_out_of_memory(error: Exception) -> None:
+    """Let memory that did not suffice be told: it tells nothing of how the LLM may read.
+
+    Raises:
+        Exception: the error, if it says so.
+    """
+    if is_out_of_memory(error):
+        raise error
 
 
 def _llm_length(row: Features) -> int:

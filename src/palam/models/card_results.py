@@ -6,7 +6,7 @@ from typing import Any, NotRequired, TypedDict
 from huggingface_hub import EvalResult, ModelCard
 
 from palam.errors import PalamError
-from palam.utils.languages import language_name
+from palam.utils.languages import language_title
 from palam.utils.templating import table_cell
 
 BEGIN = "<!-- results by language -->"
@@ -61,7 +61,7 @@ def results_table(records: Sequence[LanguageRecord]) -> str:
         cells = [
             record["task"],
             record["split"],
-            f"{language_name(record['language'])} ({record['language']})",
+            language_title(record["language"]),
             str(record["n"]),
             f"{100 * record['accuracy']:.1f} %",
             f"{100 * low:.1f}–{100 * high:.1f}",

@@ -5,13 +5,11 @@ where the LLM has a LoRA. Nothing of a base model is in it.
 """
 
 import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
 from safetensors import safe_open
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -19,7 +17,7 @@ from transformers.utils.hub import cached_file
 
 from palam.errors import PalamError
 from palam.models.backbones.adapters import save_adapter
-from palam.models.backbones.loading import load_config, readable_errors
+from palam.models.backbones.loading import load_config, readable_errors, source_options
 from palam.models.bridge import PalamBridge
 from palam.models.configuration import PalamConfig
 from palam.models.fingerprint import check_fingerprint
@@ -94,27 +92,6 @@ def bridge_card(
     )
 
 
-def push_checkpoint(
-    repo_id: str,
-    write: Callable[[Path], None],
-    *,
-    private: bool | None = None,
-    token: str | None = None,
-    **options: Any,
-) -> str:
-    """Upload a checkpoint to the hub and return its address.
-
-    Args:
-        repo_id, private, token, **options: see [`PalamModel.push_to_hub`].
-        write: writes the checkpoint's files into an existing folder.
-    """
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
-        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
-
-
 def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> PalamBridge:
     """A checkpoint's bridge, in fp32 on the CPU.
 
@@ -130,7 +107,8 @@ def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> Pa
     if not isinstance(config, PalamConfig):
         raise PalamError(f"{name} holds a {config.model_type} model, not a Palam checkpoint")
     with readable_errors(name, "checkpoint"):
-        file = str(cached_file(name, SAFE_WEIGHTS_NAME, revision=revision))
+        source = source_options(name, revision)
+        file = str(cached_file(name, SAFE_WEIGHTS_NAME, **source))
         weights = _fitting_weights(config, file)
         check_finite(weights, f"the bridge's weights in {SAFE_WEIGHTS_NAME}")
         bridge = PalamBridge(config)

@@ -207,7 +207,33 @@ def _shown_results(results: Mapping[str, Any]) -> dict[str, str]:
 def _public_settings(settings: str) -> str:
     """A run's settings as YAML, with folders and files by their public names."""
     values = public_paths(yaml.safe_load(settings), PATH_SETTINGS)
-    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    return dump_yaml(values)
+
+
+def local_paths(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The paths of a machine that a run's settings name, each with its public name.
+
+    Args:
+        settings: by name; only those of `PATH_SETTINGS` are looked at.
+    """
+    public = public_paths(settings, PATH_SETTINGS)
+    return {
+        settings[name]: public[name]
+        for name in PATH_SETTINGS
+        if isinstance(settings.get(name), str) and settings[name] != public[name]
+    }
+
+
+def without_paths(text: str, paths: Mapping[str, str]) -> str:
+    """A text with the public names of paths in their places.
+
+    Args:
+        text: any.
+        paths: of [`local_paths`]; the longest are looked for first, as others may begin them.
+    """
+    for path in sorted(paths, key=len, reverse=True):
+        text = text.replace(path, paths[path])
+    return text
 
 
 def public_paths(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

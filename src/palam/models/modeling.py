@@ -29,6 +29,7 @@ from palam.models.backbones.llm import (
     enable_checkpointing,
     generates_from_vectors,
     keep_frozen,
+    shard_layers,
     stop_ids,
     stopping_options,
     with_compiled,
@@ -47,7 +48,6 @@ from palam.models.checkpoint import (
     ADAPTER_FOLDER,
     CHECKPOINT_MARKER,
     load_bridge,
-    push_checkpoint,
     write_checkpoint,
 )
 from palam.models.configuration import PalamConfig
@@ -56,7 +56,9 @@ from palam.models.greedy import generate_greedily
 from palam.models.model_card import CARD
 from palam.models.model_config import ModelConfig
 from palam.models.processing import IGNORE, PalamProcessor
+from palam.models.publishing import CardDetails, publish
 from palam.models.sequence import LLMInputs, MappedText, build_llm_inputs
+from palam.models.token_engine import TokenEngine
 from palam.utils.device import Placement
 from palam.utils.files import atomic_directory
 
@@ -72,7 +74,10 @@ class PalamModel(nn.Module):
         processor: the [`PalamProcessor`] that makes this model's inputs.
         live_encoding: the [`LiveEncoding`] that reads every text anew.
         encoding: the [`TextEncoding`] that maps texts: the live one, unless another is set.
+        token_engine: the [`TokenEngine`] that makes free answers; None is the LLM itself.
         card: the model card's text, if it was loaded with one; it is saved again.
+        shards_llm: whether the LLM's layers are spread over several processes, which then must read
+            at the same time.
     """
 
     accepts_loss_kwargs = True
@@ -91,8 +96,10 @@ class PalamModel(nn.Module):
         self.processor = processor
         self.live_encoding = LiveEncoding(self.encoder, bridge)
         self.encoding: TextEncoding = self.live_encoding
+        self.token_engine: TokenEngine | None = None
         self.card: str | None = None
         self.base_fingerprints: dict[str, Any] | None = None
+        self.shards_llm = False
         self._compiled_layers: list[CompiledLayer] = []
         bare_llm = without_adapter(self.llm)
         processor.llm_positions = table_positions(bare_llm)
@@ -207,7 +214,10 @@ class PalamModel(nn.Module):
         bridge = load_bridge(path, revision)
         config = bridge.config
         processor = PalamProcessor.from_pretrained(
-            path, encoder=_name(encoder), llm=_name(llm), revision=revision
+            path,
+            encoder=_other_name(encoder, config.encoder),
+            llm=_other_name(llm, config.llm),
+            revision=revision,
         )
         # A base model that has moved is saved under its old name.
         processor.encoder = config.encoder
@@ -301,6 +311,19 @@ class PalamModel(nn.Module):
         """Compile the LLM's layers for steps with a gradient; see [`compile_layers`]."""
         self._compiled_layers = compile_layers(self.llm)
 
+    def shard_llm(self, device: torch.device) -> None:
+        """Spread the LLM's layers over the processes and move all else to this one's device.
+
+        Args:
+            device: of this process.
+
+        Raises:
+            PalamError: see [`shard_layers`].
+        """
+        shard_layers(self.llm, device)
+        self.to(device)
+        self.shards_llm = True
+
     # ------------------------------------------------------------------ saving
     def save_pretrained(self, folder: str | os.PathLike[str], card: str | None = None) -> None:
         """Save the bridge alone: configuration, weights, template and model card.
@@ -328,17 +351,28 @@ class PalamModel(nn.Module):
         *,
         private: bool | None = None,
         token: str | None = None,
+        details: CardDetails | None = None,
         **options: Any,
     ) -> str:
-        """Upload the checkpoint to the hub and return its address.
+        """Upload the checkpoint to the hub, as `palam push` does, and return its address.
+
+        Its card is completed, and no path of this machine is in it.
 
         Args:
             repo_id: `name` or `organisation/name`; created if it does not exist.
-            private, token: see `huggingface_hub.HfApi.create_repo`.
+            private: whether a new repository can be seen by its owner alone; None is as the
+                organisation has it.
+            token: of the hub; None is that of the environment or of `hf auth login`.
+            details: what the card says that the checkpoint does not, such as the licence.
             **options: for `HfApi.upload_folder`, e.g. `commit_message`, `revision`, `create_pr`.
+
+        Raises:
+            PalamError: a name that the hub does not take, no token, no permission, or the hub
+                cannot be reached.
         """
-        return push_checkpoint(
-            repo_id, self.write_checkpoint, private=private, token=token, **options
+        details = details or CardDetails()
+        return publish(
+            self.write_checkpoint, repo_id, details, private=private, token=token, **options
         )
 
     # ------------------------------------------------------------------ what the LLM reads
@@ -584,3 +618,15 @@ def _answer_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | in
 def _name(base: str | PreTrainedModel | None) -> str | None:
     """What the user calls a base model, loaded or not."""
     return base if base is None or isinstance(base, str) else base.name_or_path
+
+
+def _other_name(base: str | PreTrainedModel | None, name: str) -> str | None:
+    """Where a base model is, loaded or not, if it is not the configured one.
+
+    Args:
+        base: a loaded model, or where it is; None is as configured.
+        name: what is configured.
+    """
+    is_loaded = not (base is None or isinstance(base, str))
+    # Of a loaded model with that name, the tokenizer is at the configured revision.
+    return None if is_loaded and _name(base) == name else _name(base)

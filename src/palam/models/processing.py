@@ -14,7 +14,7 @@ from transformers import AutoProcessor, BatchFeature
 from transformers.utils.hub import cached_file
 
 from palam.errors import PalamError
-from palam.models.backbones.loading import load_tokenizer
+from palam.models.backbones.loading import load_tokenizer, readable_errors, source_options
 from palam.models.configuration import PalamConfig
 from palam.models.model_config import DEFAULT_MAX_LENGTH, LEAST_MAX_LENGTH
 from palam.models.template import Template, clean
@@ -219,8 +219,10 @@ class PalamProcessor:
         Raises:
             PalamError: no processor there, or a tokenizer that cannot be loaded.
         """
+        with readable_errors(str(path), "checkpoint"):
+            source = source_options(str(path), revision)
         try:
-            file = Path(str(cached_file(str(path), CONFIG_NAME, revision=revision)))
+            file = Path(str(cached_file(str(path), CONFIG_NAME, **source)))
             content = _current_names(json.loads(file.read_text(encoding="utf-8")))
             settings = {name: content[name] for name in SETTINGS}
             _check_types(settings)

@@ -1,8 +1,10 @@
 """Publishing a checkpoint on the hub: its own files alone, without paths of its machine."""
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +25,14 @@ from palam.models.model_card import (
     RELATION,
     TAGS,
     hub_languages,
+    local_paths,
     on_hub,
     pipeline_tag,
     public_name,
     public_paths,
+    without_paths,
 )
+from palam.utils.hub import is_http_error
 from palam.utils.settings import parse_yaml
 
 BASE_NAMES = ("encoder", "llm")
@@ -35,10 +40,10 @@ JSON_FILES = {
     "config.json": (*BASE_NAMES, "_name_or_path"),
     "processor_config.json": BASE_NAMES,
     f"{ADAPTER_FOLDER}/adapter_config.json": ("base_model_name_or_path",),
-    "results.json": (),
 }
-"""The checkpoint's JSON files, each with the names of what may be a local path in it."""
+"""JSON files of what is loaded, each with the names of what may be a local path in it."""
 SETTINGS_FILE = "settings.yaml"
+RESULTS_FILE = "results.json"
 OTHER_FILES = (
     "model.safetensors",
     f"{ADAPTER_FOLDER}/adapter_model.safetensors",
@@ -46,6 +51,8 @@ OTHER_FILES = (
 )
 """Those that are published as they are."""
 REQUIRED = ("config.json", "model.safetensors", "processor_config.json")
+CARD_SETTINGS = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+"""The run's settings in a card."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +87,29 @@ class Publication(NamedTuple):
         return str(read_card(self.card).data.to_yaml())
 
 
+def publish(
+    write: Callable[[Path], None], repo_id: str, details: CardDetails, **options: Any
+) -> str:
+    """Publish a checkpoint that is not on the disk yet, and return its address.
+
+    Args:
+        write: writes the checkpoint's files into an existing folder.
+        repo_id, details: see [`prepare_publication`].
+        **options: of [`upload`].
+
+    Raises:
+        PalamError: see both.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        checkpoint = Path(name) / "checkpoint"
+        folder = Path(name) / "publication"
+        checkpoint.mkdir()
+        folder.mkdir()
+        write(checkpoint)
+        publication = prepare_publication(checkpoint, folder, repo_id, details)
+        return upload(publication, repo_id, **options)
+
+
 def prepare_publication(
     checkpoint: Path, folder: Path, repo_id: str, details: CardDetails
 ) -> Publication:
@@ -105,17 +135,21 @@ def prepare_publication(
         if not (checkpoint / name).is_file():
             raise PalamError(f"{checkpoint} is no folder with a checkpoint: it has no {name}")
     config = load_bridge(checkpoint).config
-    card = _completed_card(checkpoint, config, repo_id, details)
+    paths = _paths_of_its_machine(checkpoint, config)
+    card = without_paths(_completed_card(checkpoint, config, repo_id, details), paths)
     config = _with_public_bases(config, details)
     for name in OTHER_FILES:
         if (checkpoint / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copy(checkpoint / name, folder / name)
-    for name, paths in JSON_FILES.items():
+    for name, names in JSON_FILES.items():
         if (checkpoint / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
-            content = _public_json(checkpoint / name, paths, config)
+            content = _public_json(checkpoint / name, names, config)
             (folder / name).write_text(content, encoding="utf-8")
+    if (checkpoint / RESULTS_FILE).is_file():
+        results = _without_paths(_read_json(checkpoint / RESULTS_FILE), paths)
+        (folder / RESULTS_FILE).write_text(_json_text(results), encoding="utf-8")
     if (checkpoint / SETTINGS_FILE).is_file():
         content = _public_settings_file(checkpoint / SETTINGS_FILE, config)
         (folder / SETTINGS_FILE).write_text(content, encoding="utf-8")
@@ -132,9 +166,11 @@ def upload(
     publication: Publication,
     repo_id: str,
     *,
-    private: bool = False,
+    private: bool | None = None,
     revision: str | None = None,
-    api: Any = None,
+    token: str | None = None,
+    commit_message: str = "Upload a Palam bridge",
+    **options: Any,
 ) -> str:
     """Upload a publication and return its address.
 
@@ -143,16 +179,16 @@ def upload(
         repo_id: `name` or `organisation/name`; created if it does not exist.
         private: whether a new repository can be seen by its owner alone.
         revision: a branch, created if it does not exist; None is the main one.
-        api: the hub; default huggingface_hub's `HfApi`, with the token of the environment or of
-            `hf auth login`.
+        token: of the hub; None is that of the environment or of `hf auth login`.
+        commit_message: its first line.
+        **options: others of `HfApi.upload_folder`, e.g. `create_pr`.
 
     Raises:
         PalamError: no token, no permission, or the hub cannot be reached.
     """
-    if api is None:
-        if get_token() is None:
-            raise PalamError("the hub needs a token: run `hf auth login`, or set HF_TOKEN")
-        api = HfApi()
+    if token is None and get_token() is None:
+        raise PalamError("the hub needs a token: run `hf auth login`, or set HF_TOKEN")
+    api = HfApi(token=token)
 
     def push() -> str:
         created = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
@@ -163,7 +199,8 @@ def upload(
             folder_path=str(publication.folder),
             allow_patterns=list(publication.sizes),
             revision=revision,
-            commit_message="Upload a Palam bridge",
+            commit_message=commit_message,
+            **options,
         )
         return str(commit)
 
@@ -190,7 +227,7 @@ def _in_one_line(push: Callable[[], str], repo_id: str) -> str:
     except (OSError, RuntimeError) as error:
         raise _unreachable(error) from None
     except Exception as error:
-        if type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "requests"):
+        if is_http_error(error):
             raise _unreachable(error) from None
         raise
 
@@ -209,8 +246,49 @@ def _with_public_bases(config: PalamConfig, details: CardDetails) -> PalamConfig
     return config
 
 
+def _paths_of_its_machine(checkpoint: Path, config: PalamConfig) -> dict[str, str]:
+    """The paths that a run has left in a checkpoint, each with its public name.
+
+    Cards of before named them too.
+    """
+    settings = [{part: getattr(config, part) for part in BASE_NAMES}]
+    if (checkpoint / SETTINGS_FILE).is_file():
+        settings.append(_settings_of(checkpoint / SETTINGS_FILE))
+    if (checkpoint / CARD).is_file():
+        card = (checkpoint / CARD).read_text(encoding="utf-8")
+        settings += [_card_settings(block) for block in CARD_SETTINGS.findall(card)]
+    paths: dict[str, str] = {}
+    for some in settings:
+        paths.update(local_paths(some))
+    return paths
+
+
+def _card_settings(block: str) -> dict[str, Any]:
+    """The settings in a card; none if the block holds something else."""
+    try:
+        settings = parse_yaml(block)
+    except ValueError:
+        settings = None
+    return settings if isinstance(settings, dict) else {}
+
+
 def _public_json(path: Path, names: Iterable[str], config: PalamConfig) -> str:
     """A JSON file with paths by their public names.
+
+    Raises:
+        PalamError: it is damaged.
+    """
+    public = public_paths(_read_json(path), names)
+    for part in BASE_NAMES:
+        if part in names:
+            public[part] = getattr(config, part)
+    if public.get("base_model_name_or_path"):  # of the adapter
+        public["base_model_name_or_path"] = public_name(config.llm)
+    return _json_text(public)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file.
 
     Raises:
         PalamError: it is damaged.
@@ -221,13 +299,11 @@ def _public_json(path: Path, names: Iterable[str], config: PalamConfig) -> str:
         content = None
     if not isinstance(content, dict):
         raise PalamError(f"{path} is damaged: it is no JSON mapping")
-    public = public_paths(content, names)
-    for part in BASE_NAMES:
-        if part in names:
-            public[part] = getattr(config, part)
-    if public.get("base_model_name_or_path"):  # of the adapter
-        public["base_model_name_or_path"] = public_name(config.llm)
-    return json.dumps(public, indent=2, ensure_ascii=False) + "\n"
+    return content
+
+
+def _json_text(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _public_settings_file(path: Path, config: PalamConfig) -> str:
@@ -236,13 +312,35 @@ def _public_settings_file(path: Path, config: PalamConfig) -> str:
     Raises:
         PalamError: the file is damaged.
     """
+    public = public_paths(_settings_of(path), PATH_SETTINGS)
+    public.update({part: getattr(config, part) for part in BASE_NAMES})
+    return dump_yaml(public)
+
+
+def _settings_of(path: Path) -> dict[str, Any]:
+    """A run's settings.
+
+    Raises:
+        PalamError: the file is damaged.
+    """
     try:
         settings = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PalamError(f"{path} is damaged: {error}") from None
-    public = public_paths(settings, PATH_SETTINGS)
-    public.update({part: getattr(config, part) for part in BASE_NAMES})
-    return str(yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
+    if not isinstance(settings, dict):
+        raise PalamError(f"{path} is damaged: it holds no settings by name")
+    return settings
+
+
+def _without_paths(value: Any, paths: Mapping[str, str]) -> Any:
+    """A value of JSON with the public names of paths in their places, in all of its texts."""
+    if isinstance(value, str):
+        return without_paths(value, paths)
+    if isinstance(value, list):
+        return [_without_paths(element, paths) for element in value]
+    if isinstance(value, dict):
+        return {key: _without_paths(element, paths) for key, element in value.items()}
+    return value
 
 
 def _completed_card(
@@ -259,9 +357,10 @@ def _completed_card(
     data.pipeline_tag = data.pipeline_tag or pipeline_tag(config)
     data.tags = list(dict.fromkeys([*(data.tags or []), *TAGS]))
     data.license = details.license or data.license
-    if hub_ids:
-        data.base_model = hub_ids
-        data.base_model_relation = data.get("base_model_relation") or RELATION
+    data.base_model = hub_ids or [name for name in _listed(data.base_model) if on_hub(name)] or None
+    data.base_model_relation = data.get("base_model_relation") if data.base_model else None
+    if data.base_model and data.base_model_relation is None:
+        data.base_model_relation = RELATION
     data.datasets = list(dict.fromkeys([*_listed(data.datasets), *details.datasets])) or None
     languages = [*_listed(data.language), *hub_languages(details.languages)]
     data.language = list(dict.fromkeys(languages)) or None

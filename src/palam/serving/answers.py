@@ -28,6 +28,7 @@ class RunningAnswer:
         decode: ids as text.
 
     Attributes:
+        max_new_tokens, stop_ids: see above.
         next_id: the last token, which the LLM has not read yet.
         num_tokens: how many were made, the end included.
         is_done: nothing more is to be made.
@@ -47,21 +48,21 @@ class RunningAnswer:
         self.next_id = 0
         self.num_tokens = 0
         self.is_done = False
-        self._max_new_tokens = max_new_tokens
-        self._stop_ids = stop_ids
+        self.max_new_tokens = max_new_tokens
+        self.stop_ids = stop_ids
         self._stream = TextStream(decode, job.stops)
 
     def take(self, token_id: int) -> None:
         """The next token; what becomes certain of the text is delivered."""
         self.next_id = token_id
         self.num_tokens += 1
-        if token_id in self._stop_ids:
+        if token_id in self.stop_ids:
             self._finish("stop")
             return
         self._deliver(self._stream.push(token_id))
         if self._stream.stopped:
             self._finish("stop")
-        elif self.num_tokens >= self._max_new_tokens:
+        elif self.num_tokens >= self.max_new_tokens:
             self._finish("length")
 
     def fail(self, error: BaseException) -> None:
@@ -69,6 +70,10 @@ class RunningAnswer:
         if not self.is_done:
             self.is_done = True
             self.job.deliver(Failed(failure_of(error)))
+
+    def end(self) -> None:
+        """Nothing follows, though neither an end nor a limit was seen."""
+        self._finish("stop")
 
     def drop(self) -> None:
         """Leave; nobody waits for it."""

@@ -73,11 +73,15 @@ DESCRIPTION = (
 MESSAGES = {
     "extra_forbidden": "is not known to this server; leave it out",
     "missing": "is missing",
+    "too_short": "has too few entries; it needs {min_length} at least",
     "model_attributes_type": "the body is a JSON object, sent as application/json",
     "union_tag_invalid": "has a type that is none of text and foreign_text",
     "union_tag_not_found": "has no type; it is text or foreign_text",
 }
-"""What is said of errors that pydantic calls by these names, where its own words are unclear."""
+"""What is said of errors that pydantic calls by these names, where its own words are unclear.
+
+A name in braces is from the error's context.
+"""
 MAX_LABEL_CHARACTERS = 1024
 """The ids of labels are remembered, so they must not be of any length."""
 NAME_OR_NUMBER = re.compile(r"[A-Za-z_]\w{0,60}|[0-9]+", re.ASCII)
@@ -187,8 +191,11 @@ def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     if details["type"] == "json_invalid":
         return error_response(RequestError("the body is no JSON", code="invalid_json"))
     names = [str(name) for name in details["loc"] if NAME_OR_NUMBER.fullmatch(str(name))]
-    param = details.get("ctx", {}).get("field") or ".".join(names[1:]) or None
-    message = MESSAGES.get(details["type"], details["msg"])
+    context = details.get("ctx", {})
+    param = context.get("field") or ".".join(names[1:]) or None
+    message = details["msg"]
+    if details["type"] in MESSAGES:
+        message = MESSAGES[details["type"]].format(**context)
     if param is not None and not message.startswith(param):
         message = f"{param}: {message}"
     return error_response(RequestError(message[:500], param=param))

@@ -4,11 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, NamedTuple
+
+from transformers import PreTrainedModel
 
 from palam.errors import PalamError
+from palam.models.bases import BaseName
 from palam.models.checkpoint import load_bridge
-from palam.models.configuration import PalamConfig
 from palam.models.modeling import PalamModel
 from palam.utils.device import Placement
 
@@ -30,14 +31,6 @@ class ServedBridge:
         return dict(task.get("labels", ()))
 
 
-class _BaseKey(NamedTuple):
-    """Which base model a bridge names."""
-
-    role: str
-    name: str
-    revision: str | None
-
-
 def load_bridges(
     paths: Sequence[str],
     placement: Placement,
@@ -48,8 +41,7 @@ def load_bridges(
 ) -> list[ServedBridge]:
     """Load checkpoints; those that name the same base models share them.
 
-    An LLM that a LoRA changes is not shared, and a base model at a revision of the hub is loaded
-    for each bridge.
+    An LLM that a LoRA changes is not shared.
 
     Args:
         paths: checkpoint folders or hub ids; a folder is called by its own name.
@@ -63,36 +55,35 @@ def load_bridges(
     for name in names:
         if names.count(name) > 1:
             raise PalamError(f"two bridges are called {name!r}; rename the folder of one")
-    shared: dict[_BaseKey, Any] = {}
+    encoders: dict[BaseName, PreTrainedModel] = {}
+    llms: dict[BaseName, PreTrainedModel] = {}
     bridges = []
     for name, path in zip(names, paths, strict=True):
         config = load_bridge(path).config
-        encoder_key = _BaseKey("encoder", encoder or config.encoder, config.encoder_revision)
-        llm_key = _BaseKey("llm", llm or config.llm, config.llm_revision)
+        encoder_name = _base_name(encoder, config.encoder, config.encoder_revision)
+        llm_name = _base_name(llm, config.llm, config.llm_revision)
         model = PalamModel.from_pretrained(
             path,
-            shared.get(encoder_key, encoder),
-            llm if config.adapter else shared.get(llm_key, llm),
+            encoders.get(encoder_name, encoder),
+            llm if config.adapter else llms.get(llm_name, llm),
             allow_mismatch=allow_mismatch,
             **placement,
         )
-        _share(shared, config, encoder_key, llm_key, model)
+        encoders[encoder_name] = model.encoder
+        if not config.adapter:
+            llms[llm_name] = model.llm
         bridges.append(ServedBridge(name, model))
     return bridges
 
 
-def _share(
-    shared: dict[_BaseKey, Any],
-    config: PalamConfig,
-    encoder_key: _BaseKey,
-    llm_key: _BaseKey,
-    model: PalamModel,
-) -> None:
-    """Keep a bridge's base models for the next ones."""
-    if encoder_key.revision is None:
-        shared.setdefault(encoder_key, model.encoder)
-    if llm_key.revision is None and not config.adapter:
-        shared.setdefault(llm_key, model.llm)
+def _base_name(given: str | None, name: str, revision: str | None) -> BaseName:
+    """The base model that a bridge is loaded with.
+
+    Args:
+        given: in place of what the bridge says.
+        name, revision: what the bridge says.
+    """
+    return BaseName(name, revision) if given is None else BaseName(given, None)
 
 
 def bridge_name(path: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from palam.serving.answering import AnswerScheduler
 from palam.serving.bridges import ServedBridge
 from palam.serving.classifying import Classifier
+from palam.serving.engine_answering import EngineAnswers
 from palam.serving.errors import RequestError, failure_of, server_error, shutting_down
 from palam.serving.jobs import AnswerJob, ClassifyJob, Failed, Job, LayersJob
 from palam.serving.layer_reading import LayerReader
@@ -29,7 +30,8 @@ class Engine:
     """Answers jobs of any number of threads.
 
     Args:
-        bridges: that can be asked.
+        bridges: that can be asked. If their models have a `token_engine`, which then is one for
+            all, it makes the free answers.
         limits: of the server.
         observer: is told of batches and tokens.
     """
@@ -43,7 +45,8 @@ class Engine:
         self.bridges = {bridge.name: bridge for bridge in bridges}
         self.limits = limits or ServeLimits()
         self._observer = observer or Observer()
-        self._answers = AnswerScheduler(self.bridges, self.limits, self._observer)
+        answers = EngineAnswers if bridges[0].model.token_engine else AnswerScheduler
+        self._answers = answers(self.bridges, self.limits, self._observer)
         self._classifier = Classifier(self.bridges, self.limits, self._observer)
         self._layers = LayerReader(self.bridges)
         self._inbox: deque[Job] = deque()

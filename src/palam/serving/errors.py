@@ -1,14 +1,11 @@
 """What a client is told when a request cannot be answered."""
 
-import torch
-
 from palam.errors import PalamError
+from palam.utils.memory import is_out_of_memory as is_out_of_memory
 
 INVALID_REQUEST = "invalid_request_error"
 """The API's kind of error that the client can mend."""
 SERVER_ERROR = "server_error"
-OUT_OF_MEMORY_SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
-"""What torch says on a CPU, which has no class of its own for it."""
 
 
 class RequestError(PalamError):
@@ -39,14 +36,6 @@ class RequestError(PalamError):
         self.code = code
         self.param = param
         self.retry_after = retry_after
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    message = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in message for sign in OUT_OF_MEMORY_SIGNS)
 
 
 def server_error(

@@ -1,12 +1,10 @@
 """The process: a socket, the models, the server, and an orderly end."""
 
 import contextlib
-import ipaddress
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
@@ -20,64 +18,23 @@ from palam.serving.engine import Engine
 from palam.serving.guard import LOOPBACK_HOSTS, GuardOptions
 from palam.serving.limits import ServeLimits
 from palam.serving.metrics import PrometheusObserver
+from palam.serving.options import ServerOptions
 
 SECONDS_TO_TELL = 5
 """Beside a request's own time, how long a stopping server waits for its reply to be sent."""
 KEEP_ALIVE_SECONDS = 15
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """Where a server listens, and to whom.
-
-    Raises:
-        PalamError: an address that others reach without a key, or a key that cannot be sent.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    """0 is any that is free."""
-    api_key: str | None = None
-    root_path: str = ""
-    """Under which a proxy shows the server."""
-    allowed_hosts: Sequence[str] = ()
-    """Further names by which it is called; with a key any is right unless some are given."""
-    log_requests: bool = False
-
-    def __post_init__(self) -> None:
-        key = self.api_key
-        if key is not None and (not key or not key.isascii() or not key.isprintable()):
-            raise PalamError("the API key must be printable ASCII, and not empty")
-        if key is not None and key != key.strip():
-            raise PalamError("the API key begins or ends with a space")
-        if key is None and not is_loopback(self.host):
-            raise PalamError(
-                f"{self.host} can be reached by others: set a key with PALAM_API_KEY or --api-key, "
-                "or listen on 127.0.0.1"
-            )
-        if self.root_path and not self.root_path.startswith("/"):
-            raise PalamError(f"root_path is {self.root_path!r}; it must begin with /")
-
-    def guard(self, limits: ServeLimits) -> GuardOptions:
-        """Who may ask, and how much."""
-        hosts = tuple(host.lower() for host in self.allowed_hosts)
-        anyone = self.api_key is not None and not hosts
-        return GuardOptions(
-            api_key=self.api_key,
-            allowed_hosts=None if anyone else (*LOOPBACK_HOSTS, *hosts),
-            max_body_bytes=limits.max_body_bytes,
-            log_requests=self.log_requests,
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def guard_options(options: ServerOptions, limits: ServeLimits) -> GuardOptions:
+    """Who may ask a server, and how much."""
+    hosts = tuple(host.lower() for host in options.allowed_hosts or ())
+    anyone = options.api_key is not None and not hosts
+    return GuardOptions(
+        api_key=options.api_key,
+        allowed_hosts=None if anyone else (*LOOPBACK_HOSTS, *hosts),
+        max_body_bytes=limits.max_body_bytes,
+        log_requests=options.log_requests,
+    )
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -140,7 +97,7 @@ def run_server(
     registry = CollectorRegistry()
     engine = Engine(bridges, limits, PrometheusObserver(registry))
     root_path = options.root_path.rstrip("/")
-    app: FastAPI = create_app(engine, registry, options.guard(limits), root_path=root_path)
+    app: FastAPI = create_app(engine, registry, guard_options(options, limits), root_path=root_path)
     config = uvicorn.Config(
         app,
         root_path=root_path,

@@ -9,6 +9,8 @@ from palam.tasks.formats import Row
 from palam.tasks.readers import NumberedRow
 from palam.tasks.task import Hub, Task
 
+CARD_FILE = "README.md"
+"""What `datasets` asks a repository for first."""
 FOLDER_HINT = "give --data DIR or set PALAM_DATA to read it from a folder"
 
 
@@ -44,22 +46,54 @@ def load_hub_rows(task: Task, split: str, language: str, copy: Path | None) -> H
     path = hub.id if copy is None else str(copy)
     revision = hub.revision if copy is None else None
     source = f"{path} ({config or 'default'}, {hub_split})"
-    data = _load_dataset(task.name, source, path, config, split=hub_split, revision=revision)
+    datasets = _import_datasets(task.name)
+    if copy is None and not Path(path).is_dir():
+        _ask_hub(source, path, revision)
+    data = _load_dataset(datasets, source, path, config, split=hub_split, revision=revision)
     label_column = hub.columns.get("label", task.label_column)
     label_names = _label_names(data, label_column, hub)
     rows = _with_label_names(data, label_column, label_names)
     return HubRows(source, _numbered(rows, source))
 
 
-def _load_dataset(
-    task_name: str, source: str, path: str, config: str | None, **options: str | None
-) -> Any:
-    """What `datasets` loads; its errors as one line."""
+def _import_datasets(task_name: str) -> Any:
+    """The datasets library.
+
+    Raises:
+        PalamError: it is not installed; the message says how to get it.
+    """
     try:
         import datasets
     except ImportError:
         needs = f"{task_name} on the hub needs datasets: install palam[hub]"
         raise PalamError(f"{needs}, or {FOLDER_HINT}") from None
+    return datasets
+
+
+def _ask_hub(source: str, name: str, revision: str | None) -> None:
+    """Refuse a data set that neither the hub nor the cache gives.
+
+    Args:
+        source: for messages.
+        name, revision: of the data set's repository.
+
+    Raises:
+        PalamError: why it does not; it is a [`HubUnreachable`] where the hub does not answer.
+    """
+    from palam.utils.hub import HUB, HubFile, HubOffline  # not needed to look at a file's rows
+
+    try:
+        HUB.is_only_cached(HubFile(name, CARD_FILE, revision, "dataset"))
+    except HubOffline:
+        return  # `datasets` has a cache of its own
+    except PalamError as error:
+        raise type(error)(f"cannot load {source}: {error}; {FOLDER_HINT}") from None
+
+
+def _load_dataset(
+    datasets: Any, source: str, path: str, config: str | None, **options: str | None
+) -> Any:
+    """What `datasets` loads; its errors as one line."""
     try:
         return datasets.load_dataset(path, config, **options)
     except Exception as error:  # whatever the network, the hub or the data set's files say

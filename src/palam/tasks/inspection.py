@@ -29,6 +29,9 @@ MOST_OF_ONE_LABEL = 0.9
 """With a larger share of one label, guessing it is hard to beat."""
 LIKELY_LABELS = 0.25
 """With more labels than this share of the rows, the column probably holds no labels."""
+LEAST_ROWS_OF_A_WRONG_COLUMN = 10
+"""If so many rows or more have a label each of their own, the column holds no labels; fewer are just
+too few."""
 SAMPLED_TEXTS = 2000
 """So many texts are looked at for their scripts."""
 LEAST_SHARE = 0.01
@@ -99,7 +102,7 @@ class Inspection:
     contradictory: int
     """Rows whose text stands in another row with another label."""
     similar_labels: list[list[str]]
-    """Labels that differ only in case, space or normal form."""
+    """Labels that differ only in case or space."""
     median_words: int
     most_words: int
     scripts: dict[str, int]
@@ -419,7 +422,7 @@ def check_trainable(source: str, labels: Mapping[str, int]) -> None:
     num_rows = sum(labels.values())
     if num_rows >= LEAST_ROWS_PER_LABEL * len(labels):
         return
-    if len(labels) == num_rows and num_rows > 2:
+    if len(labels) == num_rows and num_rows >= LEAST_ROWS_OF_A_WRONG_COLUMN:
         raise PalamError(
             f"{source}: {num_rows} rows with {num_rows} different labels; that column holds no "
             "labels: name another with --label-column"

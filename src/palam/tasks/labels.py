@@ -17,13 +17,14 @@ NO_LABEL = NO_ANSWER | {"-1"}
 def label_text(value: object) -> str:
     """A value of a label column as text; empty for what can be no label.
 
-    Numbers are as Python writes them; what is no number and no text is no label.
+    Numbers are as Python writes them; what is no number and no text is no label. Letters that are
+    written in parts are composed (NFC), as the LLM reads them.
     """
     if not isinstance(value, str | int | float):
         return ""
     if isinstance(value, float) and math.isnan(value):
         return ""
-    return str(value)
+    return unicodedata.normalize("NFC", str(value))
 
 
 def without_fraction(text: str) -> str:
@@ -113,14 +114,8 @@ def _is_fraction(text: str) -> bool:
 
 
 def similar_labels(counts: Mapping[str, int]) -> list[list[str]]:
-    """Groups of two or more labels that differ only in case, space or normal form."""
+    """Groups of two or more labels that differ only in case or space."""
     groups: dict[str, list[str]] = {}
     for label in counts:
         groups.setdefault(label_key(label), []).append(label)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def spelling(label: str) -> str:
-    """A label in quotes, with what cannot be seen of it: that its letters are in parts."""
-    in_parts = unicodedata.normalize("NFC", label) != label
-    return f"{label!r} (letters in parts)" if in_parts else repr(label)

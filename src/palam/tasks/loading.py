@@ -16,7 +16,7 @@ from palam.tasks.folder import (
 )
 from palam.tasks.formats import shortened
 from palam.tasks.hub import load_hub_rows
-from palam.tasks.labels import count_labels, labels_in, similar_labels, spelling
+from palam.tasks.labels import count_labels, labels_in, similar_labels
 from palam.tasks.readers import RowSource, numbered_rows
 from palam.tasks.sampling import hold_out, num_shared
 from palam.tasks.task import Example, Task
@@ -195,7 +195,7 @@ def task_from_file(
             appear.
         prompt: what the LLM reads, with one `{text}` slot.
         name: the task's name; default the file's.
-        merge_labels: of labels that differ only in case, space or normal form, take the most
+        merge_labels: of labels that differ only in case or space, take the most
             frequent one for all of them. Else they are different labels, which a note names.
         notes: gets a line about rows without a gold label and about such labels; see [`tell`].
 
@@ -241,9 +241,9 @@ def _tell_similar_labels(values: Sequence[object], source: str, notes: list[str]
     """Name the labels that may well be meant as one."""
     counts = count_labels(values)
     for group in similar_labels(counts):
-        listed = ", ".join(f"{spelling(label)} ({counts[label]} rows)" for label in group)
+        listed = ", ".join(f"{label!r} ({counts[label]} rows)" for label in group)
         tell(
-            f"{source}: labels that differ only in case, space or normal form are taken for "
-            f"different ones: {listed}; merge_labels makes them one",
+            f"{source}: labels that differ only in case or space are taken for different ones: "
+            f"{listed}; --merge-labels makes them one",
             notes,
         )

@@ -64,8 +64,8 @@ def run_alignment(
             writes to `out`, or this process is one of several.
     """
     console = console or Console(quiet=True)
+    check_single_process("palam align")
     if out is None:
-        check_single_process()
         return _align_into(None, model, data, runtime, console, bases)
     with run_place(out):
         check_replaceable(out, CHECKPOINT_MARKER)

@@ -3,9 +3,11 @@
 import math
 from pathlib import Path
 
+from palam.errors import PalamError
 from palam.models.registry import FUSIONS
 from palam.training.config import OptimConfig, TrainConfig
 from palam.training.trainer import PalamTrainingArguments
+from palam.utils.processes import num_processes
 
 
 def training_arguments(
@@ -33,6 +35,7 @@ def training_arguments(
     fusion_lr = optim.fusion_lr
     if fusion_lr is None:
         fusion_lr = FUSIONS[config.model.fusion].learning_rate
+    rows_per_process = optim.batch_size // num_processes()
     validate_every = "steps" if optim.eval_steps else "epoch"
     return PalamTrainingArguments(
         output_dir=str(work),
@@ -41,8 +44,8 @@ def training_arguments(
         # how long, in which batches
         num_train_epochs=optim.epochs,
         max_steps=optim.max_steps,
-        per_device_train_batch_size=optim.batch_size,
-        per_device_eval_batch_size=2 * optim.batch_size,
+        per_device_train_batch_size=rows_per_process,
+        per_device_eval_batch_size=2 * rows_per_process,
         gradient_accumulation_steps=optim.gradient_accumulation_steps,
         # the optimiser
         learning_rate=optim.lr,
@@ -72,7 +75,26 @@ def training_arguments(
         use_cpu=device == "cpu",
         dataloader_pin_memory=device == "cuda",
         remove_unused_columns=False,
+        # several processes: every trained weight has a gradient in each of them
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=False,
     )
+
+
+def check_batch_size(optim: OptimConfig) -> None:
+    """Refuse batches that several processes cannot share evenly.
+
+    Raises:
+        PalamError: the batch size is no multiple of the number of processes.
+    """
+    processes = num_processes()
+    batch_size = optim.batch_size
+    if batch_size % processes:
+        next_size = batch_size + -batch_size % processes
+        raise PalamError(
+            f"batch_size is {batch_size}, of all processes together; with {processes} processes "
+            f"it must be a multiple of {processes}, e.g. {next_size}"
+        )
 
 
 def total_steps(optim: OptimConfig, rows: int) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
+from palam.errors import PalamError
 from palam.models.bases import Bases
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
@@ -10,6 +11,7 @@ from palam.tasks.task import Task
 from palam.training.config import Dtype, OptimConfig, RuntimeConfig, TrainRuntimeConfig
 from palam.training.data import TrainingData
 from palam.utils.device import dtype_name, pick_device, pick_dtype, resolve_placement
+from palam.utils.processes import num_processes, on_main
 
 Runtime = TypeVar("Runtime", bound=RuntimeConfig)
 
@@ -46,6 +48,9 @@ def build_model(
             llm=str(llm.name_or_path),
         )
     placement = resolve_placement(runtime.device, runtime.dtype, runtime.load_in)
+    placement["attention"] = on_main(lambda: placement["attention"])  # measured: the same for all
+    if isinstance(runtime, TrainRuntimeConfig) and runtime.shard_llm:
+        placement["device"] = "cpu"  # until the LLM's layers are spread
     built = PalamModel.from_config(
         model,
         encoder=encoder,
@@ -61,13 +66,14 @@ def build_model(
 
 
 def resolve_dtype(runtime: Runtime) -> Runtime:
-    """The same with the dtype that is taken here, measured if it is `auto`.
+    """The same with the dtype that is taken here, measured if it is `auto`; the same for all
+    processes.
 
     Raises:
         PalamError: no such device here.
     """
-    dtype = pick_dtype(runtime.dtype, pick_device(runtime.device))
-    return replace(runtime, dtype=cast(Dtype, dtype_name(dtype)))
+    dtype = on_main(lambda: dtype_name(pick_dtype(runtime.dtype, pick_device(runtime.device))))
+    return replace(runtime, dtype=cast(Dtype, dtype))
 
 
 def task_record(task: Task, mode: str) -> dict[str, Any]:
@@ -88,12 +94,14 @@ def task_record(task: Task, mode: str) -> dict[str, Any]:
 def prepare_for_training(
     model: PalamModel, optim: OptimConfig, runtime: TrainRuntimeConfig
 ) -> None:
-    """Apply what a run changes in the model, in place: LoRA, checkpointing, compilation.
+    """Apply what a run changes in the model, in place: LoRA, checkpointing, compiled or spread
+    layers.
 
     Args:
         model: of `build_model`.
         optim: whether the LLM has a LoRA, and whether that alone is trained.
-        runtime: whether activations are recomputed and the LLM's layers compiled.
+        runtime: whether activations are recomputed, and the LLM's layers compiled or spread over
+            the processes.
 
     Raises:
         PalamError: one of them is not possible here.
@@ -107,3 +115,10 @@ def prepare_for_training(
         model.gradient_checkpointing_enable()
     if runtime.compile:
         model.compile_llm()
+    if runtime.shard_llm:
+        if num_processes() == 1:
+            raise PalamError(
+                "shard_llm spreads the LLM over several processes; start them with "
+                "torchrun --nproc-per-node N -m palam train …"
+            )
+        model.shard_llm(pick_device(runtime.device))

@@ -59,7 +59,7 @@ class DataConfig:
     sheet: str | None = None
     """The workbook's sheet; not set is the first."""
     merge_labels: Annotated[bool, Parameter(negative="")] = False
-    """Of labels that differ only in case, space or normal form, make one."""
+    """Of labels that differ only in case or space, make one."""
     text_file: Path | None = None
     """Raw English text, a text a line, in place of labelled data."""
     data: Path | None = None
@@ -132,7 +132,7 @@ class OptimConfig:
     """Learning rate. That of the mapper's readout and the boundary is in units of the LLM's
     embeddings: with embeddings twice as large as the starter LLM's it is twice as high."""
     batch_size: int = 16
-    """Rows per batch."""
+    """Rows per batch, of all processes together."""
     max_steps: int = -1
     """Stop after so many steps; -1 is no limit."""
     patience: int = 3
@@ -250,6 +250,9 @@ class TrainRuntimeConfig(RuntimeConfig):
     """Recompute the LLM's activations: less memory, more time."""
     compile: bool = False
     """Compile the LLM's layers: less time a step and less memory, after a minute."""
+    shard_llm: bool = False
+    """Spread the LLM's layers over the processes of the run, for one that does not fit a
+    device."""
     cache_states: float = 1.0
     """Keep at most so many GB of encoder states across epochs; 0 keeps none."""
     cache_dir: Path | None = None
@@ -262,6 +265,8 @@ class TrainRuntimeConfig(RuntimeConfig):
         check_range(self, cache_states=(0, MAX_CACHE))
         if self.compile and self.gradient_checkpointing:
             raise PalamError("give one of compile and gradient_checkpointing")
+        if self.shard_llm and (self.compile or self.load_in):
+            raise PalamError("give shard_llm without compile and load_in")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +288,8 @@ class TrainConfig:
         raw_text = self.data.text_file is not None
         if self.optim.distill and not raw_text:
             raise PalamError("--distill needs raw text to learn from; give --text-file")
+        if self.runtime.shard_llm and self.optim.lora_rank:
+            raise PalamError("shard_llm spreads the LLM as it is; give no lora_rank")
         if self.optim.prompts_file and self.model.mode == "paper":
             raise PalamError(PROMPTS_NEED)
         if raw_text and (self.optim.llm_only or self.model.append_source_tokens):
@@ -352,7 +359,7 @@ def flat_settings(*parts: Any) -> dict[str, Any]:
 
 def settings_to_yaml(settings: Mapping[str, Any]) -> str:
     """Settings by name as YAML, in their order."""
-    return str(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+    return dump_yaml(dict(settings))
 
 
 PARTS: dict[str, type[Any]] = get_type_hints(TrainConfig)

@@ -3,13 +3,15 @@
 import hashlib
 import random
 import re
+import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from torch.utils.data import Dataset
 
@@ -22,9 +24,15 @@ from palam.tasks.registry import get_task
 from palam.tasks.sampling import balanced, hold_out, num_shared, passage, sample
 from palam.tasks.task import Example, Task
 from palam.training.config import DataConfig, TrainConfig
+from palam.training.token_table import RaggedArray, TokenTable, batched
+from palam.utils.processes import num_processes, on_main
 
 Features = dict[str, Any]
 """A row's unpadded lists, as [`PalamProcessor.features`] gives them, and its number as `row`."""
+CHUNK_ROWS = 4096
+"""So many rows are tokenised at a time."""
+MEMORY_ROWS = 50_000
+"""The tokens of at most so many rows are kept in memory."""
 
 
 @dataclass
@@ -44,16 +52,46 @@ class TrainingData:
     inspection: Inspection | None = None
     """A look at all of the data, before any sample is drawn."""
 
-    def texts(self, examples: Sequence[Example], mode: str) -> list[str]:
-        """What the encoder reads of these examples.
+    def texts(self, examples: Sequence[Example], mode: str) -> "Sequence[str]":
+        """What the encoder reads of these examples, each put together when it is asked for.
 
         Args:
             examples: any of `train` and `dev`.
             mode: of the template, one of [`MODES`].
         """
+        return RenderedTexts(self.task, examples, mode)
+
+
+class RenderedTexts(Sequence[str]):
+    """The texts of examples, none of them kept.
+
+    Args:
+        task: renders them; None is raw text.
+        examples: of the task.
+        mode: of the template.
+    """
+
+    def __init__(self, task: Task | None, examples: Sequence[Example], mode: str) -> None:
+        self.task = task
+        self.examples = examples
+        self.mode = mode
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._render(example) for example in self.examples[index]]
+        return self._render(self.examples[index])
+
+    def _render(self, example: Example) -> str:
         if self.task is None:
-            return [example.fields["text"] for example in examples]
-        return [self.task.render(example, mode) for example in examples]
+            return example.fields["text"]
+        return self.task.render(example, self.mode)
 
 
 def read_training_data(
@@ -86,6 +124,26 @@ def read_training_data(
     if data.file is not None:
         chosen.columns = data.columns
     return chosen
+
+
+def first_reads(read: Callable[[], TrainingData]) -> TrainingData:
+    """Read in the first process, for all of them.
+
+    The others get the labelled examples to train on not as they are but tokenised, see
+    [`AnswerDataset`].
+
+    Args:
+        read: what reads.
+    """
+    whole: list[TrainingData] = []
+
+    def read_and_share() -> TrainingData:
+        data = read()
+        whole.append(data)
+        return data if data.task is None else replace(data, train=[])
+
+    shared = on_main(read_and_share)
+    return whole[0] if whole else shared
 
 
 def training_data_of(
@@ -242,7 +300,7 @@ class TrainingDataset(Dataset[Features], ABC):
         epoch: whose rows they are.
     """
 
-    lengths: list[int]
+    lengths: Sequence[int]
     epoch: int
 
     @abstractmethod
@@ -257,12 +315,12 @@ class TrainingDataset(Dataset[Features], ABC):
         """Row by row what it was made of, the same in every epoch."""
 
     @abstractmethod
-    def repeated_encoder_ids(self) -> list[list[int]]:
-        """The encoder's token ids of the texts that it reads again in every epoch."""
+    def repeated_encoder_ids(self) -> RaggedArray | None:
+        """The encoder's token ids of the texts that it reads again in every epoch, if any."""
 
 
 class AnswerDataset(TrainingDataset):
-    """Input → answer pairs, tokenised once (passages: once an epoch).
+    """Input → answer pairs, tokenised once (passages: once an epoch), a chunk at a time.
 
     Args:
         processor: makes the features.
@@ -272,6 +330,8 @@ class AnswerDataset(TrainingDataset):
             each text, another one in every epoch; None is the text itself.
         seed: of the passages.
         llm_only: see [`PalamProcessor.features`].
+        folder: where the tokens are kept, memory-mapped; None is in memory. Several processes need
+            one: the first of them tokenises, and only it needs texts and answers.
     """
 
     def __init__(
@@ -284,6 +344,7 @@ class AnswerDataset(TrainingDataset):
         passage_words: int | None = None,
         seed: int = 0,
         llm_only: bool = False,
+        folder: Path | None = None,
     ) -> None:
         self.processor = processor
         self.texts = texts
@@ -292,6 +353,7 @@ class AnswerDataset(TrainingDataset):
         self.passage_words = passage_words
         self.seed = seed
         self.llm_only = llm_only
+        self.folder = folder
         self._tokenize(0, count=True)
 
     def set_epoch(self, epoch: int) -> None:
@@ -299,49 +361,64 @@ class AnswerDataset(TrainingDataset):
         if self.passage_words is not None and epoch != self.epoch:
             self._tokenize(epoch, count=False)
 
-    def current_texts(self) -> Sequence[str]:
-        """What is read in this epoch."""
+    def current_texts(self, rows: Sequence[int]) -> Sequence[str]:
+        """What is read of these rows in this epoch."""
+        texts = [self.texts[row] for row in rows]
         if self.passage_words is None:
-            return self.texts
+            return texts
         passages = []
-        for row, text in enumerate(self.texts):
+        for row, text in zip(rows, texts, strict=True):
             number = seeded_number(self.seed, self.epoch, row)
             passages.append(passage(text, self.passage_words, number))
         return passages
 
     def content(self) -> Iterator[tuple[str | None, ...]]:
         """See [`TrainingDataset.content`]: text, answer and language."""
-        languages = self.languages or [None] * len(self.texts)
+        languages = self.languages or repeat(None, len(self.texts))
         yield from zip(self.texts, self.answers, languages, strict=True)
 
-    def repeated_encoder_ids(self) -> list[list[int]]:
+    def repeated_encoder_ids(self) -> RaggedArray | None:
         """See [`TrainingDataset.repeated_encoder_ids`]; none if these are passages."""
-        if self.llm_only or self.passage_words is not None:
-            return []
-        return [row["encoder_input_ids"] for row in self.rows]
+        if self.passage_words is not None:
+            return None
+        return self.rows.encoder_input_ids
 
     def _tokenize(self, epoch: int, *, count: bool) -> None:
         """Make the epoch's rows; `count` adds them to the processor's statistics."""
         self.epoch = epoch
-        rows = self.processor.features(
-            self.current_texts(),
-            self.answers,
-            self.languages,
-            llm_only=self.llm_only,
-            count=count,
-        )
-        self.rows: list[Features] = []
-        self.lengths = []
-        for number, row in enumerate(rows):
-            self.rows.append({**row, "row": number})
-            text_length = len(row.get("encoder_input_ids", ()))
-            self.lengths.append(text_length + len(row["input_ids"]))
+        if self.folder is None:
+            self.rows = TokenTable.build(self._chunks(count))
+        else:
+            folder = self.folder / f"epoch-{epoch}"
+            on_main(lambda: self._write_rows(folder, count))
+            self.rows = TokenTable.open(folder)
+        self.lengths: Any = self.rows.lengths()
+
+    def _write_rows(self, folder: Path, count: bool) -> None:
+        """Make the epoch's rows, in place of another epoch's."""
+        for other in folder.parent.glob("epoch-*"):
+            shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(parents=True)
+        TokenTable.build(self._chunks(count), folder)
+
+    def _chunks(self, count: bool) -> Iterator[list[Features]]:
+        for rows in batched(range(len(self.texts)), CHUNK_ROWS):
+            languages = self.languages
+            if languages is not None:
+                languages = [languages[row] for row in rows]
+            yield self.processor.features(
+                self.current_texts(rows),
+                [self.answers[row] for row in rows],
+                languages,
+                llm_only=self.llm_only,
+                count=count,
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Features:
-        return self.rows[index]
+        return {**self.rows[index], "row": index}
 
 
 class Cut(NamedTuple):
@@ -403,9 +480,8 @@ class PrefixDataset(TrainingDataset):
         for text in self.texts:
             yield text, self.language
 
-    def repeated_encoder_ids(self) -> list[list[int]]:
+    def repeated_encoder_ids(self) -> None:
         """None: see [`TrainingDataset.repeated_encoder_ids`]."""
-        return []
 
     def cut(self, index: int) -> Cut:
         """The two parts of a row in this epoch."""
@@ -483,6 +559,7 @@ def build_dataset(
     data: TrainingData,
     examples: Sequence[Example],
     processor: PalamProcessor,
+    folder: Path | None = None,
 ) -> AnswerDataset | PrefixDataset:
     """Tokenise examples as a run's configuration wants them.
 
@@ -491,6 +568,8 @@ def build_dataset(
         data: what it reads.
         examples: `data.train` or `data.dev`.
         processor: the model's.
+        folder: where the tokens may be kept, see [`AnswerDataset`]; they are if there are several
+            processes, or more than `MEMORY_ROWS` examples.
 
     Raises:
         PalamError: raw text of too few lines with two words or more.
@@ -514,6 +593,8 @@ def build_dataset(
     passage_words = config.optim.passage_words
     if passage_words is None:
         passage_words = data.task.passage_words
+    if num_processes() == 1 and len(examples) <= MEMORY_ROWS:
+        folder = None
     return AnswerDataset(
         processor,
         texts,
@@ -522,4 +603,5 @@ def build_dataset(
         passage_words=passage_words or None,
         seed=seed,
         llm_only=config.optim.llm_only,
+        folder=folder,
     )

@@ -15,6 +15,7 @@ from palam.models.processing import IGNORE
 from palam.models.template import Template
 from palam.tasks.readers import read_texts
 from palam.training.data import PrefixDataset, seeded_number
+from palam.utils.processes import gather, own_share
 
 MAX_ANSWER_TOKENS = 28
 """Of the LLM's answer to a prompt."""
@@ -66,6 +67,8 @@ def answer_prompts_with_llm(
 ) -> None:
     """Let the LLM answer a prompt about each text, which it reads itself, for training on it.
 
+    Several processes each ask about a share of the texts.
+
     Args:
         model: whose LLM answers.
         dataset: its `prompted` rows are filled in; a text without an answer gets none.
@@ -86,8 +89,13 @@ def answer_prompts_with_llm(
     for prompt, rows in zip(prompts, rows_by_prompt, strict=True):
         processor = model.processor
         template = processor.template.with_prompt(mode, prompt, processor.llm_tokenizer)
-        with using_template(model, template):
-            _answer_prompt(model, dataset, rows)
+        # Where the LLM is spread over the processes, each answers all with the others.
+        own_rows = rows if model.shards_llm else own_share(rows)
+        if own_rows:
+            with using_template(model, template):
+                _answer_prompt(model, dataset, own_rows)
+    for prompted in gather(dataset.prompted):
+        dataset.prompted.update(prompted)
 
 
 @contextmanager

@@ -8,10 +8,11 @@ import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -48,12 +49,12 @@ class EncoderStateCache:
         self.model = model
         self.keeps_fused = not list(model.bridge.fusion.parameters())
         self.states: dict[str, Tensor] = {}
+        self._loaded: set[Path] = set()
         self.folder: Path | None = None
         if folder is not None:
             self.folder = folder / self._identity()
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(self.folder.glob("*.safetensors")):
-                self._load_shard(path)
+            self.load_shards()
         self.bytes_left = budget - _bytes_of(self.states)
 
     def _identity(self) -> str:
@@ -69,14 +70,21 @@ class EncoderStateCache:
             digest.update(flat.view(torch.uint8).numpy())
         return digest.hexdigest()[:32]
 
+    def load_shards(self) -> None:
+        """Take the states that are in the folder by now, memory-mapped."""
+        assert self.folder is not None
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path not in self._loaded:
+                self._load_shard(path)
+
     def fill(
         self,
-        token_ids: Iterable[list[int]],
+        token_ids: Sequence[list[int]],
         progress: Callable[[int], Any] | None = None,
     ) -> None:
         """Read the texts that are not kept yet, as far as the budget goes.
 
-        They are read in an order that depends on the texts alone.
+        They are read in an order that depends on the texts alone, the longest first.
 
         Args:
             token_ids: each text's, as the encoder reads it.
@@ -85,17 +93,17 @@ class EncoderStateCache:
         Raises:
             PalamError: the folder cannot be written to.
         """
-        missing = {}
-        for ids in token_ids:
-            key = _key(ids)
+        row_of = {}
+        for row in self._rows_within_budget(token_ids):
+            key = _key(token_ids[row])
             if key not in self.states:
-                missing[key] = ids
+                row_of[key] = row
         # The longest first, so that a batch has little padding.
-        order = sorted(missing, key=lambda key: (-len(missing[key]), key))
+        order = sorted(row_of, key=lambda key: (-len(token_ids[row_of[key]]), key))
         shard: dict[str, Tensor] = {}
         for start in range(0, len(order), BATCH_SIZE):
             keys = order[start : start + BATCH_SIZE]
-            fitting = self._read_within_budget({key: missing[key] for key in keys})
+            fitting = self._read_within_budget({key: token_ids[row_of[key]] for key in keys})
             shard.update(fitting)
             if progress:
                 progress(len(keys))
@@ -105,6 +113,19 @@ class EncoderStateCache:
                 self._keep(shard)
                 shard = {}
         self._keep(shard)
+
+    def _rows_within_budget(self, token_ids: Sequence[list[int]]) -> list[int]:
+        """The rows of the longest texts, as many as may be kept, and a batch more."""
+        encoder = self.model.encoder
+        config = self.model.config
+        layers = 1 if self.keeps_fused else config.encoder_num_layers
+        token_bytes = layers * config.encoder_hidden_size * encoder.dtype.itemsize
+        lengths = np.array([len(ids) for ids in token_ids], np.int64)
+        longest_first = np.argsort(-lengths, kind="stable")
+        total_bytes = token_bytes * lengths[longest_first].cumsum()
+        num_fitting = int(np.searchsorted(total_bytes, self.bytes_left, side="right"))
+        rows: list[int] = longest_first[: num_fitting + BATCH_SIZE].tolist()
+        return rows
 
     def _read_within_budget(self, texts: dict[str, list[int]]) -> dict[str, Tensor]:
         """The states of one batch of texts, of as many as the budget allows."""
@@ -130,6 +151,7 @@ class EncoderStateCache:
 
     def _load_shard(self, path: Path) -> None:
         """Take a file's states, memory-mapped; of one damaged or deleted, none."""
+        self._loaded.add(path)
         with contextlib.suppress(SafetensorError, OSError):
             with safe_open(path, framework="pt") as file:
                 checksum = (file.metadata() or {}).get(CHECKSUM)

@@ -1,29 +1,36 @@
-"""Where a run is written: by one run at a time, of one process."""
+"""Where a run is written: by one run at a time, and by the first of its processes."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from palam.errors import PalamError
+from palam.utils.asides import aside_of, remove
 from palam.utils.files import output_place
 from palam.utils.locks import output_lock
+from palam.utils.processes import is_main, num_processes, on_main
 
 
 @contextlib.contextmanager
 def run_place(out: str | Path) -> Iterator[None]:
     """Hold a run's output place within the block; see [`output_lock`].
 
-    Folders above it that are missing are made, and removed again if they are left empty.
+    Of several processes the first holds it. Folders above it that are missing are made, and removed
+    again if they are left empty.
 
     Args:
         out: the checkpoint's folder, there or not.
 
     Raises:
-        PalamError: another run writes there, it is no place for an output, or this process is one
-            of several.
+        PalamError: another run writes there, or it is no place for an output.
     """
-    check_single_process()
+    with contextlib.ExitStack() as held:
+        on_main(lambda: held.enter_context(_held_place(out)))
+        yield
+
+
+@contextlib.contextmanager
+def _held_place(out: str | Path) -> Iterator[None]:
     missing = [parent for parent in output_place(out).parents if not parent.exists()]
     try:
         with output_lock(out):
@@ -34,15 +41,37 @@ def run_place(out: str | Path) -> Iterator[None]:
                 parent.rmdir()
 
 
-def check_single_process() -> None:
+@contextlib.contextmanager
+def folder_for_rows(out: str | Path) -> Iterator[Path]:
+    """A hidden path beside a run's output, for a folder that is needed until the run's end.
+
+    All processes get the same. What is there is removed at the end; what a killed run leaves, by
+    the next one.
+
+    Args:
+        out: the checkpoint's folder, there or not.
+    """
+    with contextlib.ExitStack() as used:
+        path = on_main(lambda: used.enter_context(aside_of(output_place(out))))
+        try:
+            yield path
+        finally:
+            if is_main():
+                remove(path)
+
+
+def check_single_process(work: str) -> None:
     """Refuse a process that was started as one of several, as `torchrun` does.
 
+    Args:
+        work: what is of one process, e.g. `palam align`.
+
     Raises:
-        PalamError: `WORLD_SIZE` is above 1.
+        PalamError: it is one of several.
     """
-    processes = os.environ.get("WORLD_SIZE", "").strip()
-    if processes.isdecimal() and int(processes) > 1:
+    processes = num_processes()
+    if processes > 1:
         raise PalamError(
-            f"WORLD_SIZE is {processes}, but a run is of one process; "
+            f"WORLD_SIZE is {processes}, but {work} is of one process; "
             "start it without torchrun or accelerate"
         )

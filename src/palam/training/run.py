@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 
 from palam.alignment.solve import AlignmentResult, solve_bridge
 from palam.errors import PalamError
-from palam.inference.evaluation import evaluate
+from palam.inference.evaluation import Evaluation, evaluate
 from palam.inference.metrics import majority_accuracy
 from palam.models.bases import Bases
 from palam.models.checkpoint import CHECKPOINT_MARKER, bridge_card, load_bridge, load_weights_from
@@ -29,7 +30,8 @@ from palam.models.modeling import PalamModel
 from palam.models.processing import PalamProcessor
 from palam.tasks.inspection import EncoderView
 from palam.tasks.readers import read_texts
-from palam.training.arguments import training_arguments
+from palam.tasks.task import Task
+from palam.training.arguments import check_batch_size, training_arguments
 from palam.training.build import build_model, prepare_for_training, resolve_dtype
 from palam.training.callbacks import JsonLog, ProgressBar
 from palam.training.checksums import file_sha256, tensors_sha256, values_sha256
@@ -39,20 +41,33 @@ from palam.training.data import (
     PrefixDataset,
     TrainingData,
     build_dataset,
+    first_reads,
     read_training_data,
 )
 from palam.training.distillation import answer_prompts_with_llm
 from palam.training.encoder_cache import EncoderStateCache
-from palam.training.place import run_place
+from palam.training.place import folder_for_rows, run_place
 from palam.training.trainer import PalamTrainer, checkpoints, newest_checkpoint
-from palam.utils.files import atomic_directory, check_replaceable
+from palam.utils.files import atomic_directory, check_replaceable, remove_directory
+from palam.utils.processes import (
+    is_main,
+    join_processes,
+    joined_shares,
+    num_processes,
+    on_main,
+    own_share,
+    wait_for_all,
+)
 from palam.utils.progress import progress_bar
 from palam.utils.texts import printable
 
 SETTINGS_FILE = "settings.yaml"
 LOG_FILE = "log.jsonl"
 RESULTS_FILE = "results.json"
+STATES_FOLDER = "encoder_states"
 INPUTS_FILE = "inputs.json"
+PROCESSES = "the number of processes"
+"""Among a run's inputs: sums over processes are rounded otherwise with another number of them."""
 MAX_SOLVE_TEXTS = 2000
 """More training inputs do not make a better start."""
 
@@ -74,6 +89,9 @@ def train(
 ) -> PalamModel:
     """Train a bridge and save it to `out`.
 
+    In each of several processes (`torchrun`, `accelerate launch`) this is called alike: together
+    they compute what one would, and the first of them writes.
+
     Args:
         config: everything; recorded in the checkpoint.
         out: the checkpoint's folder, new or empty, or an older checkpoint to replace.
@@ -91,20 +109,25 @@ def train(
 
     Raises:
         PalamError: a mistake in the configuration or the data, or a loss that is not finite; or
-            another run writes to `out`, or this process is one of several.
+            another run writes to `out`.
     """
     check_trackers(config.runtime.report_to)
-    with run_place(out):
+    check_batch_size(config.optim)
+    join_processes(config.runtime.device)
+    if console is None or not is_main():
+        console = Console(quiet=True)
+    with run_place(out), folder_for_rows(out) as rows:
         folder = RunFolder(Path(out).resolve())
-        folder.check()
+        on_main(folder.check)
         return _train_into(
             folder,
             config,
             resume=resume,
-            console=console or Console(quiet=True),
+            console=console,
             bases=bases,
             data=data,
             callbacks=callbacks,
+            rows=rows,
         )
 
 
@@ -117,27 +140,34 @@ def _train_into(
     bases: Bases | None,
     data: TrainingData | None,
     callbacks: Sequence[TrainerCallback],
+    rows: Path,
 ) -> PalamModel:
-    """Train a bridge and save it to a folder that is held; see [`train`]."""
+    """Train a bridge and save it to a folder that is held; see [`train`].
+
+    Args:
+        folder: of the run.
+        config, resume, console, bases, data, callbacks: see [`train`].
+        rows: a folder for the tokenised rows.
+    """
     checkpoint = None
     if resume:
-        config, checkpoint = folder.interrupted_run(config)
+        config, checkpoint = on_main(partial(folder.interrupted_run, config))
     config = replace(config, runtime=resolve_dtype(config.runtime))
-    run = TrainingRun.prepare(config, console, bases, data, checkpoint)
-    inputs = run.inputs()
+    run = TrainingRun.prepare(config, console, bases, data, checkpoint, rows)
     if checkpoint is None:
         results = run.start()
     else:
-        folder.check_inputs(inputs)
-        results = folder.read_results()
+        on_main(lambda: folder.check_inputs(run.inputs()))
+        results = on_main(folder.read_results)
         console.print(f"resuming from {checkpoint.name}")
     with folder.removed_on_failure():
         if checkpoint is None:
-            folder.create(config, results, inputs)
-        run.fill_encoder_cache()
+            on_main(lambda: folder.create(config, results, run.inputs()))
+        run.fill_encoder_cache(folder.work)
         results.update(run.fit(folder.work, checkpoint, callbacks))
     results.update(run.validate())
-    folder.save(run.model, config, results)
+    if is_main():
+        folder.save(run.model, config, results)
     return run.model
 
 
@@ -218,7 +248,7 @@ class RunFolder:
         Raises:
             PalamError: some are other ones, or the record of them is missing or damaged.
         """
-        previous_inputs = self._read_record(INPUTS_FILE)
+        previous_inputs = {PROCESSES: "1"} | self._read_record(INPUTS_FILE)
         for name, digest in inputs.items():
             if digest != previous_inputs.get(name):
                 raise PalamError(
@@ -239,7 +269,7 @@ class RunFolder:
 
     def create(self, config: TrainConfig, results: Results, inputs: Inputs) -> None:
         """Make the working folder, in place of one that an earlier run left."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        remove_directory(self.work)
         self.work.mkdir(parents=True)
         write_record(self.work, config.to_yaml(), results)
         content = json.dumps(inputs, indent=2) + "\n"
@@ -251,8 +281,8 @@ class RunFolder:
         try:
             yield
         except BaseException:
-            if newest_checkpoint(self.work) is None:
-                shutil.rmtree(self.work, ignore_errors=True)
+            if is_main() and newest_checkpoint(self.work) is None:
+                remove_directory(self.work)
             raise
 
     def save(self, model: PalamModel, config: TrainConfig, results: Results) -> None:
@@ -269,7 +299,7 @@ class RunFolder:
             model.write_checkpoint(aside, card)
             write_record(aside, settings, results)
             shutil.copy(self.work / LOG_FILE, aside / LOG_FILE)
-        shutil.rmtree(self.work)
+        remove_directory(self.work)
 
 
 def write_record(folder: Path, settings: str, results: Results) -> None:
@@ -302,27 +332,30 @@ class TrainingRun:
         config: TrainConfig,
         console: Console,
         bases: Bases | None,
-        data: TrainingData | None = None,
-        checkpoint: Path | None = None,
+        data: TrainingData | None,
+        checkpoint: Path | None,
+        rows: Path,
     ) -> "TrainingRun":
         """Read the data if they are not given, build the model and tokenise.
 
-        A run that is resumed from a checkpoint is tokenised as it was.
+        Args:
+            config, console, bases, data: see [`train`].
+            checkpoint: of the run to resume, whose rows are tokenised as they were; or None.
+            rows: the folder where tokens may be kept until the end of the run.
         """
         seed = config.runtime.seed
         set_seed(seed)
         if data is None:
             # What is doubtful is printed with the look at the data; silent runs log it.
             notes: list[str] | None = None if console.quiet else []
-            data = read_training_data(
-                config.data, seed=seed, prompt=config.model.prompt, notes=notes
-            )
+            read = partial(read_training_data, config.data, seed=seed, prompt=config.model.prompt)
+            data = first_reads(lambda: read(notes=notes))
         model = build_model(config.model, data, config.runtime, bases)
         if checkpoint is not None:
             _tokenize_as(model.processor, checkpoint)
         prepare_for_training(model, config.optim, config.runtime)
-        train_set = build_dataset(config, data, data.train, model.processor)
-        dev_set = build_dataset(config, data, data.dev, model.processor)
+        train_set = build_dataset(config, data, data.train, model.processor, rows / "train")
+        dev_set = build_dataset(config, data, data.dev, model.processor, rows / "dev")
         run = cls(config, console, data, model, train_set, dev_set)
         if config.optim.prompts_file is not None:
             run.answer_prompts(config.optim.prompts_file)
@@ -360,6 +393,7 @@ class TrainingRun:
         """Digests of the rows, the base models and the bridge that training starts from."""
         optim = self.config.optim
         inputs: Inputs = {
+            PROCESSES: str(num_processes()),
             "the training rows": values_sha256(self.train_set.content()),
             "the validation rows": values_sha256(self.dev_set.content()),
             "the encoder or the LLM": values_sha256([self.model.config.fingerprints]),
@@ -391,7 +425,7 @@ class TrainingRun:
         if text_file is not None:
             texts = read_texts(text_file)
         else:
-            texts = self.sample_alignment_texts()
+            texts = on_main(self.sample_alignment_texts)
         with self.console.status("solving the start"):
             solved = solve_bridge(self.model, texts, repeat(self.data.language))
         self.console.print(f"solved start: held-out R² {solved.r2:.3f} on {solved.tokens} tokens")
@@ -399,28 +433,40 @@ class TrainingRun:
 
     def sample_alignment_texts(self) -> Sequence[str]:
         """The training inputs, or a seeded sample where there are very many."""
+        rows: Sequence[int] = range(len(self.data.train))
+        if len(rows) > MAX_SOLVE_TEXTS:
+            rows = random.Random(self.config.runtime.seed).sample(rows, MAX_SOLVE_TEXTS)
         if isinstance(self.train_set, AnswerDataset):
-            inputs = self.train_set.current_texts()
-        else:
-            inputs = self.data.texts(self.data.train, self.config.model.mode)
-        if len(inputs) <= MAX_SOLVE_TEXTS:
-            return inputs
-        generator = random.Random(self.config.runtime.seed)
-        return generator.sample(inputs, MAX_SOLVE_TEXTS)
+            return self.train_set.current_texts(rows)
+        texts = self.data.texts(self.data.train, self.config.model.mode)
+        return [texts[row] for row in rows]
 
-    def fill_encoder_cache(self) -> None:
-        """Let the encoder read the texts that are the same in every epoch, once."""
+    def fill_encoder_cache(self, work: Path) -> None:
+        """Let the encoder read the texts that are the same in every epoch, once.
+
+        Several processes each read a share, and have the states of all from a folder.
+
+        Args:
+            work: the run's folder; its files are removed at the end.
+        """
         runtime = self.config.runtime
         budget = int(runtime.cache_states * 1e9)
-        token_ids = [
-            *self.train_set.repeated_encoder_ids(),
-            *self.dev_set.repeated_encoder_ids(),
-        ]
-        if not token_ids or not budget:
+        train_ids = self.train_set.repeated_encoder_ids()
+        dev_ids = self.dev_set.repeated_encoder_ids()
+        if train_ids is None or dev_ids is None or not budget:
             return
-        cache = EncoderStateCache(self.model, budget, runtime.cache_dir)
-        with progress_bar("the encoder reads", len(token_ids), self.console) as advance:
-            cache.fill(token_ids, advance)
+        token_ids = train_ids.followed_by(dev_ids)
+        folder = runtime.cache_dir
+        if folder is None and num_processes() > 1:
+            folder = work / STATES_FOLDER
+        cache = EncoderStateCache(self.model, budget, folder)
+        cache.bytes_left //= num_processes()
+        share = own_share(token_ids)
+        with progress_bar("the encoder reads", len(share), self.console) as advance:
+            cache.fill(share, advance)
+        if num_processes() > 1:
+            wait_for_all()
+            cache.load_shards()
         self.model.encoding = cache
 
     def fit(
@@ -440,7 +486,9 @@ class TrainingRun:
         optim = self.config.optim
         began = time.time()
         progress = ProgressBar(self.console)
-        all_callbacks = [JsonLog(work / LOG_FILE), progress, *callbacks]
+        all_callbacks = [progress, *callbacks]
+        if is_main():
+            all_callbacks.append(JsonLog(work / LOG_FILE))
         if optim.patience:
             all_callbacks.append(EarlyStoppingCallback(optim.patience))
         arguments = training_arguments(
@@ -482,13 +530,9 @@ class TrainingRun:
         if task.number:  # answers that are worked out take long
             return {}
         with self.console.status("reading the validation data"):
-            examples = {self.data.language: self.data.dev}
-            evaluation = evaluate(self.model, task, "dev", examples)
+            evaluation = self._evaluate(task)
         metrics = evaluation.metrics(self.data.language)
-        majority = majority_accuracy(
-            [example.label for example in self.data.train],
-            [example.label for example in self.data.dev],
-        )
+        majority = on_main(self._majority_accuracy)
         self.print_line(
             f"validation ({self.data.note}): accuracy {metrics.accuracy:.1%}, "
             f"macro-F1 {metrics.macro_f1:.3f}; the most frequent label alone: "
@@ -499,6 +543,27 @@ class TrainingRun:
             "validation_macro_f1": metrics.macro_f1,
             "validation_majority_accuracy": majority,
         }
+
+    def _majority_accuracy(self) -> float:
+        return majority_accuracy(
+            [example.label for example in self.data.train],
+            [example.label for example in self.data.dev],
+        )
+
+    def _evaluate(self, task: Task) -> Evaluation:
+        """Read the validation data, of which each process has a share.
+
+        Where the LLM is spread over the processes, each reads all of it with the others.
+        """
+        language = self.data.language
+        examples = self.data.dev
+        if self.model.shards_llm:
+            return evaluate(self.model, task, "dev", {language: examples})
+        evaluation = evaluate(self.model, task, "dev", {language: list(own_share(examples))})
+        predictions = joined_shares(evaluation.predictions)
+        joined = Evaluation(task.name, "dev", "", labels=evaluation.labels)
+        joined.add(language, predictions)
+        return joined
 
 
 def _tokenize_as(processor: PalamProcessor, checkpoint: Path) -> None:

@@ -1,12 +1,14 @@
 """A thin subclass of the transformers Trainer.
 
 Only the bridge is saved, a folder appears whole or not at all, and a loss that is not finite stops
-the run.
+the run. Several processes compute what one computes: a step has the same rows and the same loss,
+and the first process writes.
 """
 
 import json
 import math
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from torch.nn.parallel import DistributedDataParallel
+from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import ExportableState, PrinterCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 
@@ -23,12 +26,14 @@ from palam.errors import PalamError
 from palam.models.checkpoint import ADAPTER_FOLDER
 from palam.models.finite import HINTS, check_finite, is_finite
 from palam.models.modeling import PalamModel
+from palam.models.processing import IGNORE
 from palam.training.averaging import AveragedAdamW
 from palam.training.checksums import is_whole, write_checksums
 from palam.training.collator import Collator
 from palam.training.distillation import distillation_loss
-from palam.training.sampler import LengthGroupedSampler
+from palam.training.sampler import FilledDataset, LengthGroupedSampler, WholeBatches
 from palam.utils.files import atomic_directory
+from palam.utils.processes import any_process, gather, is_main, process_index, wait_for_all
 
 STATE_FILE = "trainer_state.json"
 CHECKPOINT_PREFIX = "checkpoint-"
@@ -135,7 +140,13 @@ class PalamTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         collator = Collator(model.processor)
+        if args.world_size > 1:
+            kwargs["train_dataset"] = FilledDataset(kwargs["train_dataset"])
+            kwargs["eval_dataset"] = FilledDataset(kwargs["eval_dataset"])
+            _leave_out_frozen_weights(model)
         super().__init__(model=model, args=args, data_collator=collator, **kwargs)
+        if not is_main():  # each process draws its own dropout
+            set_seed(args.seed + process_index())
         self.remove_callback(PrinterCallback)
         self.tokens = 0
         self._logged_tokens = 0
@@ -164,9 +175,19 @@ class PalamTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         args = self.args
-        rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
         dataset = train_dataset or self.train_dataset
+        rows_per_batch = args.per_device_train_batch_size * args.world_size
+        rows_per_step = rows_per_batch * args.gradient_accumulation_steps
+        if isinstance(dataset, FilledDataset):
+            return LengthGroupedSampler(dataset.rows, rows_per_step, args.seed, rows_per_batch)
         return LengthGroupedSampler(dataset, rows_per_step, args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        args = self.args
+        if args.world_size == 1:
+            return super()._get_eval_sampler(eval_dataset)
+        rows_per_batch = args.per_device_eval_batch_size * args.world_size
+        return WholeBatches(len(eval_dataset), rows_per_batch)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with the fusion's weights at their own rate; no weight decay on vectors.
@@ -222,29 +243,46 @@ class PalamTrainer(Trainer):
             if name.endswith("attention_mask"):
                 self.tokens += int(value.sum())
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
-        is_finite = bool(loss.isfinite()) and self._gradients_are_finite()
-        if not is_finite:
-            self._check_for_overflow(inputs)
-            raise NonFiniteLoss(
-                f"the loss or its gradient is not finite at step {self.state.global_step + 1}, "
-                f"training rows {inputs['rows']}; nothing of this step was kept: "
-                f"look at these rows, or lower the learning rate{self._dtype_hint()}"
-            )
+        finite = bool(loss.isfinite()) and self._gradients_are_finite()
+        if any_process(not finite):
+            raise self._non_finite_loss(inputs, loss)
         return loss
 
-    def _check_for_overflow(self, inputs: dict[str, Any]) -> None:
-        """Say so if it is the LLM whose numbers overflow in its dtype.
+    def _non_finite_loss(self, inputs: dict[str, Any], loss: Tensor) -> "NonFiniteLoss":
+        """The error of a step whose loss or gradient is not finite, the same in every process.
+
+        Args:
+            inputs: this process's batch.
+            loss: of that batch.
+        """
+        overflow = self._overflow(inputs)
+        overflows = [message for message in gather(overflow) if message is not None]
+        if overflows:
+            return NonFiniteLoss(f"{overflows[0]}; nothing of this step was kept")
+        # Gradients are added up over the processes, losses are not.
+        batches = gather((bool(loss.isfinite()), inputs["rows"]))
+        blamed = [rows for loss_is_finite, rows in batches if not loss_is_finite]
+        if not blamed:
+            blamed = [rows for _, rows in batches]
+        rows = [row for batch_rows in blamed for row in batch_rows]
+        return NonFiniteLoss(
+            f"the loss or its gradient is not finite at step {self.state.global_step + 1}, "
+            f"training rows {rows}; nothing of this step was kept: "
+            f"look at these rows, or lower the learning rate{self._dtype_hint()}"
+        )
+
+    def _overflow(self, inputs: dict[str, Any]) -> str | None:
+        """What to say if it is the LLM whose numbers overflow in its dtype; else None.
+
+        What the LLM computes in 16 bits is then not finite, and what it reads is. (The encoder's
+        states are checked wherever it reads.)
 
         Args:
             inputs: the batch whose loss or gradient is not finite.
-
-        Raises:
-            NonFiniteLoss: what the LLM computed in 16 bits is not finite, and what it read is.
-                (The encoder's states are checked wherever it reads.)
         """
         model = self.model
-        if model.llm.dtype not in HINTS or not is_finite(model.bridge.boundary):
-            return
+        if model.llm.dtype not in HINTS or model.shards_llm or not is_finite(model.bridge.boundary):
+            return None
         batch = self._prepare_inputs(inputs)
         batch.pop("teacher", None)
         try:
@@ -253,11 +291,12 @@ class PalamTrainer(Trainer):
                 if text_ids is not None:
                     mapped = model.encoding.mapped(text_ids, batch["encoder_attention_mask"])
                     if not is_finite(mapped):
-                        return
+                        return None
                 logits = model(**batch).logits
             check_finite(logits, "the LLM's logits", model.llm.dtype)
         except PalamError as error:
-            raise NonFiniteLoss(f"{error}; nothing of this step was kept") from None
+            return str(error)
+        return None
 
     def _dtype_hint(self) -> str:
         """What a message adds where the base models compute in 16 bits; else nothing."""
@@ -284,7 +323,7 @@ class PalamTrainer(Trainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs.pop("labels")
         with torch.no_grad():
-            taught = model(**teacher, logits_to_keep=inputs["logits_to_keep"])
+            taught = self.model(**teacher, logits_to_keep=inputs["logits_to_keep"])
         output = model(**inputs)
         loss = distillation_loss(
             output.logits,
@@ -292,7 +331,25 @@ class PalamTrainer(Trainer):
             labels,
             num_items_in_batch,
         )
+        if num_items_in_batch is not None:
+            loss = loss * self.args.world_size  # the processes' gradients are averaged
         return (loss, output) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> Any:
+        """The library's; of several processes, the loss of the batch that they share."""
+        if self.args.world_size == 1:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        inputs = self._prepare_inputs(inputs)
+        num_labels = self.accelerator.reduce((inputs["labels"] != IGNORE).sum(), "sum")
+        with torch.no_grad():
+            loss = self.compute_loss(model, inputs, num_items_in_batch=num_labels)
+        return self.accelerator.reduce(loss, "mean"), None, None
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The library's, with the real tokens per second since the last entry.
@@ -302,7 +359,7 @@ class PalamTrainer(Trainer):
         """
         now = time.perf_counter()
         if "loss" in logs:
-            tokens = self.tokens - self._logged_tokens
+            tokens = sum(gather(self.tokens - self._logged_tokens))
             seconds = max(now - self._logged_at, 1e-9)
             logs["tokens_per_second"] = round(tokens / seconds, 1)
         self._logged_at = now
@@ -330,23 +387,42 @@ class PalamTrainer(Trainer):
         return self._checkpoint_folder(state.best_global_step or state.global_step)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
-        if not self.args.should_save:
-            return
         folder = self._checkpoint_folder(self.state.global_step)
         best = self._best_checkpoint()
         self.state.best_model_checkpoint = str(best)
+        random_states = self._random_states()
+        if is_main():
+            self._write_checkpoint(folder, best, random_states)
+        wait_for_all()
+
+    def _write_checkpoint(self, folder: Path, best: Path, random_states: dict[str, bytes]) -> None:
+        """Write a checkpoint, and remove all others but the best.
+
+        Args:
+            folder: of the checkpoint.
+            best: of the best checkpoint so far.
+            random_states: files by name, one of each process.
+        """
         shutil.rmtree(folder, ignore_errors=True)  # one that was left incomplete
         with atomic_directory(folder, marker=STATE_FILE) as aside:
             self.model.write_checkpoint(aside)
             self._save_optimizer_and_scheduler(str(aside))
             self._save_scaler(str(aside))
-            self._save_rng_state(str(aside))
+            for name, content in random_states.items():
+                (aside / name).write_bytes(content)
             self._collect_callback_states()
             self.state.save_to_json(str(aside / STATE_FILE))
             write_checksums(aside)
         for older in folder.parent.glob(f"{CHECKPOINT_PREFIX}*"):
             if older not in (folder, best):
                 shutil.rmtree(older, ignore_errors=True)
+
+    def _random_states(self) -> dict[str, bytes]:
+        """The files with the random states of all processes, by their names."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._save_rng_state(folder)
+            files = [(path.name, path.read_bytes()) for path in Path(folder).iterdir()]
+        return dict(file for process_files in gather(files) for file in process_files)
 
     def _collect_callback_states(self) -> None:
         """Put what callbacks remember, such as the patience used up, into the trainer's state."""
@@ -368,3 +444,10 @@ class PalamTrainer(Trainer):
 
             adapter = load_file(folder / ADAPTER_FOLDER / "adapter_model.safetensors")
             set_peft_model_state_dict(self.model.llm, adapter)
+
+
+def _leave_out_frozen_weights(model: PalamModel) -> None:
+    """Let the processes share what is trained alone: the rest is the same, or spread, already."""
+    names = [name for name, weight in model.named_parameters() if not weight.requires_grad]
+    names += [name for name, _ in model.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)

@@ -141,3 +141,9 @@ def language_name(code: str) -> str:
     """The language's English name; for an unknown code the code."""
     language = find_language(code)
     return code if language is None else language.name
+
+
+def language_title(code: str) -> str:
+    """The language's English name with its code; for an unknown code the code."""
+    language = find_language(code)
+    return code if language is None else f"{language.name} ({code})"

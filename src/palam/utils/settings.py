@@ -24,6 +24,8 @@ MAX_SHOWN = 80
 """So many characters of a wrong value are shown."""
 MAX_YAML_BYTES = 2**20
 """The largest YAML file that is read: 1 MB."""
+UNICODE_BREAKS = "\x85\u2028\u2029"
+"""Line breaks that are not those of a keyboard."""
 MAX_DIGITS = 400
 """The longest number in YAML."""
 
@@ -189,6 +191,24 @@ def parse_yaml(text: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         # ValueError: a date such as 2024-99-99; RecursionError: brackets without end
         raise ValueError(_first_line(error)) from None
+
+
+def dump_yaml(values: Any) -> str:
+    """YAML from which [`parse_yaml`] gives the same plain values, in their order."""
+    text: str = yaml.dump(values, Dumper=ExactDumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+class ExactDumper(yaml.SafeDumper):
+    """YAML of plain values, each text of which reads back equal."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Escape Unicode's line breaks, which YAML reads as other ones or as spaces."""
+        style = '"' if any(line_break in text for line_break in UNICODE_BREAKS) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+ExactDumper.add_representer(str, ExactDumper.represent_text)
 
 
 class PlainLoader(yaml.SafeLoader):

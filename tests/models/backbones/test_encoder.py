@@ -251,7 +251,7 @@ def test_no_network(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     message = refusal(load_encoder, "someone/an-encoder")
     assert message.startswith(
-        "encoder 'someone/an-encoder' cannot be loaded: no such folder, and the model hub"
+        "encoder 'someone/an-encoder' cannot be loaded: no such folder, and not in the cache"
     )
 
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from palam.errors import PalamError
-from palam.models.backbones.loading import readable_errors
+from palam.models.backbones.loading import readable_errors, source_options
 from palam.models.finite import check_finite
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -78,8 +78,9 @@ def load_adapter(llm: PreTrainedModel, path: str, folder: str, revision: str | N
     peft = import_peft()
     name = f"{path}/{folder}"
     with readable_errors(name, "adapter"):
-        config_file = cached_file(path, ADAPTER_CONFIG, subfolder=folder, revision=revision)
-        weights_file = cached_file(path, ADAPTER_WEIGHTS, subfolder=folder, revision=revision)
+        source = source_options(path, revision)
+        config_file = cached_file(path, ADAPTER_CONFIG, subfolder=folder, **source)
+        weights_file = cached_file(path, ADAPTER_WEIGHTS, subfolder=folder, **source)
         settings = json.loads(Path(str(config_file)).read_text(encoding="utf-8"))
         _check_settings(settings)
         targets = target_names(llm, settings["target_modules"])

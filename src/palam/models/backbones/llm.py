@@ -261,6 +261,34 @@ def with_compiled(layers: Sequence[CompiledLayer]) -> Iterator[None]:
             del vars(layer)["forward"]
 
 
+def shard_layers(llm: PreTrainedModel, device: torch.device) -> None:
+    """Spread the weights of the LLM's layers over the processes, in place (torch's FSDP2).
+
+    A layer is put together when it computes and taken apart again; its weights then are on the
+    device. The embeddings and the head stay whole, where they are.
+
+    Args:
+        llm: frozen; with the same weights in every process.
+        device: of this process.
+
+    Raises:
+        PalamError: no layers are found.
+    """
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    layers = _layers(llm)
+    if not layers:
+        raise PalamError(
+            f"{type(llm).__name__} has no layers that could be spread; train without shard_llm"
+        )
+    mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+    for layer in layers:
+        # Each layer is a root of its own, which without being told stays together.
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+
+
 # ------------------------------------------------------------------ generating
 GREEDY_OPTIONS: dict[str, Any] = {
     "num_beams": 1,

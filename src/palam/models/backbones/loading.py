@@ -4,6 +4,7 @@ What encoder and LLM share: only safetensors are read, no remote code is run, a 
 error, and a library's error becomes one line.
 """
 
+import importlib.util
 import json
 import logging
 import re
@@ -25,7 +26,9 @@ from transformers.utils.hub import cached_file
 
 from palam.errors import PalamError
 from palam.starter.resolve import resolve
+from palam.utils.hub import HUB, HubFile, HubUnreachable, first_line, is_http_error
 
+CONFIG_FILE = "config.json"
 LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -41,6 +44,8 @@ MAX_NUM_LABELS = 100_000
 SHARD_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
 SHOWN_KEYS = 3
 """How many missing weights a message names."""
+TOKENIZER_PACKAGES = {"sentencepiece": "'palam[sentencepiece]'", "google.protobuf": "protobuf"}
+"""What some tokenizers need beside their files: modules, and what pip installs for each."""
 
 
 class LocatedConfig(NamedTuple):
@@ -71,19 +76,38 @@ def load_config(name_or_path: str, role: str, revision: str | None) -> LocatedCo
     """
     path = resolve(name_or_path)
     with readable_errors(name_or_path, role):
-        _check_config_file(path, revision)
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        source = source_options(path, revision)
+        _check_config_file(path, source)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, **source)
     return LocatedConfig(path, config)
 
 
-def _check_config_file(path: str, revision: str | None) -> None:
+def source_options(path: str, revision: str | None) -> dict[str, Any]:
+    """What transformers is told of where a model is: its revision, and whether to ask the hub.
+
+    The hub is asked here, once; transformers asks it for half a minute a file.
+
+    Args:
+        path: a folder or a hub id.
+        revision: of the hub's repository; None is its main branch.
+
+    Raises:
+        PalamError: no such folder, nor does the hub give it, or the cache have it.
+    """
+    only_cached = False
+    if not Path(path).is_dir():
+        only_cached = HUB.is_only_cached(HubFile(path, CONFIG_FILE, revision))
+    return {"revision": revision, "local_files_only": only_cached}
+
+
+def _check_config_file(path: str, source: dict[str, Any]) -> None:
     """Refuse a `config.json` that would cost gigabytes or is no mapping, before it is obeyed.
 
     Raises:
         PalamError: it is so.
     """
     get_config_dict: Any = PreTrainedConfig.get_config_dict
-    content, _ = get_config_dict(path, revision=revision)
+    content, _ = get_config_dict(path, **source)
     if not isinstance(content, dict):
         raise PalamError("its config.json is no mapping")
     for settings in (content, *content.values()):
@@ -97,7 +121,7 @@ def _check_config_file(path: str, revision: str | None) -> None:
             )
 
 
-def _check_files(path: str, revision: str | None) -> None:
+def _check_files(path: str, source: dict[str, Any]) -> None:
     """Refuse what transformers would read beside or in place of a model's own safetensors.
 
     Raises:
@@ -109,7 +133,7 @@ def _check_files(path: str, revision: str | None) -> None:
         file: str | None = cached_file(
             path,
             name,
-            revision=revision,
+            **source,
             _raise_exceptions_for_gated_repo=False,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
@@ -138,6 +162,7 @@ def load_weights(
     name: str,
     role: str,
     unused: str = "",
+    revision: str | None = None,
     **options: Any,
 ) -> PreTrainedModel:
     """Load a model, all of whose weights are in its safetensors.
@@ -150,19 +175,22 @@ def load_weights(
         name: what the user calls it.
         role: what it is to be, for messages.
         unused: how the names of weights begin that may be missing; "" is none.
+        revision: of the hub's repository; None is its main branch.
         **options: of `from_pretrained`.
 
     Raises:
         PalamError: it cannot be read, or a weight is missing or of another shape.
     """
     with readable_errors(name, role):
-        _check_files(path, options.get("revision"))
+        source = source_options(path, revision)
+        _check_files(path, source)
         model, info = from_pretrained(
             path,
             output_loading_info=True,
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
+            **source,
             **options,
         )
     missing = [key for key in info["missing_keys"] if not (unused and key.startswith(unused))]
@@ -206,15 +234,35 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> Any:
         revision: of the hub's repository; None is its main branch.
 
     Raises:
-        PalamError: there is none, or it is damaged.
+        PalamError: there is none, it is damaged, or a package is missing that it needs.
     """
     path = resolve(name_or_path)
+    with readable_errors(name_or_path, "tokenizer"):
+        source = source_options(path, revision)
     try:
-        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except Exception:  # a damaged file raises whatever its reader raises
-        raise PalamError(
-            f"no tokenizer could be loaded from {name_or_path!r}; give a hub id or a folder"
-        ) from None
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **source)
+    except Exception as error:  # a damaged file raises whatever its reader raises
+        advice = _tokenizer_advice(error)
+        raise PalamError(f"no tokenizer could be loaded from {name_or_path!r}; {advice}") from None
+
+
+def _tokenizer_advice(error: BaseException) -> str:
+    """What can be done about a tokenizer that cannot be loaded."""
+    text = f"{error} {error.__cause__ or error.__context__}".lower()
+    named = [name for name in ("sentencepiece", "protobuf", "tiktoken") if name in text]
+    missing = [pip for name, pip in TOKENIZER_PACKAGES.items() if not _is_installed(name)]
+    if named and missing:  # transformers may name tiktoken where others are missing
+        return f"it needs a package that is missing: pip install {' '.join(missing)}"
+    if "tiktoken" in named and not _is_installed("tiktoken"):
+        return "its files are damaged, or it needs tiktoken: pip install tiktoken"
+    return "give a hub id or a folder"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent is missing
+        return False
 
 
 @contextmanager
@@ -232,8 +280,15 @@ def readable_errors(name: str, role: str, fault: str = "cannot be loaded") -> It
     with _quiet_libraries():
         try:
             yield
+        except HubUnreachable as error:
+            raise HubUnreachable(f"{role} {name!r} {fault}: {error}") from None
         except LOADING_ERRORS as error:
             raise PalamError(f"{role} {name!r} {fault}: {_one_line(error)}") from None
+        except Exception as error:
+            if not is_http_error(error):
+                raise
+            reason = f"the hub does not answer any more: {first_line(error)}"
+            raise HubUnreachable(f"{role} {name!r} {fault}: {reason}") from None
 
 
 @contextmanager
@@ -254,9 +309,8 @@ def _one_line(error: BaseException) -> str:
     text = re.sub(r":\s*\n\s*", ": ", str(error).strip()) or type(error).__name__
     if "file named model.safetensors" in text:
         return "it has no model.safetensors (pickled weights, pytorch_model.bin, are never read)"
-    not_found = ("Repo id must", "couldn't connect", "not a valid model identifier")
-    if any(phrase in text for phrase in not_found):
-        return "no such folder, and the model hub does not have it or cannot be reached"
+    if "couldn't connect" in text:
+        return "some of its files are not in the cache, and the hub does not answer"
     return text.splitlines()[0]
 
 

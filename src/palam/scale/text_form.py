@@ -1,0 +1,78 @@
+"""How a row becomes the text that the model reads."""
+
+from typing import Any, NamedTuple, Protocol
+
+from palam.tasks.readers import NumberedRow, text_of
+from palam.tasks.text_template import fill, slots
+
+TEXT = "text"
+"""The column of the text where no other is named, and that of plain text."""
+
+
+class TextOptions(Protocol):
+    """Where the texts are."""
+
+    @property
+    def text(self) -> str | None:
+        """One text, in place of rows."""
+
+    @property
+    def column(self) -> str | None:
+        """The column of the text, if the user names it."""
+
+
+class TextForm(NamedTuple):
+    """How a row becomes the text that the model reads: a template, and a column for each slot."""
+
+    template: str
+    """With a slot for each of the columns."""
+    columns: dict[str, str]
+    """The user's column for each of the template's slots."""
+    is_named: bool
+    """Whether the user has named the column."""
+
+    @classmethod
+    def of(cls, task: dict[str, Any] | None, source: TextOptions) -> "TextForm":
+        """The form of the bridge's task where its columns are known, else the text as it is.
+
+        They are not known for one text, or one column, of a task whose text has several.
+        """
+        template = str(task["text"]) if task else f"{{{TEXT}}}"
+        names = sorted(slots(template))
+        if len(names) != 1 and (source.text is not None or source.column is not None):
+            template, names = f"{{{TEXT}}}", [TEXT]
+        if source.column is not None:
+            return cls(template, {names[0]: source.column}, is_named=True)
+        trained = (task or {}).get("columns")
+        trained_columns = trained if isinstance(trained, dict) else {}
+        columns = {name: str(trained_columns.get(name, name)) for name in names}
+        return cls(template, columns, is_named=False)
+
+    @property
+    def expected_column(self) -> str | None:
+        """A column that the file must have; None is one that plain text can stand for."""
+        if self.is_named or len(self.columns) != 1:
+            return next(iter(self.columns.values()))
+        return None
+
+    def text(self, numbered: NumberedRow) -> str:
+        """The text of a row.
+
+        A row that is a text and nothing else, as those of plain text are, needs not have the one
+        column that the bridge was trained on.
+
+        Raises:
+            PalamError: a column that it does not have, or that holds no text.
+        """
+        hint = "" if self.is_named else "; name one with --column"
+        place, row = numbered
+        fields = {}
+        for name, column in self.columns.items():
+            if self.expected_column is None and column not in row and list(row) == [TEXT]:
+                column = TEXT
+            fields[name] = text_of(row, column, place, hint=hint)
+        return fill(self.template, fields)
+
+    def of_one_text(self, text: str) -> str:
+        """What the model reads of a text that stands in no file."""
+        return fill(self.template, dict.fromkeys(self.columns, text))

@@ -1,0 +1,325 @@
+"""What is done with texts: labels are scored, or an answer is written.
+
+Its description is small and can be sent to another process. Bound to a model it becomes a reader of
+texts, which reads a text that is given several times once.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from palam.errors import PalamError
+from palam.tasks.formats import Row
+
+if TYPE_CHECKING:
+    from palam.models.modeling import PalamModel
+    from palam.models.processing import PalamProcessor
+
+T = TypeVar("T")
+Progress = Callable[[int], object]
+"""Called with the number of texts just read."""
+
+SCORES = "scores"
+"""The result that is a number for each label; flat formats have a column a label in its place."""
+DIGITS = 6
+"""Of a probability, after the point."""
+SCORE_DIGITS = 4
+"""Of a log-probability, after the point."""
+
+
+def probabilities(scores: Iterable[float]) -> list[float]:
+    """The probability of each label among all of them, from their log-probabilities."""
+    values = list(scores)
+    largest = max(values)
+    weights = [math.exp(value - largest) for value in values]
+    total = sum(weights)
+    return [round(weight / total, DIGITS) for weight in weights]
+
+
+class TextReader(Protocol):
+    """What reads texts with a model."""
+
+    labels: tuple[str, ...]
+    """Those that are scored; none where an answer is written."""
+    repeats: bool
+    """Whether a text gets the same results whenever it is read."""
+
+    def read(
+        self,
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+        *,
+        start: int = 0,
+        progress: Progress | None = None,
+    ) -> list[Row]:
+        """The results of each text.
+
+        Args:
+            texts: in their order.
+            languages: of each; None is not known.
+            start: the number of the first among all texts, from which sampling draws its numbers.
+            progress: called with the number of texts just read.
+        """
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Each text gets the label that the LLM finds likeliest, and how likely all are.
+
+    Raises:
+        PalamError: fewer than two labels.
+    """
+
+    labels: tuple[str, ...] | None = None
+    """Any labels; None is those that the bridge was trained on."""
+    batch_size: int = 32
+    """Texts at a time."""
+    description: ClassVar[str] = "classifying"
+    results: ClassVar[tuple[str, ...]] = ("prediction", "confidence", SCORES)
+    """Usual names of what each text gets."""
+
+    def __post_init__(self) -> None:
+        if self.labels is None:
+            return
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if len(self.labels) < 2:
+            given = ",".join(self.labels)
+            raise PalamError(f"--labels {given!r} holds fewer than two labels; give e.g. good,bad")
+
+    def words_by_label(self, task: dict[str, Any] | None) -> dict[str, str]:
+        """Each label with the words that the LLM answers.
+
+        Args:
+            task: that the bridge was trained on, of its configuration.
+
+        Raises:
+            PalamError: it has no labels, and none are given.
+        """
+        if self.labels is not None:
+            return {label: label for label in self.labels}
+        trained = dict((task or {}).get("labels", ()))
+        if not trained:
+            raise PalamError(
+                "this bridge was not trained on a task with labels; give --labels, "
+                "e.g. --labels good,bad"
+            )
+        return trained
+
+    def label_names(self, config: Any) -> tuple[str, ...]:
+        """The labels that are scored, with a bridge of this configuration."""
+        return tuple(self.words_by_label(config.task))
+
+    def uses_encoder(self, config: Any) -> bool:
+        """Whether the encoder reads the texts."""
+        return not config.llm_only
+
+    def identity(self, config: Any) -> dict[str, Any]:
+        """The options on which the results depend, by name.
+
+        Args:
+            config: of the bridge.
+        """
+        pairs = self.words_by_label(config.task).items()
+        return {"command": "classify", "labels": [list(pair) for pair in pairs]}
+
+    def set_template(self, processor: "PalamProcessor") -> None:
+        """Nothing: a model asks as its bridge was trained."""
+
+    def on(self, model: "PalamModel") -> TextReader:
+        """What reads texts so with a model."""
+        return _LabelReader(model, self.words_by_label(model.config.task), self.batch_size)
+
+
+class _LabelReader:
+    repeats = True
+
+    def __init__(
+        self, model: "PalamModel", words_by_label: dict[str, str], batch_size: int
+    ) -> None:
+        from palam.inference.scoring import LabelScorer
+
+        self.labels = tuple(words_by_label)
+        self._batch_size = batch_size
+        self._scorer = LabelScorer(model, list(words_by_label.values()))
+
+    def read(
+        self,
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+        *,
+        start: int = 0,
+        progress: Progress | None = None,
+    ) -> list[Row]:
+        """See [`TextReader.read`]."""
+        distinct = Distinct.of(list(zip(texts, languages, strict=True)))
+        scores = self._scorer.score(
+            [text for text, _ in distinct.items],
+            [language for _, language in distinct.items],
+            batch_size=self._batch_size,
+            progress=progress,
+        )
+        if progress and distinct.num_repeated:
+            progress(distinct.num_repeated)
+        best_labels = scores.argmax(1).tolist()
+        pairs = zip(best_labels, scores.tolist(), strict=True)
+        return distinct.spread([self._row(best, values) for best, values in pairs])
+
+    def _row(self, best: int, scores: list[float]) -> Row:
+        rounded = [round(score, SCORE_DIGITS) for score in scores]
+        return {
+            "prediction": self.labels[best],
+            "confidence": probabilities(rounded)[best],
+            SCORES: dict(zip(self.labels, rounded, strict=True)),
+        }
+
+
+@dataclass(frozen=True)
+class Answering:
+    """The LLM answers freely about each text.
+
+    Raises:
+        PalamError: a prompt for the mode that has none.
+    """
+
+    prompt: str | None = None
+    """What to ask, with one {text} slot; None is as the bridge was trained."""
+    mode: str | None = None
+    """What stands around the text: `paper`, `prompt` or `chat`; None is as it was trained."""
+    max_new_tokens: int = 64
+    """Most tokens of an answer."""
+    temperature: float = 0.0
+    """0 is greedy; above, the answer is sampled."""
+    llm_only: bool = False
+    """The LLM reads the text itself, without the bridge."""
+    seed: int = 0
+    """Of sampling."""
+    batch_size: int = 16
+    """Texts at a time."""
+    description: ClassVar[str] = "answering"
+    results: ClassVar[tuple[str, ...]] = ("answer",)
+    """Usual names of what each text gets."""
+
+    def __post_init__(self) -> None:
+        if self.mode == "paper" and self.prompt is not None:
+            raise PalamError("the mode paper has no prompt; give --mode prompt or --mode chat")
+
+    def decoding(self) -> dict[str, Any]:
+        """The decoding settings as transformers names them."""
+        if self.temperature == 0:
+            return {"max_new_tokens": self.max_new_tokens, "do_sample": False}
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "do_sample": True,
+            "temperature": float(self.temperature),
+        }
+
+    def label_names(self, config: Any) -> tuple[str, ...]:
+        """None: no labels are scored."""
+        return ()
+
+    def uses_encoder(self, config: Any) -> bool:
+        """Whether the encoder reads the texts."""
+        return not (self.llm_only or config.llm_only)
+
+    def identity(self, config: Any) -> dict[str, Any]:
+        """The options on which the results depend, by name; the template's are the model's.
+
+        Args:
+            config: of the bridge.
+        """
+        sampling = {"seed": self.seed, "batch size": self.batch_size}
+        return {
+            "command": "generate",
+            "llm_only": not self.uses_encoder(config),
+            **self.decoding(),
+            **(sampling if self.temperature else {}),
+        }
+
+    def set_template(self, processor: "PalamProcessor") -> None:
+        """Let a model ask so, where that is not as its bridge was trained."""
+        if self.prompt is None and self.mode is None:
+            return
+        trained_mode = processor.template.mode
+        mode = self.mode or ("prompt" if trained_mode == "paper" else trained_mode)
+        template = processor.template
+        processor.template = template.with_prompt(mode, self.prompt, processor.llm_tokenizer)
+
+    def on(self, model: "PalamModel") -> TextReader:
+        """What reads texts so with a model, whose template is set."""
+        self.set_template(model.processor)
+        return _AnswerReader(model, self)
+
+
+class _AnswerReader:
+    labels = ()
+
+    def __init__(self, model: "PalamModel", work: Answering) -> None:
+        self._model = model
+        self._work = work
+        self.repeats = work.temperature == 0
+
+    def read(
+        self,
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+        *,
+        start: int = 0,
+        progress: Progress | None = None,
+    ) -> list[Row]:
+        """See [`TextReader.read`]."""
+        from transformers import set_seed
+
+        from palam.inference.generation import generate
+
+        work = self._work
+        pairs = list(zip(texts, languages, strict=True))
+        distinct = Distinct.of(pairs) if self.repeats else Distinct.none_repeated(pairs)
+        set_seed(work.seed + start)  # a run that goes on there draws the same numbers
+        answers = generate(
+            self._model,
+            [text for text, _ in distinct.items],
+            [language for _, language in distinct.items],
+            llm_only=work.llm_only or self._model.config.llm_only,
+            batch_size=work.batch_size,
+            progress=progress,
+            **work.decoding(),
+        )
+        if progress and distinct.num_repeated:
+            progress(distinct.num_repeated)
+        return distinct.spread([{"answer": text} for text in answers])
+
+
+Work = Labelling | Answering
+"""What is done with texts."""
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """Items without repetitions, and where each of them stood."""
+
+    items: list[Any]
+    """Each once, in the order of their first places."""
+    places: list[int]
+    """For each place, which of the items stood there."""
+
+    @classmethod
+    def of(cls, items: Sequence[Any]) -> "Distinct":
+        """The items of a sequence; they are hashable."""
+        number_of: dict[Any, int] = {}
+        places = [number_of.setdefault(item, len(number_of)) for item in items]
+        return cls(list(number_of), places)
+
+    @classmethod
+    def none_repeated(cls, items: Sequence[Any]) -> "Distinct":
+        """The items of a sequence as they stand there, repetitions too."""
+        return cls(list(items), list(range(len(items))))
+
+    @property
+    def num_repeated(self) -> int:
+        """How many places hold what stood before."""
+        return len(self.places) - len(self.items)
+
+    def spread(self, values: Sequence[T]) -> list[T]:
+        """A value of each item, at all of its places."""
+        return [values[number] for number in self.places]

@@ -1,0 +1,147 @@
+"""Answers that wait for a place: which are next, and what they ask for."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from palam.models.modeling import PalamModel
+from palam.serving.answers import RunningAnswer
+from palam.serving.bridges import ServedBridge
+from palam.serving.errors import RequestError, failure_of, timed_out
+from palam.serving.jobs import AnswerJob, Failed, Started
+from palam.serving.limits import ServeLimits
+from palam.serving.prompts import Prompt, PromptBuilder
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """How one bridge's requests are prepared."""
+
+    model: PalamModel
+    prompts: PromptBuilder
+    stop_ids: frozenset[int]
+    decode: Callable[[list[int]], str]
+
+
+class AnswerQueue:
+    """Answers that have no place yet, of all bridges, in the order in which they came.
+
+    Args:
+        bridges: by name.
+        limits: of the server.
+        positions: most positions of a prompt and its answer, if an engine has fewer than the LLM.
+    """
+
+    def __init__(
+        self,
+        bridges: Mapping[str, ServedBridge],
+        limits: ServeLimits,
+        positions: int | None = None,
+    ) -> None:
+        self._limits = limits
+        self._positions = positions
+        self._waiting: deque[AnswerJob] = deque()
+        self._bridges = {name: _asked(bridge.model) for name, bridge in bridges.items()}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, job: AnswerJob) -> None:
+        """Take a job into the queue."""
+        self._waiting.append(job)
+
+    def drop_dead(self) -> None:
+        """Let those go whose client has gone, or whose time is over."""
+        alive: deque[AnswerJob] = deque()
+        for job in self._waiting:
+            if job.is_cancelled:
+                continue
+            if job.is_late:
+                job.deliver(Failed(timed_out()))
+            else:
+                alive.append(job)
+        self._waiting = alive
+
+    def fail_all(self, error: RequestError) -> None:
+        """Tell all clients that nothing more comes."""
+        for job in self._waiting:
+            job.deliver(Failed(error))
+        self._waiting.clear()
+
+    def take(self, places: int) -> list[RunningAnswer]:
+        """The first answers that can be read together: of one bridge, within the token budget.
+
+        Their clients are told that they have begun; those whose prompts are refused are told so.
+
+        Args:
+            places: most answers.
+        """
+        answers: list[RunningAnswer] = []
+        longest = 0
+        while self._waiting and len(answers) < places:
+            job = self._waiting[0]
+            if answers and job.bridge != answers[0].job.bridge:
+                break
+            answer = self._prepared(job)
+            if answer is None:
+                self._waiting.popleft()
+                continue
+            longest = max(longest, answer.prompt.length)
+            if answers and longest * (len(answers) + 1) > self._limits.batch_tokens:
+                break
+            self._waiting.popleft()
+            answers.append(answer)
+        for answer in answers:
+            started = Started(answer.prompt.length, answer.prompt.cut_texts)
+            answer.job.deliver(started)
+        return answers
+
+    def _prepared(self, job: AnswerJob) -> RunningAnswer | None:
+        """A job with its prompt; None if it was refused."""
+        bridge = self._bridges[job.bridge]
+        try:
+            prompt = bridge.prompts.build(job.messages, job.language)
+            max_new_tokens = self._max_new_tokens(bridge.model, prompt, job.max_new_tokens)
+        except Exception as error:
+            job.deliver(Failed(failure_of(error)))
+            return None
+        return RunningAnswer(job, prompt, max_new_tokens, bridge.stop_ids, bridge.decode)
+
+    def _max_new_tokens(self, model: PalamModel, prompt: Prompt, wanted: int | None) -> int:
+        """How long an answer may become.
+
+        Raises:
+            RequestError: a prompt that is too long or empty, or leaves no room for the answer.
+        """
+        most = self._limits.max_text_tokens
+        longest = max(prompt.length, prompt.longest_text)
+        if longest > most:
+            raise RequestError(
+                f"the prompt or a text has {longest} tokens; this server reads {most} at most",
+                code="context_length_exceeded",
+            )
+        if prompt.length == 0:
+            raise RequestError("there is nothing to read: the texts are empty")
+        limits = [model.processor.llm_positions, self._positions]
+        positions = min((limit for limit in limits if limit is not None), default=None)
+        limit = self._limits.max_new_tokens
+        if positions is None:
+            return wanted or limit
+        room = positions - prompt.length
+        if room < (wanted or 1):
+            raise RequestError(
+                f"the LLM has {positions} positions; the prompt takes {prompt.length} and the "
+                f"answer up to {wanted or 1}",
+                code="context_length_exceeded",
+            )
+        return wanted or min(limit, room)
+
+
+def _asked(model: PalamModel) -> _Asked:
+    tokenizer = model.processor.llm_tokenizer
+
+    def decode(ids: list[int]) -> str:
+        text: str = tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    return _Asked(model, PromptBuilder(model), frozenset(model.stop_ids()), decode)

@@ -1,0 +1,45 @@
+"""The benchmark of the server: every arm is run, and nothing is lost."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from palam.tasks.registry import get_task
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serving.py"
+CPU = ("--device", "cpu", "--dtype", "fp32")
+
+
+@pytest.fixture
+def bridge(tiny_model, tmp_path):
+    task = get_task("demo")
+    model = tiny_model(mode="prompt", prompt=task.prompt)
+    labels = [[*pair] for pair in task.labels.items()]
+    model.bridge.config.task = {"name": task.name, "family": task.family, "labels": labels}
+    model.save_pretrained(tmp_path / "bridge")
+    return tmp_path / "bridge"
+
+
+def test_it_measures_every_arm(bridge, tmp_path):
+    out = tmp_path / "figures.json"
+    options = ("--seconds", 1, "--warm-up", 0.2, "--clients", "1,6", "--max-tokens", 8)
+    command = [sys.executable, SCRIPT, bridge, *options, "--json", out, *CPU]
+    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+    figures = json.loads(out.read_text())
+    arms = {(arm["kind"], arm["server"], arm["clients"]): arm for arm in figures["arms"]}
+    assert arms.keys() == {
+        (kind, *server)
+        for kind in ("classify", "generate")
+        for server in (("together", 1), ("together", 6), ("one at a time", 6))
+    }
+    for (_, server, clients), arm in arms.items():
+        assert arm["failures"] == 0
+        assert arm["requests"] > 0
+        assert 0 < arm["p50"] <= arm["p95"]
+        assert 1 <= arm["batch_size"] <= (clients if server == "together" else 1)
+    hang_ups = figures["hang_ups"]
+    assert hang_ups["lost"] == 0
+    assert hang_ups["answered"] > 0
