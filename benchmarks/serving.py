@@ -62,6 +62,7 @@ class Arm:
     server: str
     clients: int
     seconds: float
+    """Until the last request had ended."""
     requests: int
     """That were answered."""
     failures: int
@@ -98,8 +99,6 @@ class Finished(NamedTuple):
 
     seconds: float
     ok: bool
-    in_time: bool
-    """Whether it ended before the arm's own end, and so counts."""
 
 
 class BatchCount(NamedTuple):
@@ -168,13 +167,17 @@ def serving(bridge: str, *options: str) -> Iterator[Server]:
 
 
 # ---------------------------------------------------------------------- clients
-def short_texts() -> list[str]:
-    """The demonstration's test texts in several languages, one of each in turn."""
+def short_texts(words: int | None) -> list[str]:
+    """The demonstration's test texts in several languages, one of each in turn.
+
+    Args:
+        words: how many of each are kept; None is all.
+    """
     task = get_task(TASK)
     columns = []
     for language in LANGUAGES:
         rows = load_split(task, "test", language)
-        columns.append([row.fields["text"] for row in rows])
+        columns.append([" ".join(row.fields["text"].split()[:words]) for row in rows])
     return [text for row in zip(*columns, strict=True) for text in row]
 
 
@@ -208,11 +211,19 @@ async def client_of(server: Server) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def load(
-    server: Server, ask: Ask, texts: Sequence[str], clients: int, seconds: float
-) -> list[Finished]:
+class Load(NamedTuple):
+    """What is asked, how."""
+
+    kind: str
+    """`classify` or `generate`."""
+    ask: Ask
+    texts: Sequence[str]
+    seconds: float
+
+
+async def load(server: Server, work: Load, clients: int) -> list[Finished]:
     """Ask with so many clients, each for the next text when it has been answered."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + work.seconds
     finished: list[Finished] = []
 
     async def one_client(number: int) -> None:
@@ -222,27 +233,29 @@ async def load(
                 begun = time.monotonic()
                 ok = True
                 try:
-                    await ask(client, texts[position % len(texts)])
+                    await work.ask(client, work.texts[position % len(work.texts)])
                 except httpx.HTTPError:
                     ok = False
-                ended = time.monotonic()
-                finished.append(Finished(ended - begun, ok, ended < deadline))
+                finished.append(Finished(time.monotonic() - begun, ok))
                 position += clients
 
     await asyncio.gather(*map(one_client, range(clients)))
     return finished
 
 
-def measured(server: Server, name: str, kind: str, ask: Ask, clients: int, seconds: float) -> Arm:
+def measured(server: Server, name: str, work: Load, clients: int) -> Arm:
     """The figures of one load."""
+    kind = work.kind
     before = server.batches(kind)
     server_cpu = server.cpu_seconds
     cpu = time.process_time()
-    finished = asyncio.run(load(server, ask, short_texts(), clients, seconds))
+    begun = time.monotonic()
+    finished = asyncio.run(load(server, work, clients))
+    seconds = time.monotonic() - begun
     cpu = time.process_time() - cpu
     server_cpu = server.cpu_seconds - server_cpu
     after = server.batches(kind)
-    times = [each.seconds for each in finished if each.ok and each.in_time]
+    times = [each.seconds for each in finished if each.ok]
     batches = after.batches - before.batches
     return Arm(
         kind=kind,
@@ -338,21 +351,20 @@ def seconds_until_free(server: Server) -> float:
     return time.monotonic() - begun
 
 
-def measured_hang_ups(
-    server: Server, generate: Ask, long: Ask, clients: int, seconds: float
-) -> HangUps:
-    """What hanging up costs the others, and the server."""
-    texts = short_texts()[: 2 * len(LANGUAGES)]
-    asked = asyncio.run(questions(server, [classify, generate], texts))
+def measured_hang_ups(server: Server, work: Load, clients: int) -> HangUps:
+    """What hanging up costs the others, and the server; `classify` is asked too."""
+    texts = work.texts[: 2 * len(LANGUAGES)]
+    asked = asyncio.run(questions(server, [classify, work.ask], texts))
     time.sleep(SETTLING_SECONDS)
     before = server.megabytes
-    counts = asyncio.run(hang_up(server, asked, clients, seconds))
+    counts = asyncio.run(hang_up(server, asked, clients, work.seconds))
+    long = generating(LONG_ANSWER)
     asyncio.run(all_hang_up(server, [Question(long, text, "") for text in texts], clients))
     until_free = seconds_until_free(server)
     time.sleep(SETTLING_SECONDS)
     return HangUps(
         clients=clients,
-        seconds=seconds,
+        seconds=work.seconds,
         answered=counts["answered"],
         hung_up=counts["hung up"],
         lost=counts["lost"],
@@ -365,21 +377,24 @@ def measured_hang_ups(
 # ---------------------------------------------------------------------- the run
 def run(options: argparse.Namespace) -> tuple[list[Arm], HangUps]:
     """All arms."""
-    generate = generating(options.max_tokens)
+    texts = short_texts(options.words)
+    loads = [
+        Load("classify", classify, texts, options.seconds),
+        Load("generate", generating(options.max_tokens), texts, options.seconds),
+    ]
     most = max(options.clients)
     arms = []
     with (
         serving(options.bridge, *options.server_options) as together,
         serving(options.bridge, "--batch-size", "1", *options.server_options) as serial,
     ):
-        for kind, ask in (("classify", classify), ("generate", generate)):
+        for work in loads:
             for server in (together, serial):
-                asyncio.run(load(server, ask, short_texts(), most, options.warm_up))
+                asyncio.run(load(server, work._replace(seconds=options.warm_up), most))
             for clients in options.clients:
-                arms.append(measured(together, BATCHED, kind, ask, clients, options.seconds))
-            arms.append(measured(serial, ONE_AT_A_TIME, kind, ask, most, options.seconds))
-        long = generating(LONG_ANSWER)
-        hang_ups = measured_hang_ups(together, generate, long, most, options.seconds)
+                arms.append(measured(together, BATCHED, work, clients))
+            arms.append(measured(serial, ONE_AT_A_TIME, work, most))
+        hang_ups = measured_hang_ups(together, loads[-1], most)
     return arms, hang_ups
 
 
@@ -436,6 +451,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seconds", type=float, default=60.0, help="of each of the nine arms")
     add("--warm-up", type=float, default=3.0, help="seconds, before each kind and server")
     add("--clients", default="1,8,32")
+    add("--words", type=int, help="of a text at most; default all, 11 in the median in English")
     add("--max-tokens", type=int, default=32, help="of an answer")
     add("--json", type=Path, help="write all figures to this file")
     options, options.server_options = parser.parse_known_args(arguments)
@@ -457,6 +473,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "cores": os.cpu_count(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            "words": options.words,
             "max_tokens": options.max_tokens,
             "server_options": options.server_options,
             "arms": [dataclasses.asdict(arm) for arm in arms],

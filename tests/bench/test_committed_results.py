@@ -93,8 +93,8 @@ def method_of(first_cell, start=""):
     text = first_cell.replace("*", "").replace("`", "")
     named = {
         "of these two": "chosen",
-        "the commonest label": "majority",
-        "commonest label": "majority",
+        "the most frequent label": "majority",
+        "most frequent label": "majority",
         "head on the last": "head-last",
         "head on the encoder's last": "head-last",
         "head on the mean": "head-mean",

@@ -10,6 +10,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from palam import PalamError, PalamModel
 from palam.bench.baseline_plan import plan_encoder_reading, plan_llm_reading, plan_translation
+from palam.bench.device_memory import Device
 from palam.bench.plan import plan
 from palam.bench.translation import BEAMS
 from palam.models.backbones.encoder import encode, load_encoder
@@ -67,7 +68,7 @@ def operations_of_step(model, texts, ids):
 @pytest.mark.parametrize("fusion", ["last", "transformer_softmax"])
 def test_the_arithmetic_and_the_weights_are_those_of_a_real_step(base_folder, encoder, llm, fusion):
     config = settings(base_folder, encoder, llm, fusion=fusion, epochs=2)
-    planned = plan_of(config, rows=10, rate=1e9, **LENGTHS)
+    planned = plan_of(config, rows=10, device=Device(rate=1e9), **LENGTHS)
     model = PalamModel.from_bases(
         config.model.encoder,
         config.model.llm,
@@ -174,7 +175,7 @@ def test_what_is_distilled_is_read_by_the_teacher_too(base_folder, tmp_path, llm
 def test_answers_to_prompts_are_generated_before_training(base_folder, tmp_path, llm):
     prompts = str(tmp_path / "prompts.txt")
     config = raw_text(base_folder, tmp_path, llm, distill=True, prompts_file=prompts)
-    planned = plan_of(config, rows=10, rate=1e9, **LENGTHS)
+    planned = plan_of(config, rows=10, device=Device(rate=1e9), **LENGTHS)
     model = load_llm(config.model.llm, attention="eager")
     length = {"max_new_tokens": MAX_ANSWER_TOKENS, "min_new_tokens": MAX_ANSWER_TOKENS}
     ids = torch.full((1, 3 + 12), 7)
@@ -222,7 +223,7 @@ def test_a_translation_is_written_by_every_beam(base_folder, translator):
 
 def test_the_activations_are_what_a_real_step_keeps(base_folder):
     config = settings(base_folder, fusion="mean")
-    planned = plan_of(config, rows=10, rate=1e9, **LENGTHS)
+    planned = plan_of(config, rows=10, device=Device(rate=1e9), **LENGTHS)
     model = PalamModel.from_bases(
         config.model.encoder,
         config.model.llm,
@@ -273,7 +274,7 @@ def test_a_fusions_own_options_count(base_folder):
 
 def test_the_rate_is_measured_unless_it_is_given(base_folder):
     assert plan_of(settings(base_folder), rows=10, **LENGTHS).rate > 0
-    lines = plan_of(settings(base_folder), rows=10_000, rate=2e12, **LENGTHS).lines()
+    lines = plan_of(settings(base_folder), rows=10_000, device=Device(rate=2e12), **LENGTHS).lines()
     assert lines["matrix rate"] == "2.00 · 10¹² operations a second"
     assert lines["all steps"].startswith("7,500: ")
 
@@ -282,7 +283,7 @@ def test_the_rate_is_measured_unless_it_is_given(base_folder):
 def test_a_model_that_is_not_there_is_one_line(base_folder, part, tmp_path):
     config = settings(base_folder).with_settings(**{part: str(tmp_path / "nothing")})
     with pytest.raises(PalamError, match="no such folder"):
-        plan_of(config, rows=10, rate=1e9)
+        plan_of(config, rows=10, device=Device(rate=1e9))
 
 
 def test_starter_models_that_are_not_there_yet_are_made_with_real_tensors(
@@ -296,4 +297,4 @@ def test_starter_models_that_are_not_there_yet_are_made_with_real_tensors(
     monkeypatch.setattr("palam.starter.resolve.build", make)
     monkeypatch.setenv("PALAM_CACHE", str(tmp_path / "cache"))
     config = TrainConfig.from_settings({"task": "demo", "device": "cpu", "dtype": "fp32"})
-    assert plan_of(config, rows=10, rate=1e9, **LENGTHS).trained_parameters > 0
+    assert plan_of(config, rows=10, device=Device(rate=1e9), **LENGTHS).trained_parameters > 0

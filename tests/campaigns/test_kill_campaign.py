@@ -18,6 +18,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills at audite
 SHORT = 5
 COUNT = int(os.environ.get("PALAM_KILLS", SHORT))
 SEED = int(os.environ.get("PALAM_CAMPAIGN_SEED", "0"))
+OPERATIONS = {"train": 80, "align": 32, "classify": 10, "evaluate": 4, "bench": 60}
+"""So many file operations, at least, a command has; `train` a few less, the last ones of which are
+the removal of its working folder."""
 WRITING = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod"}
 
 
@@ -77,7 +80,7 @@ def expected_names(command):
 def test_the_next_run_uses_a_place_where_one_was_killed(number, specimens, tmp_path):
     name, (command, resume) = list(commands(specimens, tmp_path).items())[number % 5]
     rng = random.Random(f"{SEED}-{number}")
-    fatal = rng.randint(1, 10) if name in ("classify", "evaluate") else rng.randint(1, 60)
+    fatal = rng.randint(1, OPERATIONS[name])
     killed = run_apart(command, kill_before, tmp_path, fatal)
     left = sorted(path.name for path in tmp_path.iterdir())
     print(f"{name} killed before operation {fatal}: {killed.exitcode}; there is {left}")

@@ -317,7 +317,9 @@ def test_a_dry_run_without_the_hub_fails_once_and_shows_nothing(palam):
     assert "cannot be loaded: no such folder, and not in the cache: unset HF_HUB_OFFLINE" in line
 
 
-def test_a_model_that_one_method_cannot_have_is_noted_beside_it(palam, tmp_path, base_folder):
+def test_a_model_that_one_method_cannot_have_is_noted_beside_it(
+    palam, refused, tmp_path, base_folder
+):
     nothing = str(tmp_path / "nothing")
     bases = {"encoder": str(base_folder("xlmr")), "llm": str(base_folder("llama")), "dtype": "fp32"}
     methods = {"last": {"fusion": "last"}, "other": {"fusion": "mean", "llm": nothing}}
@@ -328,6 +330,8 @@ def test_a_model_that_one_method_cannot_have_is_noted_beside_it(palam, tmp_path,
     last, other = result.out.splitlines()[1:]
     assert len(last.split()) == 5  # with all its figures
     assert f"LLM {nothing!r} cannot be loaded: no such folder" in " ".join(other.split())
+    of_all = ("bench", tmp_path / "recipe.yaml", "--dry-run", "--tflops", 1, "--set")
+    assert "no such folder" in refused(*of_all, f"encoder={nothing}")
 
 
 def test_a_dry_run_counts_the_rows_that_are_at_hand(results, palam, data, refused):

@@ -73,7 +73,10 @@ def test_without_arguments_it_shows_the_help(palam):
         (("--mode", "poem"), 'Invalid value "poem" for --mode'),
         (("--mode", "prompt", "--prompt", "no slot"), "must hold the slot {text} exactly once"),
         (("--data", "nowhere"), 'no folder "sib200" in the data folder nowhere'),
-        (("--encoder", "nobody/nothing"), "no such folder, and not in the cache: unset HF_HUB_OFFLINE"),
+        (
+            ("--encoder", "nobody/nothing"),
+            "no such folder, and not in the cache: unset HF_HUB_OFFLINE",
+        ),
         (("--llm", "nobody/nothing"), "no such folder, and not in the cache: unset HF_HUB_OFFLINE"),
         (("--lr", "0"), "lr is 0.0; it must be above 0"),
         (("--max-train-samples", "0"), "max_train_samples is 0; it must be at least 1"),
@@ -303,3 +306,12 @@ def test_other_base_models_are_refused_by_what_differs(refused, trained, base_fo
 )
 def test_a_place_without_a_name_is_refused_before_any_work(refused, command, place):
     assert "cannot be written" in refused(*command, place)
+
+
+def test_memory_that_does_not_suffice_is_one_line(refused, trained, monkeypatch):
+    def none(*arguments, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("palam.models.modeling.PalamModel.run_llm", none)
+    command = ("classify", trained, "--text", "Rice.", "--device", "cpu", "--dtype", "fp32")
+    assert "memory does not suffice: a smaller --batch-size needs less" in refused(*command)

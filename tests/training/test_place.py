@@ -1,4 +1,4 @@
-"""Where a run is written: one run at a time, of one process."""
+"""Where a run is written: one run at a time."""
 
 import os
 
@@ -58,14 +58,20 @@ def test_a_run_holds_its_place_until_its_end(run_to, settings, bases, interrupte
     train(settings(), out, bases=bases, resume=True)
 
 
-@pytest.mark.parametrize("command", ["train", "align"])
-def test_one_process_of_several_is_refused(run_to, monkeypatch, tmp_path, command):
+def test_a_process_without_the_others_is_refused(run_to, monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    message = refusal(run_to[command], tmp_path / "new" / "out")
-    assert message.startswith("WORLD_SIZE is 2, but a run is of one process")
+    message = refusal(run_to["train"], tmp_path / "new" / "out")
+    assert message.startswith("WORLD_SIZE is 2, but RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT are")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_alignment_in_several_processes_is_refused(run_to, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = refusal(run_to["align"], tmp_path / "new" / "out")
+    assert message.startswith("WORLD_SIZE is 2, but palam align is of one process")
     assert not list(tmp_path.iterdir())
     monkeypatch.setenv("WORLD_SIZE", "1")
-    run_to[command](tmp_path / "out")
+    run_to["align"](tmp_path / "out")
 
 
 def test_a_comparison_alone_is_of_one_process_too(run_to, monkeypatch):

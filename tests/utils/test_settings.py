@@ -18,6 +18,7 @@ from palam.utils.settings import (
     check_range,
     convert,
     convert_fields,
+    dump_yaml,
     parse_yaml,
     plain,
     read_settings,
@@ -319,3 +320,28 @@ def test_yaml_of_any_kind_is_read_or_refused():
     for text in ("*a", "&a [*a]", "!!python/object:os.system {}", "? [a]\n: b", "a: b: c", "\0"):
         with pytest.raises(ValueError, match=r"^[^\n]+$"):
             parse_yaml(text)
+
+
+TEXT = st.text(
+    st.one_of(
+        st.sampled_from("\x85\u2028\u2029\ufeff\n\r\t #:-'\"%&*!|>{}[],?"),
+        st.characters(exclude_categories=["Cs"]),
+    )
+)
+
+
+@given(TEXT, TEXT)
+def test_every_text_in_yaml_reads_back_equal(name, text):
+    values = {name: text, "list": [text, [name]], "mapping": {"": {"text": text}}}
+    if name in ("list", "mapping"):
+        return
+    assert parse_yaml(dump_yaml(values)) == values
+
+
+@given(TEXT)
+def test_a_file_of_settings_reads_back_equal(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("yaml") / "settings.yaml"
+    path.write_text(dump_yaml({"prompt": text}), encoding="utf-8")
+    assert read_settings(path, {"prompt"}) == {"prompt": text}
+    path.write_text("\ufeff" + dump_yaml({"prompt": text}), encoding="utf-8")
+    assert read_settings(path, {"prompt"}) == {"prompt": text}

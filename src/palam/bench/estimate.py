@@ -9,6 +9,7 @@ from palam.bench.baseline_plan import (
     plan_llm_reading,
     plan_translation,
 )
+from palam.bench.device_memory import Device
 from palam.bench.methods import BaselineMethod
 from palam.bench.plan import USUAL_SHARE, measured_rate, plan
 from palam.bench.recipe import Recipe
@@ -20,7 +21,6 @@ from palam.tasks.registry import get_task
 from palam.training.config import TrainConfig
 from palam.training.data import read_training_data
 from palam.utils.device import Placement, resolve_placement
-from palam.utils.hub import HubUnreachable
 from palam.utils.languages import find_language
 
 USUAL_ROWS = 10_000
@@ -87,8 +87,8 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
         rate: operations a second of the device's matrix multiplication; None measures it.
 
     Raises:
-        PalamError: training data that cannot be read, or a [`HubUnreachable`]. Another reason for
-            which a model's configuration cannot be had is a `note`.
+        PalamError: training data that cannot be read, or no method whose models can be had, such as
+            where the hub does not answer. Of some methods alone it is their `note`.
     """
     amounts = _amounts(recipe)
     runtime = recipe.config().runtime
@@ -96,6 +96,7 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
     if rate is None:
         rate = measured_rate(placement)
     estimates = []
+    errors = []
     for name, seeds in recipe.runs(recipe.seeds[0]):
         method = recipe.methods[name]
         try:
@@ -107,11 +108,12 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
                 runs = len(recipe.learning_rates(name)) + len(seeds) - 1
                 bridges = len(seeds) * (1 + len(recipe.curve))
                 made = _estimate_training(name, recipe.config(name), runs, bridges, amounts, rate)
-        except HubUnreachable:
-            raise
         except PalamError as error:
+            errors.append(error)
             made = MethodEstimate(method=name, runs=len(seeds), note=str(error))
         estimates.append(made)
+    if errors and all(made.hours is None for made in estimates):
+        raise errors[0]
     return estimates
 
 
@@ -208,7 +210,7 @@ def _estimate_training(
         PalamError: a base model that cannot be found or used.
     """
     rows = min(amounts.train, config.data.max_train_samples or amounts.train)
-    needs = plan(config.model, config.optim, config.runtime, rows=rows, rate=rate)
+    needs = plan(config.model, config.optim, config.runtime, rows=rows, device=Device(rate=rate))
     steps = needs.steps
     if config.optim.max_steps > 0:
         steps = min(steps, config.optim.max_steps)

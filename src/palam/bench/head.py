@@ -74,6 +74,18 @@ class TextFeatures:
         return torch.stack(means).mean(0).cpu()
 
 
+def check_installed() -> None:
+    """Refuse a head without scikit-learn.
+
+    Raises:
+        PalamError: it is missing; the message says how to get it.
+    """
+    try:
+        import sklearn.linear_model  # noqa: F401
+    except ImportError:
+        raise PalamError('the head needs scikit-learn: pip install "palam[bench]"') from None
+
+
 class LogisticHead:
     """Logistic regression on standardised features, by scikit-learn.
 
@@ -89,12 +101,11 @@ class LogisticHead:
     """
 
     def __init__(self, features: Features, labels: Classes, penalty: float) -> None:
-        try:
-            from sklearn.linear_model import LogisticRegression
-            from sklearn.pipeline import make_pipeline
-            from sklearn.preprocessing import StandardScaler
-        except ImportError:
-            raise PalamError('the head needs scikit-learn: pip install "palam[bench]"') from None
+        check_installed()
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         classes = len(np.unique(labels))
         if classes < 2:
             raise PalamError("a head needs training texts of two labels or more")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from palam.bench.device_memory import GIB, Device, WeightSizes, ways_that_fit
 from palam.bench.sketches import (
     SavedTensors,
     add_low_rank,
@@ -28,14 +29,16 @@ from palam.models.backbones.llm import enable_checkpointing
 from palam.models.bridge import PalamBridge
 from palam.models.model_config import ModelConfig
 from palam.starter.resolve import resolve
+from palam.training.arguments import check_batch_size
 from palam.training.config import OptimConfig, TrainRuntimeConfig
 from palam.training.distillation import MAX_ANSWER_TOKENS
 from palam.utils.autotune import matmul_seconds
-from palam.utils.device import Placement, resolve_placement
+from palam.utils.device import Placement, pick_device, resolve_placement
 from palam.utils.progress import duration
 
 USUAL_SHARE = 0.5
 """Of the matrix rate, which training on short texts reaches."""
+ANY_DEVICE = Device()
 MATRIX_PRODUCT_OPERATIONS = 2 * 2048**3
 """Of the product that [`matmul_seconds`] measures."""
 
@@ -68,8 +71,12 @@ class Plan:
     """Of these, the answer's."""
     forward_operations: float
     """Of the bridge and the LLM in the forward pass of a step."""
+    llm_weights: WeightSizes
+    """The LLM's weights by how they can be held."""
     answering_operations: float = 0
     """Of the LLM's answer to a prompt about one text, before training; 0 if there are none."""
+    device: Device = ANY_DEVICE
+    """What it is planned for; memory, operations and tokens are those of one process."""
 
     @property
     def step_seconds(self) -> float:
@@ -100,6 +107,21 @@ class Plan:
         """All of it."""
         return sum(self.memory.values())
 
+    def fit_in_words(self, memory: int) -> str:
+        """Whether the run fits a device with so many bytes, and with which options it would."""
+        size = f"{memory / GIB:,.0f} GiB"
+        if self.memory_bytes <= memory:
+            return f"fits {size}"
+        other_bytes = self.memory_bytes - self.memory["LLM"]
+        ways = ways_that_fit(self.llm_weights, other_bytes, memory, self.device.processes)
+        listed = ", ".join(f"{way} ({needs / GIB:,.1f} GiB)" for way, needs in ways.items() if way)
+        if listed:
+            return f"does not fit {size}; it would with {listed}"
+        return (
+            f"does not fit {size}, and no option alone makes it fit; give a smaller "
+            "--batch-size, --gradient-checkpointing, or more --processes"
+        )
+
     def lines(self) -> dict[str, str]:
         """Names and values for people to read."""
         operations = sum(self.operations.values())
@@ -109,7 +131,10 @@ class Plan:
         lines = {"trained parameters": f"{self.trained_parameters:,}"}
         for part, size in self.memory.items():
             lines[f"memory, {part}"] = f"{size / 2**20:,.0f} MiB"
-        lines["memory, all"] = f"{self.memory_bytes / 2**30:,.2f} GiB"
+        of_each = " in each process" if self.device.processes > 1 else ""
+        lines["memory, all"] = f"{self.memory_bytes / GIB:,.2f} GiB{of_each}"
+        if self.device.memory is not None:
+            lines["device"] = self.fit_in_words(self.device.memory)
         for part, count in self.operations.items():
             lines[f"arithmetic, {part}"] = f"{count / operations:.0%}"
         lines["arithmetic"] = (
@@ -192,29 +217,31 @@ def plan(
     text_tokens: int = 64,
     prompt_tokens: int = 8,
     answer_tokens: int = 4,
-    rate: float | None = None,
+    device: Device = ANY_DEVICE,
 ) -> Plan:
     """Memory, arithmetic and time of a training run.
 
     Args:
         model: the base models, the fusion and the mapper.
         optim: batch size and epochs.
-        runtime: device, dtype, gradient checkpointing.
+        runtime: device, dtype, gradient checkpointing, and how the LLM's weights are held.
         rows: of the training data. Of raw text, the rows whose prompts are answered are these too;
             the validation rows are not counted.
         text_tokens: the encoder's, of a text.
         prompt_tokens: the LLM's, around the text.
         answer_tokens: the LLM's, of the answer with its end.
-        rate: operations a second of the device's matrix multiplication; None measures it.
+        device: what it is planned for.
 
     Raises:
-        PalamError: base models that cannot be found or used.
+        PalamError: base models that cannot be found or used, or a batch that cannot be shared.
     """
+    processes = device.processes
+    check_batch_size(optim, processes)
     placement = resolve_placement(runtime.device, runtime.dtype)
     dtype = placement["dtype"]
     reads_text = optim.llm_only or model.append_source_tokens
     lengths = _Lengths(
-        batch=optim.batch_size,
+        batch=optim.batch_size // processes,
         text=text_tokens,
         prompt=prompt_tokens,
         answer=answer_tokens,
@@ -227,7 +254,7 @@ def plan(
         llm = sketch_llm(model, dtype, placement["attention"])
         if runtime.gradient_checkpointing:
             enable_checkpointing(llm)
-        llm_size = size_in_bytes(llm.parameters())
+        llm_weights = WeightSizes.of(llm)
         trained = 0
         if optim.lora_rank is not None:
             add_low_rank(llm, optim.lora_rank)
@@ -256,7 +283,7 @@ def plan(
         trained_parameters=trained,
         memory={
             "encoder": size_in_bytes(encoder.parameters()),
-            "LLM": llm_size,
+            "LLM": llm_weights.held(runtime.load_in, shards=processes if runtime.shard_llm else 1),
             "bridge": 4 * trained * 4,  # fp32: weights, gradients, AdamW's two moments
             "encoder states": size_in_bytes(encoding.states),
             "activations": reading.activation_bytes,
@@ -266,13 +293,15 @@ def plan(
         operations=operations,
         tokens=lengths.batch * row_tokens,
         rows=rows,
-        steps=math.ceil(math.ceil(rows / lengths.batch) * optim.epochs),
-        rate=measured_rate(placement) if rate is None else rate,
+        steps=math.ceil(math.ceil(rows / optim.batch_size) * optim.epochs),
+        rate=measured_rate(placement) if device.rate is None else device.rate,
         batch=lengths.batch,
         sequence_tokens=reading.sequence_tokens,
         answer_tokens=lengths.answer,
         forward_operations=reading.forward_operations,
+        llm_weights=llm_weights,
         answering_operations=answering,
+        device=device.with_memory_of(pick_device(runtime.device)),
     )
 
 

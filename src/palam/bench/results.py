@@ -21,15 +21,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from palam.bench.field_types import check_fields
 from palam.bench.json_lines import append_row, read_rows
 from palam.bench.predictions import Run, RunPredictions, read_packed, read_plain
 from palam.bench.recipe import Recipe
 from palam.errors import PalamError
 from palam.utils.files import atomic_directory, atomic_file, remove_directory
-from palam.utils.settings import read_settings
+from palam.utils.settings import dump_yaml, read_settings
 
 RECIPE_FILE = "recipe.yaml"
 RUN_FILE = "run.json"
@@ -305,8 +303,7 @@ class ResultsFolder:
 
 
 def _recipe_content(recipe: Recipe) -> bytes:
-    text: str = dump_yaml(recipe.to_dict())
-    return text.encode()
+    return dump_yaml(recipe.to_dict()).encode()
 
 
 def _info_content(info: RunInfo) -> bytes:

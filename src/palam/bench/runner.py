@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from palam.bench.baselines import Outcome, llm_only, majority
-from palam.bench.head import head
+from palam.bench.head import check_installed, head
 from palam.bench.method_trainer import MethodTrainer, bridge_at_step
 from palam.bench.methods import BaselineMethod
 from palam.bench.predictions import Run
@@ -49,13 +49,19 @@ class Bench:
         console: for progress.
 
     Raises:
-        PalamError: results of other settings or data are there; or a mistake in the data.
+        PalamError: results of other settings or data are there; a package is missing; or a mistake
+            in the data.
     """
 
     def __init__(self, recipe: Recipe, out: Path, console: Console) -> None:
         self.recipe = recipe
         self.console = console
         check_replaceable(out, RECIPE_FILE)
+        if any(
+            isinstance(method, BaselineMethod) and method.baseline == "head"
+            for method in recipe.methods.values()
+        ):
+            check_installed()
         self.results = ResultsFolder(out)
         self.trainer = MethodTrainer(recipe, self.results, console)
         previous = self.results.recipe() if self.results.is_started else None

@@ -10,7 +10,7 @@ from palam.cli._identity import run_identity
 from palam.cli._journal import journal_path, journal_state
 from palam.cli._output import check_writable
 from palam.cli._rows import RowJob, process_rows, reserved_output
-from palam.cli._source import SourceConfig, TextForm
+from palam.cli._source import SourceConfig
 from palam.errors import PalamError
 from palam.scale.bridge import Bridge
 from palam.scale.identity import Identity, identity_change
@@ -25,6 +25,7 @@ from palam.scale.shards import (
     read_job,
     state_of,
 )
+from palam.scale.text_form import TextForm
 from palam.scale.workers import WorkersLost
 
 MAX_NAMED = 3

@@ -1,24 +1,29 @@
 """`--engine`: what makes free answers."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from palam.cli._options import EngineLoadingConfig, LoadingConfig
 from palam.errors import PalamError
 
 if TYPE_CHECKING:
     from palam.models.modeling import PalamModel
 
+EngineName = Literal["palam", "vllm"]
 
-def check_engine(loading: EngineLoadingConfig) -> None:
+
+def check_engine(engine: EngineName, load_in: str | None) -> None:
     """Refuse an engine that cannot be used, before anything is loaded.
+
+    Args:
+        engine: that was asked for.
+        load_in: how the LLM is to be quantized, if at all.
 
     Raises:
         PalamError: vLLM is not installed, or `--load-in` beside it.
     """
-    if loading.engine == "palam":
+    if engine == "palam":
         return
-    if loading.load_in is not None:
+    if load_in is not None:
         raise PalamError("--engine vllm reads whole weights; leave --load-in out")
     from palam.integrations.vllm import check_installed
 
@@ -27,22 +32,23 @@ def check_engine(loading: EngineLoadingConfig) -> None:
 
 def attach_engine(
     models: "Sequence[PalamModel]",
-    loading: LoadingConfig,
+    engine: EngineName,
     *,
     max_length: int | None = None,
     keep_llm: bool = False,
 ) -> None:
-    """Give models the engine that was asked for.
+    """Give models the engine that was asked for; for Palam's own, the LLM is packed for reading.
 
     Args:
         models: with one LLM.
-        loading: names the engine, if the command has one.
+        engine: that was asked for.
         max_length, keep_llm: see [`VllmEngine`].
 
     Raises:
         PalamError: several LLMs, or see [`VllmEngine`].
     """
-    if not isinstance(loading, EngineLoadingConfig) or loading.engine == "palam":
+    if engine == "palam":
+        _pack(models)
         return
     from palam.integrations.vllm import VllmEngine, check_usable
 
@@ -51,6 +57,14 @@ def attach_engine(
         check_usable(model)
         if model.llm is not first.llm:
             raise PalamError("--engine vllm serves bridges over one LLM; serve these apart")
-    engine = VllmEngine(first, max_length=max_length, keep_llm=keep_llm)
+    token_engine = VllmEngine(first, max_length=max_length, keep_llm=keep_llm)
     for model in others:
-        model.token_engine = engine
+        model.token_engine = token_engine
+
+
+def _pack(models: "Sequence[PalamModel]") -> None:
+    from palam.models.backbones.packing import pack_llm
+
+    for model in models:
+        if not model.config.adapter:
+            pack_llm(model.llm)

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from palam.cli._source import SourceConfig, TextForm
+from palam.cli._source import SourceConfig
 from palam.scale.bridge import Bridge, identity_of
+from palam.scale.text_form import TextForm
 
 
 def run_identity(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+from palam.cli._engine import EngineName, attach_engine
 from palam.models.model_config import ModelConfig
 from palam.scale.languages import check_language as check_language
 from palam.training.config import (
@@ -54,6 +55,9 @@ class LoadingConfig(PlacementConfig):
     """Where the LLM is, if not where the checkpoint says."""
     allow_mismatch: bool = False
     """Accept other base models than the bridge was trained with."""
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
+    """Spread the LLM over the devices of this machine, as transformers does; auto fills them
+    evenly. The encoder and the bridge stay on --device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,7 @@ class SeededLoadingConfig(LoadingConfig, RuntimeConfig):
 class EngineLoadingConfig(LoadingConfig):
     """Also what runs the LLM, of a command that lets it answer freely."""
 
-    engine: Literal["palam", "vllm"] = "palam"
+    engine: EngineName = "palam"
     """What makes free answers. vllm, which is installed apart, is faster."""
 
 
@@ -86,7 +90,6 @@ SEEDED_ENGINE_LOADING_DEFAULTS = SeededEngineLoadingConfig()
 
 def load_model(checkpoint: str, loading: LoadingConfig) -> "PalamModel":
     """The checkpoint's model, in evaluation mode."""
-    from palam.cli._engine import attach_engine
     from palam.models.modeling import PalamModel
     from palam.utils.device import resolve_placement
 
@@ -99,5 +102,6 @@ def load_model(checkpoint: str, loading: LoadingConfig) -> "PalamModel":
         allow_mismatch=loading.allow_mismatch,
         **placement,
     )
-    attach_engine([model], loading)
+    if isinstance(loading, EngineLoadingConfig):
+        attach_engine([model], loading.engine)
     return model

@@ -7,10 +7,11 @@ from palam.cli._options import LoadingConfig
 from palam.cli._output import check_writable
 from palam.cli._rows import loading_as_begun
 from palam.cli._scale import ScaleConfig, num_workers, reader_loading
-from palam.cli._source import SourceConfig, TextForm
+from palam.cli._source import SourceConfig
 from palam.errors import PalamError
 from palam.scale.ray import RayConfig, parquet_files, read_parquet_folder
 from palam.scale.reader import BridgeReader, TextColumns
+from palam.scale.text_form import TextForm
 from palam.scale.work import Work
 from palam.scale.workers import threads_of_each
 

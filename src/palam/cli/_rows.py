@@ -20,12 +20,13 @@ from palam.cli._journal import Journal, journal_path, journal_state, open_journa
 from palam.cli._languages import check_given_language, check_row_languages
 from palam.cli._options import LoadingConfig
 from palam.cli._output import check_file_writable, is_device, open_rows
-from palam.cli._source import Chunk, SourceConfig, TextForm, one_text, read_chunks
+from palam.cli._source import Chunk, SourceConfig, one_text, read_chunks
 from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
 from palam.errors import PalamError
 from palam.scale.bridge import Bridge
 from palam.scale.failures import ERROR, Failure
 from palam.scale.shards import read_job
+from palam.scale.text_form import TextForm
 from palam.tasks.formats import Row
 from palam.tasks.readers import NumberedRow
 from palam.tasks.writers import FLAT_FORMATS, json_line, output_format, write_rows

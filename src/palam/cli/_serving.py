@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from palam.cli._engine import attach_engine
-from palam.cli._options import LoadingConfig, silence_libraries
+from palam.cli._options import EngineLoadingConfig, silence_libraries
 from palam.errors import PalamError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def check_installed() -> None:
 
 def serve_bridges(
     paths: Sequence[str],
-    loading: LoadingConfig,
+    loading: EngineLoadingConfig,
     limits: "ServeLimits",
     options: "ServerOptions",
     on_ready: Callable[[str], None],
@@ -60,7 +60,7 @@ def serve_bridges(
         )
         attach_engine(
             [bridge.model for bridge in bridges],
-            loading,
+            loading.engine,
             max_length=limits.max_text_tokens + limits.max_new_tokens,
             keep_llm=True,  # it scores labels
         )

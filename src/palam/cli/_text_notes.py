@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from palam.cli._source import Chunk
+from palam.scale.bridge import Bridge
 from palam.utils.languages import language_name
 from palam.utils.legacy_encoding import legacy_encoding
 from palam.utils.notes import tell
 from palam.utils.texts import printable
 
 if TYPE_CHECKING:
-    from palam.models.modeling import PalamModel
     from palam.models.processing import TextStats
 
 UNKNOWN_SHARE = 0.05
@@ -34,9 +34,9 @@ class EncodingWatch:
                 tell(note)
 
 
-def tell_what_was_lost(model: "PalamModel") -> None:
+def tell_what_was_lost(bridge: Bridge) -> None:
     """Tell how many texts were cut so far, and in which languages much was unknown."""
-    processor = model.processor
+    processor = bridge.processor
     _tell_cuts(processor.stats.values(), processor.max_length, "tokens")
     if processor.llm_stats:
         limit = processor.llm_tokens.max_length

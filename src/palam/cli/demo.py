@@ -7,7 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
-from palam.cli._options import LOADING_DEFAULTS, LoadingOptions
+from palam.cli._engine import check_engine
+from palam.cli._options import ENGINE_LOADING_DEFAULTS, EngineLoadingOptions
 from palam.cli._serving import check_installed, serve_bridges
 from palam.errors import PalamError
 
@@ -22,7 +23,7 @@ def demo(
     *,
     port: NonNegativeInt = 8000,
     no_browser: bool = False,
-    loading: LoadingOptions = LOADING_DEFAULTS,
+    loading: EngineLoadingOptions = ENGINE_LOADING_DEFAULTS,
 ) -> None:
     """Try a bridge on a page in the browser.
 
@@ -33,6 +34,7 @@ def demo(
         no_browser: Only print the page's address.
     """
     check_installed()
+    check_engine(loading.engine, loading.load_in)
     if checkpoint is None:
         if not QUICKSTART_BRIDGE.is_dir():
             raise PalamError(

@@ -82,7 +82,7 @@ def generate(
         batch_size: Texts at a time.
     """
     source = source or SourceConfig()
-    check_engine(loading)
+    check_engine(loading.engine, loading.load_in)
     if loading.engine != "palam" and scale.workers != 1:
         raise PalamError("--engine vllm uses all cores in one process; leave --workers out")
     work = answer.work(batch_size=batch_size, seed=loading.seed)

@@ -40,6 +40,8 @@ SIZE_DEFAULTS = DataSize()
 def plan(
     *,
     tflops: PositiveFloat | None = None,
+    processes: PositiveInt = 1,
+    device_memory: PositiveFloat | None = None,
     config: ConfigFile = None,
     size: SizeOptions = SIZE_DEFAULTS,
     model: ModelOptions = MODEL_DEFAULTS,
@@ -52,9 +54,24 @@ def plan(
 
     Args:
         tflops: The device's matrix rate, 10¹² operations a second; not set measures it.
+        processes: Processes that share each batch, each on a device of its own.
+        device_memory: GiB of each device; says whether the run fits, and with which options. Not
+            set asks the GPU, if there is one.
     """
+    from palam.bench.device_memory import GIB, Device
     from palam.bench.plan import plan as plan_run
 
     silence_libraries()
-    rate = None if tflops is None else tflops * 1e12
-    print_values(plan_run(model, optim, runtime, rate=rate, **asdict(size)).lines())
+    device = Device(
+        memory=None if device_memory is None else round(device_memory * GIB),
+        processes=processes,
+        rate=None if tflops is None else tflops * 1e12,
+    )
+    planned = plan_run(
+        model,
+        optim,
+        runtime,
+        device=device,
+        **asdict(size),
+    )
+    print_values(planned.lines())

@@ -53,7 +53,7 @@ def serve(
     accepted is finished first.
     """
     check_installed()
-    check_engine(loading)
+    check_engine(loading.engine, loading.load_in)
     serve_limits = ServeLimits(
         max_text_tokens=limits.max_text_tokens,
         max_new_tokens=limits.max_new_tokens,

@@ -7,6 +7,7 @@ comes from outside. Labels are scored by Palam's own LLM.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,6 +26,9 @@ from palam.starter.resolve import resolve
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, step by step
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GB for what it has read
+    # torch.distributed opens sockets even for one process: on this machine's own address alone.
+    "VLLM_HOST_IP": "127.0.0.1",
+    **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the encoder needs the cores too
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",  # it would report to its makers

@@ -14,6 +14,7 @@ from palam.models.template import Template
 from palam.starter.marker import origin
 from palam.starter.sources import SOURCES
 from palam.utils.languages import find_language
+from palam.utils.settings import dump_yaml
 from palam.utils.templating import render
 
 CARD = "README.md"

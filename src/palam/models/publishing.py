@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -33,7 +32,7 @@ from palam.models.model_card import (
     without_paths,
 )
 from palam.utils.hub import is_http_error
-from palam.utils.settings import parse_yaml
+from palam.utils.settings import dump_yaml, parse_yaml
 
 BASE_NAMES = ("encoder", "llm")
 JSON_FILES = {

@@ -48,10 +48,10 @@ class CorpusFile(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A part of a folder's files: every `count`-th, from number `index` on."""
+    """A part of a folder's files: every `out_of`-th, from the one of its number on, from 0."""
 
-    index: int = 0
-    count: int = 1
+    number: int = 0
+    out_of: int = 1
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
@@ -69,7 +69,7 @@ class Shard(NamedTuple):
 
     def of(self, files: list[CorpusFile]) -> list[CorpusFile]:
         """The shard's files."""
-        return files[self.index :: self.count]
+        return files[self.number :: self.out_of]
 
 
 # ------------------------------------------------------------------ the files

@@ -252,7 +252,7 @@ class Answering:
 
 
 class _AnswerReader:
-    labels = ()
+    labels: tuple[str, ...] = ()
 
     def __init__(self, model: "PalamModel", work: Answering) -> None:
         self._model = model

@@ -52,9 +52,9 @@ class _Loaded(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """A number of texts was read just now."""
+    """Some texts were read just now."""
 
-    count: int
+    num_texts: int
 
 
 class _Done(NamedTuple):
@@ -320,7 +320,7 @@ class WorkerPool:
     def _take(self, worker: _Worker, message: _Loaded | _Read | _Done | _Failed) -> None:
         if isinstance(message, _Read):
             if self._progress is not None and self._task_of(worker) is not None:
-                self._progress(message.count)
+                self._progress(message.num_texts)
             return
         if isinstance(message, _Loaded):
             worker.is_loaded = True

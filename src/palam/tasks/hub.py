@@ -65,7 +65,7 @@ def _import_datasets(task_name: str) -> Any:
     try:
         import datasets
     except ImportError:
-        needs = f"{task_name} on the hub needs datasets: install palam[hub]"
+        needs = f'{task_name} on the hub needs datasets: pip install "palam[hub]"'
         raise PalamError(f"{needs}, or {FOLDER_HINT}") from None
     return datasets
 

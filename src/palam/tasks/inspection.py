@@ -1,16 +1,19 @@
 """A look at data before a model is trained on them: what there is, and what is doubtful."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from palam.errors import PalamError
 from palam.tasks.formats import shortened
 from palam.tasks.labels import has_no_label, label_key, label_text, similar_labels
 from palam.tasks.loading import task_from_file
 from palam.tasks.readers import NumberedRow, RowSource, text_of
+from palam.tasks.sampling import digests_of
 from palam.tasks.scripts import NO_SCRIPT, count_scripts, language_of_script
 from palam.tasks.text_template import fill, slots
 from palam.utils.languages import find_language, language_name
@@ -30,8 +33,7 @@ MOST_OF_ONE_LABEL = 0.9
 LIKELY_LABELS = 0.25
 """With more labels than this share of the rows, the column probably holds no labels."""
 LEAST_ROWS_OF_A_WRONG_COLUMN = 10
-"""If so many rows or more have a label each of their own, the column holds no labels; fewer are just
-too few."""
+"""If so many rows or more have a label of their own each, the column holds no labels."""
 SAMPLED_TEXTS = 2000
 """So many texts are looked at for their scripts."""
 LEAST_SHARE = 0.01
@@ -267,17 +269,22 @@ class _Repetition:
     @classmethod
     def of(cls, texts: Sequence[str], labels: Sequence[str | None] | None) -> "_Repetition":
         """Count them; empty texts are not among them."""
-        labels_by_text: dict[str, list[str | None]] = defaultdict(list)
-        for row, text in enumerate(texts):
-            key = label_key(text)
-            if key:
-                labels_by_text[key].append(labels[row] if labels is not None else None)
-        repeated = 0
-        contradictory = 0
-        for text_labels in labels_by_text.values():
-            repeated += len(text_labels) - 1
-            if len(set(text_labels) - {None}) > 1:
-                contradictory += len(text_labels)
+        digests = digests_of(label_key(text) for text in texts)
+        has_text = digests != digests_of([""])
+        digests = digests[has_text]
+        unique_texts, number_of = np.unique(digests, return_inverse=True)
+        repeated = len(digests) - len(unique_texts)
+        if labels is None:
+            return cls(repeated, contradictory=0)
+        codes = {
+            label: code for code, label in enumerate(dict.fromkeys(labels)) if label is not None
+        }
+        row_codes = np.array([codes.get(label, -1) for label in labels], np.int64)[has_text]
+        is_labelled = row_codes >= 0
+        pairs = np.stack([number_of[is_labelled], row_codes[is_labelled]])
+        text_of_pair = np.unique(pairs, axis=1)[0]
+        labels_of_text = np.bincount(text_of_pair, minlength=len(unique_texts))
+        contradictory = int((labels_of_text[number_of] > 1).sum())
         return cls(repeated, contradictory)
 
 

@@ -1,12 +1,17 @@
 """Choosing examples: a stratified sample, equally many of each label, a passage of a long text."""
 
+import hashlib
 import math
 import random
 import re
+from array import array
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import accumulate, cycle, islice
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, compress, cycle, islice
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from palam.errors import PalamError
 from palam.tasks.labels import label_key
@@ -104,27 +109,17 @@ def hold_out(examples: Sequence[Example], num_rows: int, seed: int = 0) -> HeldO
     Raises:
         PalamError: fewer than two different texts.
     """
-    rows_by_text: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for index, example in enumerate(examples):
-        rows_by_text[text_key(example)].append(index)
-    if len(rows_by_text) < 2:
+    digests = text_digests(examples)
+    texts, first_rows, counts = np.unique(digests, return_index=True, return_counts=True)
+    if len(texts) < 2:
         raise PalamError(f"{len(examples)} rows with one text are too few to hold some out")
-    representatives = []
-    num_repeated = 0
-    for rows in rows_by_text.values():
-        first = rows[0]
-        representatives.append(examples[first])
-        if len(rows) > 1:
-            num_repeated += len(rows)
-    num_texts = num_rows * len(rows_by_text) // len(examples)
+    representatives = [examples[row] for row in np.sort(first_rows)]
+    num_texts = num_rows * len(texts) // len(examples)
     drawn = sample(representatives, max(1, num_texts), seed)
-    drawn_texts = {text_key(example) for example in drawn}
-    train: list[Example] = []
-    dev: list[Example] = []
-    for example in examples:
-        side = dev if text_key(example) in drawn_texts else train
-        side.append(example)
-    return HeldOut(train, dev, num_repeated)
+    is_held_out = np.isin(digests, text_digests(drawn))
+    train = list(compress(examples, ~is_held_out))
+    dev = list(compress(examples, is_held_out))
+    return HeldOut(train, dev, num_repeated=int(counts[counts > 1].sum()))
 
 
 def text_key(example: Example) -> tuple[str, ...]:
@@ -132,11 +127,23 @@ def text_key(example: Example) -> tuple[str, ...]:
     return tuple(label_key(text) for text in example.fields.values())
 
 
+def text_digests(examples: Iterable[Example]) -> npt.NDArray[np.uint64]:
+    """A number for the text of each example, see [`text_key`]; eight bytes, also of a long text."""
+    return digests_of("\0".join(text_key(example)) for example in examples)
+
+
+def digests_of(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """A number for each text; those of different texts are different, but for one in 10¹⁹ pairs."""
+    numbers = array("Q")
+    for text in texts:
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8)
+        numbers.append(int.from_bytes(digest.digest(), "little"))
+    return np.array(numbers, np.uint64)
+
+
 def num_shared(train: Sequence[Example], dev: Sequence[Example]) -> int:
     """How many rows of `dev` have a text that is among those of `train`."""
-    train_texts = {text_key(example) for example in train}
-    shared = [example for example in dev if text_key(example) in train_texts]
-    return len(shared)
+    return int(np.isin(text_digests(dev), text_digests(train)).sum())
 
 
 def balanced(examples: Sequence[Example], seed: int = 0) -> list[Example]:

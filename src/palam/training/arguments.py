@@ -81,13 +81,16 @@ def training_arguments(
     )
 
 
-def check_batch_size(optim: OptimConfig) -> None:
+def check_batch_size(optim: OptimConfig, processes: int) -> None:
     """Refuse batches that several processes cannot share evenly.
+
+    Args:
+        optim: has the batch size, of all processes together.
+        processes: how many there are.
 
     Raises:
         PalamError: the batch size is no multiple of the number of processes.
     """
-    processes = num_processes()
     batch_size = optim.batch_size
     if batch_size % processes:
         next_size = batch_size + -batch_size % processes

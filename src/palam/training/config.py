@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import yaml
 from cyclopts import Parameter
 
 from palam.errors import PalamError
@@ -17,7 +16,14 @@ from palam.models.model_config import ModelConfig
 from palam.tasks.readers import RowSource
 from palam.tasks.text_template import slots
 from palam.utils.languages import find_language
-from palam.utils.settings import check_least, check_range, convert_fields, plain, read_settings
+from palam.utils.settings import (
+    check_least,
+    check_range,
+    convert_fields,
+    dump_yaml,
+    plain,
+    read_settings,
+)
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 FileFormat = Literal["json", "csv", "tsv", "text", "xlsx", "parquet", "dataset"]

@@ -112,7 +112,7 @@ def train(
             another run writes to `out`.
     """
     check_trackers(config.runtime.report_to)
-    check_batch_size(config.optim)
+    check_batch_size(config.optim, num_processes())
     join_processes(config.runtime.device)
     if console is None or not is_main():
         console = Console(quiet=True)

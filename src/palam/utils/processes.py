@@ -16,6 +16,8 @@ from palam.errors import PalamError
 
 T = TypeVar("T")
 
+LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""By which a launcher tells each process where the others are."""
 TIMEOUT = timedelta(hours=12)
 """How long a process waits for the others: the first may read much before they go on."""
 STORE_TIMEOUT = timedelta(seconds=5)
@@ -49,8 +51,8 @@ def join_processes(device: str) -> None:
         device: `auto`, `cpu` or `cuda`; each process then has a device of its own.
 
     Raises:
-        PalamError: a device that all processes would share, or a launcher's setting that is not
-            supported.
+        PalamError: a device that all processes would share, a launcher's setting that is not
+            supported, or no launcher.
     """
     if num_processes() == 1:
         return
@@ -63,6 +65,12 @@ def join_processes(device: str) -> None:
         raise PalamError(
             f"device is {device!r}, but each of {num_processes()} processes needs its own; "
             "give auto, cuda or cpu"
+        )
+    missing = [name for name in LAUNCHER_VARIABLES if not os.environ.get(name)]
+    if missing:
+        raise PalamError(
+            f"WORLD_SIZE is {num_processes()}, but {', '.join(missing)} are not set; start the "
+            "processes with torchrun or accelerate launch, or unset WORLD_SIZE"
         )
     import torch
     from accelerate import PartialState

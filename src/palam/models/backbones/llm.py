@@ -219,10 +219,11 @@ def keep_frozen(llm: PreTrainedModel, training: bool = True) -> None:
 
 
 def _checkpointed(llm: PreTrainedModel) -> list[GradientCheckpointingLayer]:
-    return [layer for layer in _layers(llm) if layer.gradient_checkpointing]
+    return [layer for layer in decoder_layers(llm) if layer.gradient_checkpointing]
 
 
-def _layers(llm: PreTrainedModel) -> list[GradientCheckpointingLayer]:
+def decoder_layers(llm: PreTrainedModel) -> list[GradientCheckpointingLayer]:
+    """The LLM's layers, in their order; none where it is not built of such."""
     return [module for module in llm.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
@@ -241,7 +242,7 @@ def compile_layers(llm: PreTrainedModel) -> list[CompiledLayer]:
     except Exception as error:  # whatever a compiler that is missing or broken makes of it
         reason = str(error).strip().partition("\n")[0]
         raise PalamError(f"torch.compile does not work here ({reason}); train without it") from None
-    layers = _layers(llm)
+    layers = decoder_layers(llm)
     if not layers:
         raise PalamError(
             f"{type(llm).__name__} has no layers that could be compiled; train without it"
@@ -278,7 +279,7 @@ def shard_layers(llm: PreTrainedModel, device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    layers = _layers(llm)
+    layers = decoder_layers(llm)
     if not layers:
         raise PalamError(
             f"{type(llm).__name__} has no layers that could be spread; train without shard_llm"

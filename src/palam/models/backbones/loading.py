@@ -18,7 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 from transformers.utils import logging as transformers_logging
@@ -44,6 +44,7 @@ MAX_NUM_LABELS = 100_000
 SHARD_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
 SHOWN_KEYS = 3
 """How many missing weights a message names."""
+TWO_WORDS = ("one", "two")
 TOKENIZER_PACKAGES = {"sentencepiece": "'palam[sentencepiece]'", "google.protobuf": "protobuf"}
 """What some tokenizers need beside their files: modules, and what pip installs for each."""
 
@@ -240,10 +241,20 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> Any:
     with readable_errors(name_or_path, "tokenizer"):
         source = source_options(path, revision)
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **source)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **source)
+        if tokenizer.is_fast and _loses_spaces(tokenizer):
+            # transformers 5.6 takes some for Llama's, DeepSeek-V3's among them: as its file has it.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(path, **source)
+        return tokenizer
     except Exception as error:  # a damaged file raises whatever its reader raises
         advice = _tokenizer_advice(error)
         raise PalamError(f"no tokenizer could be loaded from {name_or_path!r}; {advice}") from None
+
+
+def _loses_spaces(tokenizer: Any) -> bool:
+    """Whether words become one."""
+    ids = tokenizer(" ".join(TWO_WORDS), add_special_tokens=False)["input_ids"]
+    return "".join(TWO_WORDS) in tokenizer.decode(ids)
 
 
 def _tokenizer_advice(error: BaseException) -> str:

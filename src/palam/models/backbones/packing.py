@@ -2,8 +2,8 @@
 
 A matrix as it is loaded is brought into that form anew for each product, which for the few rows of
 a step of generating takes longer than the product itself. Packed once, it is not; the numbers are
-the same up to rounding. Packed matrices take the place of the others, so they take no more memory,
-and there is no gradient through them.
+the same up to rounding. Packed matrices take the place of the others, so they take no more memory
+(but for a head that shares the embeddings' matrix), and there is no gradient through them.
 """
 
 import timeit
@@ -71,17 +71,16 @@ def pack_llm(llm: PreTrainedModel) -> int:
     packed = 0
     for module in list(llm.modules()):
         for name, child in list(module.named_children()):
-            if _can_be_packed(child):
+            if isinstance(child, nn.Linear) and _can_be_packed(child):
                 setattr(module, name, PackedLinear(child))
                 packed += 1
     return packed
 
 
-def _can_be_packed(module: nn.Module) -> bool:
-    if type(module) is not nn.Linear:  # what derives from it computes otherwise
+def _can_be_packed(linear: nn.Linear) -> bool:
+    if type(linear) is not nn.Linear:  # what derives from it computes otherwise
         return False
-    weight = module.weight
-    return weight.device.type == "cpu" and weight.dtype in PACKED_DTYPES
+    return linear.weight.device.type == "cpu" and linear.weight.dtype in PACKED_DTYPES
 
 
 @cache
@@ -92,7 +91,7 @@ def packing_pays(dtype: torch.dtype) -> bool:
     Args:
         dtype: of the matrices; False for others than fp32 and bf16.
     """
-    if dtype not in PACKED_DTYPES or not torch.backends.mkldnn.is_available():
+    if dtype not in PACKED_DTYPES:
         return False
     linear = nn.Linear(SIZE, SIZE, bias=False, dtype=dtype)
     inputs = torch.ones(ROWS, SIZE, dtype=dtype)
