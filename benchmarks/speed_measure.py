@@ -71,7 +71,7 @@ class Rows:
         start = time.perf_counter()
         self.dataset = self.tokenise(processor, range(len(examples)))
         self.seconds = time.perf_counter() - start
-        self.lengths = [_row_lengths(row) for row in self.dataset.rows]
+        self.lengths = [_row_lengths(row) for row in self._rows(self.dataset)]
 
     def tokenise(self, processor: PalamProcessor, rows: Sequence[int]) -> AnswerDataset:
         """These rows as a data set of their own."""
@@ -79,10 +79,14 @@ class Rows:
         answers = [self.answers[row] for row in rows]
         return AnswerDataset(processor, texts, answers, [self.language] * len(rows))
 
+    @staticmethod
+    def _rows(dataset: AnswerDataset) -> list[Any]:
+        return [dataset[row] for row in range(len(dataset))]
+
     def batch(self, model: PalamModel, rows: Sequence[int]) -> dict[str, Any]:
         """A training batch; tokenised now if the model's processor works text by text."""
         if isinstance(model.processor, OneByOne):
-            features = self.tokenise(model.processor, rows).rows
+            features = self._rows(self.tokenise(model.processor, rows))
         else:
             features = [self.dataset[row] for row in rows]
         return Collator(model.processor)(features)
@@ -457,7 +461,7 @@ def measure(
     parts = {unit: unit.parts(rows, size) for unit in units}
     for unit in units:
         if isinstance(unit.model.encoding, EncoderStateCache):
-            unit.model.encoding.fill(data.dataset[row]["encoder_input_ids"] for row in rows)
+            unit.model.encoding.fill([data.dataset[row]["encoder_input_ids"] for row in rows])
     llm = units[0].model.llm
     times: Times = defaultdict(lambda: defaultdict(list))
     products: list[float] = []

@@ -212,6 +212,7 @@ def make_input(name):
 @page_by_page
 def test_commands_parse_and_their_settings_are_valid(page, registries, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PALAM_API_KEY", "a key")  # as the page has it in front of `palam serve`
     for block in blocks(page, "yaml"):
         name = re.match(r"# ([\w-]+\.yaml)\n", block)
         if name:

@@ -77,7 +77,7 @@ def test_a_language_that_it_does_not_know_is_refused(base_folder):
 
 
 def test_a_translator_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(PalamError, match="no tokenizer could be loaded"):
+    with pytest.raises(PalamError, match="nothing' cannot be loaded: no such folder"):
         translated({"si": pairs("si")}, str(tmp_path / "nothing"))
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, LlamaConfig
 
 from palam import PalamError, PalamModel
 from palam.bench.baseline_plan import plan_encoder_reading, plan_llm_reading, plan_translation
-from palam.bench.device_memory import Device
+from palam.bench.device_memory import GIB, Device
 from palam.bench.plan import plan
 from palam.bench.translation import BEAMS
 from palam.models.backbones.encoder import encode, load_encoder
@@ -68,7 +68,7 @@ def operations_of_step(model, texts, ids):
 @pytest.mark.parametrize("fusion", ["last", "transformer_softmax"])
 def test_the_arithmetic_and_the_weights_are_those_of_a_real_step(base_folder, encoder, llm, fusion):
     config = settings(base_folder, encoder, llm, fusion=fusion, epochs=2)
-    planned = plan_of(config, rows=10, device=Device(rate=1e9), **LENGTHS)
+    planned = plan_of(config, rows=10, hardware=Device(rate=1e9), **LENGTHS)
     model = PalamModel.from_bases(
         config.model.encoder,
         config.model.llm,
@@ -102,7 +102,7 @@ def test_the_arithmetic_and_the_weights_are_those_of_a_real_step(base_folder, en
 
 
 def test_an_llm_that_reads_the_text_too_reads_more(base_folder):
-    options = {"rows": 10, "rate": 1e9, **LENGTHS}
+    options = {"rows": 10, "hardware": Device(rate=1e9), **LENGTHS}
     plain = plan_of(settings(base_folder, fusion="mean"), **options)
     augmented = settings(base_folder, fusion="mean", mode="prompt", append_source_tokens=True)
     planned = plan_of(augmented, **options)
@@ -119,7 +119,7 @@ def test_an_llm_that_reads_the_text_too_reads_more(base_folder):
 
 def test_a_lora_on_an_llm_that_reads_alone(base_folder):
     pytest.importorskip("peft")
-    options = {"rows": 10, "rate": 1e9, **LENGTHS}
+    options = {"rows": 10, "hardware": Device(rate=1e9), **LENGTHS}
     config = settings(base_folder, mode="prompt", llm_only=True, lora_rank=2)
     planned = plan_of(config, **options)
     model = PalamModel.from_bases(
@@ -138,7 +138,7 @@ def test_a_lora_on_an_llm_that_reads_alone(base_folder):
 
 def test_a_lora_beside_a_bridge_is_trained_too(base_folder):
     pytest.importorskip("peft")
-    options = {"rows": 10, "rate": 1e9, **LENGTHS}
+    options = {"rows": 10, "hardware": Device(rate=1e9), **LENGTHS}
     plain = plan_of(settings(base_folder, fusion="mean"), **options)
     both = plan_of(settings(base_folder, fusion="mean", lora_rank=2), **options)
     assert both.trained_parameters > plain.trained_parameters
@@ -159,7 +159,7 @@ def raw_text(base_folder, tmp_path, llm, **options):
 
 @pytest.mark.parametrize("llm", ["llama", "gemma3", "gpt2"])
 def test_what_is_distilled_is_read_by_the_teacher_too(base_folder, tmp_path, llm):
-    options = {"rows": 10, "rate": 1e9, **LENGTHS}
+    options = {"rows": 10, "hardware": Device(rate=1e9), **LENGTHS}
     plain = plan_of(raw_text(base_folder, tmp_path, llm), **options)
     config = raw_text(base_folder, tmp_path, llm, distill=True)
     planned = plan_of(config, **options)
@@ -175,7 +175,7 @@ def test_what_is_distilled_is_read_by_the_teacher_too(base_folder, tmp_path, llm
 def test_answers_to_prompts_are_generated_before_training(base_folder, tmp_path, llm):
     prompts = str(tmp_path / "prompts.txt")
     config = raw_text(base_folder, tmp_path, llm, distill=True, prompts_file=prompts)
-    planned = plan_of(config, rows=10, device=Device(rate=1e9), **LENGTHS)
+    planned = plan_of(config, rows=10, hardware=Device(rate=1e9), **LENGTHS)
     model = load_llm(config.model.llm, attention="eager")
     length = {"max_new_tokens": MAX_ANSWER_TOKENS, "min_new_tokens": MAX_ANSWER_TOKENS}
     ids = torch.full((1, 3 + 12), 7)
@@ -223,7 +223,7 @@ def test_a_translation_is_written_by_every_beam(base_folder, translator):
 
 def test_the_activations_are_what_a_real_step_keeps(base_folder):
     config = settings(base_folder, fusion="mean")
-    planned = plan_of(config, rows=10, device=Device(rate=1e9), **LENGTHS)
+    planned = plan_of(config, rows=10, hardware=Device(rate=1e9), **LENGTHS)
     model = PalamModel.from_bases(
         config.model.encoder,
         config.model.llm,
@@ -256,7 +256,7 @@ def test_the_activations_are_what_a_real_step_keeps(base_folder):
 
 
 def test_less_is_kept_when_layers_are_recomputed_and_more_is_computed(base_folder):
-    options = {"rows": 10, "rate": 1e9, **LENGTHS}
+    options = {"rows": 10, "hardware": Device(rate=1e9), **LENGTHS}
     plain = plan_of(settings(base_folder, fusion="mean"), **options)
     recomputing = settings(base_folder, fusion="mean", gradient_checkpointing=True)
     again = plan_of(recomputing, **options)
@@ -265,7 +265,7 @@ def test_less_is_kept_when_layers_are_recomputed_and_more_is_computed(base_folde
 
 
 def test_a_fusions_own_options_count(base_folder):
-    options = {"rows": 10, "rate": 1e9, **LENGTHS}
+    options = {"rows": 10, "hardware": Device(rate=1e9), **LENGTHS}
     whole = settings(base_folder, fusion="transformer_softmax")
     low_rank = settings(base_folder, fusion="transformer_softmax", fusion_options={"rank": 2})
     fewer = plan_of(low_rank, **options).trained_parameters
@@ -274,7 +274,9 @@ def test_a_fusions_own_options_count(base_folder):
 
 def test_the_rate_is_measured_unless_it_is_given(base_folder):
     assert plan_of(settings(base_folder), rows=10, **LENGTHS).rate > 0
-    lines = plan_of(settings(base_folder), rows=10_000, device=Device(rate=2e12), **LENGTHS).lines()
+    lines = plan_of(
+        settings(base_folder), rows=10_000, hardware=Device(rate=2e12), **LENGTHS
+    ).lines()
     assert lines["matrix rate"] == "2.00 · 10¹² operations a second"
     assert lines["all steps"].startswith("7,500: ")
 
@@ -283,7 +285,7 @@ def test_the_rate_is_measured_unless_it_is_given(base_folder):
 def test_a_model_that_is_not_there_is_one_line(base_folder, part, tmp_path):
     config = settings(base_folder).with_settings(**{part: str(tmp_path / "nothing")})
     with pytest.raises(PalamError, match="no such folder"):
-        plan_of(config, rows=10, device=Device(rate=1e9))
+        plan_of(config, rows=10, hardware=Device(rate=1e9))
 
 
 def test_starter_models_that_are_not_there_yet_are_made_with_real_tensors(
@@ -297,4 +299,55 @@ def test_starter_models_that_are_not_there_yet_are_made_with_real_tensors(
     monkeypatch.setattr("palam.starter.resolve.build", make)
     monkeypatch.setenv("PALAM_CACHE", str(tmp_path / "cache"))
     config = TrainConfig.from_settings({"task": "demo", "device": "cpu", "dtype": "fp32"})
-    assert plan_of(config, rows=10, device=Device(rate=1e9), **LENGTHS).trained_parameters > 0
+    assert plan_of(config, rows=10, hardware=Device(rate=1e9), **LENGTHS).trained_parameters > 0
+
+
+@pytest.fixture
+def large_llm(tmp_path):
+    """The configuration alone of an LLM of 8 billion weights."""
+    config = LlamaConfig(
+        hidden_size=4096,
+        num_hidden_layers=32,
+        intermediate_size=14336,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        vocab_size=128256,
+        tie_word_embeddings=False,
+        architectures=["LlamaForCausalLM"],
+    )
+    config.save_pretrained(tmp_path / "8b")
+    return str(tmp_path / "8b")
+
+
+def test_an_llm_fits_in_fewer_bits_or_spread_over_several_devices(base_folder, large_llm):
+    config = settings(base_folder, dtype="bf16", batch_size=16).with_settings(llm=large_llm)
+    whole = plan_of(config, rows=10, hardware=Device(memory=12 * GIB, rate=1e12), **LENGTHS)
+    layer_weights = 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336)
+    ends = 2 * 128256 * 4096 + 4096  # embeddings, head and the last norm
+    norms = 32 * 2 * 4096
+    assert whole.memory["LLM"] == 2 * (32 * layer_weights + norms + ends)
+    fit = whole.lines()["device"]
+    assert fit.startswith("does not fit 12 GiB; it would with --load-in 8bit")
+    assert "--load-in 4bit" in fit
+    assert "--shard-llm" not in fit
+
+    device = Device(memory=12 * GIB, rate=1e12, processes=8)
+    planned = plan_of(config, rows=10, hardware=device, **LENGTHS)
+    assert "--shard-llm" in planned.lines()["device"]
+    sharded = config.with_settings(shard_llm=True)
+    spread = plan_of(sharded, rows=10, hardware=device, **LENGTHS)
+    one_layer = 2 * (layer_weights + 2 * 4096)
+    assert spread.memory["LLM"] == 2 * ends + 4 * one_layer + one_layer
+    assert spread.lines()["device"] == "fits 12 GiB"
+    assert spread.tokens * 8 == whole.tokens
+    assert spread.steps == whole.steps
+
+    in_4_bits = config.with_settings(load_in="4bit")
+    quantised = plan_of(in_4_bits, rows=10, hardware=device, **LENGTHS)
+    assert quantised.memory["LLM"] == 2 * (norms + ends) + 32 * layer_weights * 9 // 16
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(base_folder):
+    config = settings(base_folder, batch_size=5)
+    with pytest.raises(PalamError, match=r"it must be a multiple of 2, e\.g\. 6"):
+        plan_of(config, rows=10, hardware=Device(processes=2, rate=1e9))

@@ -1,6 +1,7 @@
 """`palam generate`: one answer streamed, or a file's answers; as the same in Python."""
 
 import pytest
+import torch
 
 from palam import PalamModel
 from palam.inference.generation import generate
@@ -62,3 +63,26 @@ def test_another_prompt_and_sampled_answers(generated):
     sampled = answer("--temperature", 2, "--seed", 1)
     assert sampled == answer("--temperature", 2, "--seed", 1)
     assert sampled != answer("--temperature", 2, "--seed", 2)
+
+
+def test_empty_answers_are_told_of(palam, trained, text_file, monkeypatch, caplog):
+    """A bridge that names labels may have nothing else to say."""
+
+    def end_at_once(self, *, streamer=None, **inputs):
+        (end, *_) = self.stop_ids()
+        if streamer is not None:
+            streamer.end()
+        return torch.full((len(inputs["input_ids"]), 1), end)
+
+    monkeypatch.setattr(PalamModel, "generate", end_at_once)
+    monkeypatch.setattr(PalamModel, "stop_ids", lambda self: [self.llm.config.eos_token_id])
+    for source in (("--text", TEXTS[0]), ("--file", text_file)):
+        assert palam("generate", trained, *source, *CPU).code == 0
+    one, many = [note for note in caplog.messages if "empty" in note]
+    assert one.startswith("1 of 1 answers are empty; this bridge was trained to name the labels of")
+    assert many.startswith(f"{len(TEXTS)} of {len(TEXTS)} answers are empty")
+
+
+def test_an_llm_spread_over_devices_answers_alike(generated, text_file):
+    options = ("--file", text_file, "--max-new-tokens", 12)
+    assert generated(*options, "--device-map", "auto") == generated(*options)

@@ -1,4 +1,4 @@
-"""The processes of a run; several of them are in tests/training/test_processes.py."""
+"""The processes of a run; several of them are in tests/training/test_several_processes.py."""
 
 import pytest
 

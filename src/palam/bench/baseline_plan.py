@@ -131,5 +131,6 @@ def _translation_operations(translator: Any, tokens: int) -> float:
     half = written(token.repeat(1, max(1, tokens // 2)))
     with FlopCounterMode(display=False) as later:
         written(token, **cache_of(half))
-    operations = reading.get_total_flops() + first.get_total_flops()
-    return operations + (tokens - 1) * later.get_total_flops()
+    operations: float = reading.get_total_flops() + first.get_total_flops()
+    operations += (tokens - 1) * later.get_total_flops()
+    return operations

@@ -210,7 +210,7 @@ def _estimate_training(
         PalamError: a base model that cannot be found or used.
     """
     rows = min(amounts.train, config.data.max_train_samples or amounts.train)
-    needs = plan(config.model, config.optim, config.runtime, rows=rows, device=Device(rate=rate))
+    needs = plan(config.model, config.optim, config.runtime, rows=rows, hardware=Device(rate=rate))
     steps = needs.steps
     if config.optim.max_steps > 0:
         steps = min(steps, config.optim.max_steps)

@@ -217,7 +217,7 @@ def plan(
     text_tokens: int = 64,
     prompt_tokens: int = 8,
     answer_tokens: int = 4,
-    device: Device = ANY_DEVICE,
+    hardware: Device = ANY_DEVICE,
 ) -> Plan:
     """Memory, arithmetic and time of a training run.
 
@@ -230,12 +230,12 @@ def plan(
         text_tokens: the encoder's, of a text.
         prompt_tokens: the LLM's, around the text.
         answer_tokens: the LLM's, of the answer with its end.
-        device: what it is planned for.
+        hardware: what it is planned for.
 
     Raises:
         PalamError: base models that cannot be found or used, or a batch that cannot be shared.
     """
-    processes = device.processes
+    processes = hardware.processes
     check_batch_size(optim, processes)
     placement = resolve_placement(runtime.device, runtime.dtype)
     dtype = placement["dtype"]
@@ -267,7 +267,10 @@ def plan(
         else:
             trained += trained_parameters(bridge)
             reading = _run_bridge_and_llm(bridge, llm, encoding.states, lengths)
-        operations = {"encoder": encoding.operations, "LLM and bridge": reading.operations}
+        operations: dict[str, float] = {
+            "encoder": encoding.operations,
+            "LLM and bridge": reading.operations,
+        }
         row_tokens = reading.sequence_tokens
         if not optim.llm_only:
             row_tokens += lengths.text
@@ -294,14 +297,14 @@ def plan(
         tokens=lengths.batch * row_tokens,
         rows=rows,
         steps=math.ceil(math.ceil(rows / optim.batch_size) * optim.epochs),
-        rate=measured_rate(placement) if device.rate is None else device.rate,
+        rate=measured_rate(placement) if hardware.rate is None else hardware.rate,
         batch=lengths.batch,
         sequence_tokens=reading.sequence_tokens,
         answer_tokens=lengths.answer,
         forward_operations=reading.forward_operations,
         llm_weights=llm_weights,
         answering_operations=answering,
-        device=device.with_memory_of(pick_device(runtime.device)),
+        device=hardware.with_memory_of(pick_device(runtime.device)),
     )
 
 
@@ -318,7 +321,7 @@ def forward_operations(llm: Any, batch: int, tokens: int, logits: int) -> int:
     positions = torch.arange(tokens - logits, tokens)
     with FlopCounterMode(display=False) as counter:
         llm(ids, use_cache=False, logits_to_keep=positions)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 @torch.no_grad()

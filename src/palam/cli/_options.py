@@ -21,6 +21,7 @@ from palam.utils.quiet import silence_libraries as silence_libraries
 
 if TYPE_CHECKING:
     from palam.models.modeling import PalamModel
+    from palam.utils.device import Placement
 
 DATA = Group("Data", sort_key=1)
 MODEL = Group("Model", sort_key=2)
@@ -59,6 +60,18 @@ class LoadingConfig(PlacementConfig):
     """Spread the LLM over the devices of this machine, as transformers does; auto fills them
     evenly. The encoder and the bridge stay on --device."""
 
+    def placement(self) -> "Placement":
+        """The placement that this means here.
+
+        Raises:
+            PalamError: no such device.
+        """
+        from palam.utils.device import resolve_placement
+
+        placement = resolve_placement(self.device, self.dtype, self.load_in)
+        placement["device_map"] = self.device_map
+        return placement
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeededLoadingConfig(LoadingConfig, RuntimeConfig):
@@ -91,16 +104,14 @@ SEEDED_ENGINE_LOADING_DEFAULTS = SeededEngineLoadingConfig()
 def load_model(checkpoint: str, loading: LoadingConfig) -> "PalamModel":
     """The checkpoint's model, in evaluation mode."""
     from palam.models.modeling import PalamModel
-    from palam.utils.device import resolve_placement
 
     silence_libraries()
-    placement = resolve_placement(loading.device, loading.dtype, loading.load_in)
     model = PalamModel.from_pretrained(
         checkpoint,
         loading.encoder,
         loading.llm,
         allow_mismatch=loading.allow_mismatch,
-        **placement,
+        **loading.placement(),
     )
     if isinstance(loading, EngineLoadingConfig):
         attach_engine([model], loading.engine)

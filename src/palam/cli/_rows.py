@@ -21,7 +21,7 @@ from palam.cli._languages import check_given_language, check_row_languages
 from palam.cli._options import LoadingConfig
 from palam.cli._output import check_file_writable, is_device, open_rows
 from palam.cli._source import Chunk, SourceConfig, one_text, read_chunks
-from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
+from palam.cli._text_notes import EncodingWatch, tell_of_empty_answers, tell_what_was_lost
 from palam.errors import PalamError
 from palam.scale.bridge import Bridge
 from palam.scale.failures import ERROR, Failure
@@ -242,6 +242,7 @@ def process_rows(
         _write_file(run, rows_in, _Output(place, file_format, identity, after_output))
     if run.num_failed:
         tell(f'{run.num_failed:,} rows could not be read; their column "error" says why')
+    tell_of_empty_answers(run.num_empty, run.num_answers, model.config.task)
     tell_what_was_lost(model)
 
 
@@ -275,6 +276,9 @@ class _Run:
     columns: ResultColumns
     chunk_size: int
     num_failed: int = 0
+    num_answers: int = 0
+    num_empty: int = 0
+    """Of the answers."""
     encodings: EncodingWatch = field(default_factory=EncodingWatch)
 
     def finished_rows(
@@ -302,6 +306,9 @@ class _Run:
         if isinstance(outcome, Failure):
             self.num_failed += 1
             return {**dict.fromkeys(self.job.results), ERROR: outcome.reason}
+        if "answer" in outcome:
+            self.num_answers += 1
+            self.num_empty += not outcome["answer"].strip()
         return {**outcome, ERROR: None}
 
     def _read_one_by_one(

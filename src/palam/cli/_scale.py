@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from palam.cli._corpus import process_corpus, reserved_folder
-from palam.cli._options import LoadingConfig, load_model
+from palam.cli._options import EngineLoadingConfig, LoadingConfig, load_model
 from palam.cli._rows import RowJob, loading_as_begun, process_rows, reserved_output
 from palam.cli._source import SourceConfig
 from palam.errors import PalamError
@@ -126,9 +126,13 @@ def open_reader(
 
 def reader_loading(loading: LoadingConfig) -> ReaderLoading:
     """How other processes load the model: what is measured is measured once, here."""
-    from palam.utils.device import dtype_name, resolve_placement
+    from palam.utils.device import dtype_name
 
-    placement: Any = resolve_placement(loading.device, loading.dtype, loading.load_in)
+    if loading.device_map is not None:
+        raise PalamError(
+            "--device-map spreads the LLM of one process; leave it or --workers and --engine out"
+        )
+    placement: Any = loading.placement()
     return ReaderLoading(
         encoder=loading.encoder,
         llm=loading.llm,
@@ -137,6 +141,7 @@ def reader_loading(loading: LoadingConfig) -> ReaderLoading:
         dtype=dtype_name(placement["dtype"]),
         load_in=loading.load_in,
         attention=placement["attention"],
+        packs=isinstance(loading, EngineLoadingConfig) and loading.engine == "palam",
     )
 
 

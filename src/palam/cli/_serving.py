@@ -44,7 +44,6 @@ def serve_bridges(
     """
     from palam.serving.bridges import load_bridges
     from palam.serving.server import open_socket, run_server
-    from palam.utils.device import resolve_placement
 
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("palam.serving").setLevel(logging.INFO)
@@ -53,7 +52,7 @@ def serve_bridges(
         silence_libraries()
         bridges = load_bridges(
             paths,
-            resolve_placement(loading.device, loading.dtype, loading.load_in),
+            loading.placement(),
             encoder=loading.encoder,
             llm=loading.llm,
             allow_mismatch=loading.allow_mismatch,

@@ -1,7 +1,7 @@
 """What a user should know of how the texts were read: cut, unknown to the encoder, no Unicode."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from palam.cli._source import Chunk
 from palam.scale.bridge import Bridge
@@ -32,6 +32,25 @@ class EncodingWatch:
             if note is not None and note not in self._told:
                 self._told.add(note)
                 tell(note)
+
+
+def tell_of_empty_answers(num_empty: int, num_answers: int, task: Mapping[str, Any] | None) -> None:
+    """Tell that the LLM has said nothing, and why that may be.
+
+    Args:
+        num_empty: answers without a word.
+        num_answers: of all texts.
+        task: that the bridge was trained for, if any.
+    """
+    if not num_empty:
+        return
+    note = f"{num_empty:,} of {num_answers:,} answers are empty"
+    if task:
+        note += (
+            f"; this bridge was trained to name the labels of {printable(task['name'])} and may "
+            "have nothing else to say: use palam classify, or a bridge trained on raw text"
+        )
+    tell(note)
 
 
 def tell_what_was_lost(bridge: Bridge) -> None:

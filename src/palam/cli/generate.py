@@ -17,7 +17,7 @@ from palam.cli._options import (
 )
 from palam.cli._scale import SCALE_DEFAULTS, ScaleOptions, read_source
 from palam.cli._source import SourceConfig, SourceOptions, one_text
-from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
+from palam.cli._text_notes import EncodingWatch, tell_of_empty_answers, tell_what_was_lost
 from palam.errors import PalamError
 from palam.scale.text_form import TextForm
 from palam.scale.work import Answering
@@ -113,4 +113,5 @@ def _stream_answer(model: "PalamModel", source: SourceConfig, work: Answering) -
         model.generate(**inputs, streamer=streamer, **work.decoding())
     else:
         stream_answer(model, inputs, decoding_of(model, work.decoding()), streamer)
+    tell_of_empty_answers(int(not streamer.has_begun), 1, model.config.task)
     tell_what_was_lost(model)

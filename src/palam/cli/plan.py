@@ -71,7 +71,7 @@ def plan(
         model,
         optim,
         runtime,
-        device=device,
+        hardware=device,
         **asdict(size),
     )
     print_values(planned.lines())

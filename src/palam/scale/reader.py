@@ -104,9 +104,12 @@ class ReaderLoading:
     """`8bit`, `4bit`, or None: whole."""
     attention: str | None = None
     """transformers' `attn_implementation`; None is its own choice, on a CPU the plain one."""
+    packs: bool = False
+    """Pack the LLM where that makes it faster, as `palam generate` does; see [`pack_llm`]."""
 
     def load(self, checkpoint: str) -> "PalamModel":
         """The checkpoint's model."""
+        from palam.models.backbones.packing import pack_llm
         from palam.models.modeling import PalamModel
         from palam.utils.device import Placement, pick_device, pick_dtype
         from palam.utils.quiet import silence_libraries
@@ -120,7 +123,7 @@ class ReaderLoading:
             attention=self.attention or ("eager" if on_cpu else None),
             load_in=self.load_in,
         )
-        return PalamModel.from_pretrained(
+        model = PalamModel.from_pretrained(
             checkpoint,
             self.encoder,
             self.llm,
@@ -128,6 +131,9 @@ class ReaderLoading:
             allow_mismatch=self.allow_mismatch,
             **placement,
         )
+        if self.packs and not model.config.adapter:
+            pack_llm(model.llm)
+        return model
 
 
 class BridgeReader:

@@ -276,11 +276,9 @@ class _Repetition:
         repeated = len(digests) - len(unique_texts)
         if labels is None:
             return cls(repeated, contradictory=0)
-        codes = {
-            label: code for code, label in enumerate(dict.fromkeys(labels)) if label is not None
-        }
-        row_codes = np.array([codes.get(label, -1) for label in labels], np.int64)[has_text]
-        is_labelled = row_codes >= 0
+        codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
+        row_codes = np.array([codes[label] for label in labels], np.int64)[has_text]
+        is_labelled = row_codes != codes.get(None, -1)
         pairs = np.stack([number_of[is_labelled], row_codes[is_labelled]])
         text_of_pair = np.unique(pairs, axis=1)[0]
         labels_of_text = np.bincount(text_of_pair, minlength=len(unique_texts))

@@ -1,4 +1,4 @@
-"""Tokenised rows as arrays: a fortieth of the memory of Python lists, or on disk, memory-mapped.
+"""Tokenised rows as arrays: a tenth of the memory of Python lists, or on disk, memory-mapped.
 
 On disk they are read by any number of processes, whose memory they are not.
 """
@@ -147,7 +147,10 @@ class TokenTable(Sequence[Features]):
 def _columns_of(row: Features) -> dict[str, Sequence[int]]:
     """What is kept of a row, by column."""
     num_labels = sum(label != IGNORE for label in row["labels"])
-    columns = {"input_ids": row["input_ids"], "num_labels": [num_labels]}
+    columns: dict[str, Sequence[int]] = {
+        "input_ids": row["input_ids"],
+        "num_labels": [num_labels],
+    }
     if OPTIONAL_COLUMN in row:
         columns[OPTIONAL_COLUMN] = row[OPTIONAL_COLUMN]
     return columns

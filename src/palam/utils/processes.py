@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from palam.errors import PalamError
 
@@ -150,11 +150,10 @@ def on_main(function: Callable[[], T]) -> T:
         except PalamError as error:
             outcome[1] = error
     broadcast_object_list(outcome)
-    value, error = outcome
-    if error is not None:
-        raise error
-    result: T = value
-    return result
+    result, raised = outcome
+    if raised is not None:
+        raise raised
+    return cast(T, result)
 
 
 def own_share(items: Sequence[T]) -> Sequence[T]:
@@ -186,8 +185,9 @@ def claims_report() -> bool:
         return True
     from torch import distributed
 
+    store_class: Any = distributed.TCPStore  # type: ignore[attr-defined]
     try:
-        store = distributed.TCPStore(
+        store = store_class(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
             is_master=False,
