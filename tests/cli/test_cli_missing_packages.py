@@ -14,11 +14,15 @@ CPU = ("--device", "cpu", "--dtype", "fp32")
 def hidden(monkeypatch):
     """Let packages be missing."""
 
+    def forget(package):
+        for name in list(sys.modules):
+            if name == package or name.startswith(f"{package}."):
+                monkeypatch.delitem(sys.modules, name)
+
     def hide(*packages):
+        forget("palam.integrations")  # they import their package as they are imported
         for package in packages:
-            for name in list(sys.modules):
-                if name == package or name.startswith(f"{package}."):
-                    monkeypatch.delitem(sys.modules, name)
+            forget(package)
             monkeypatch.setitem(sys.modules, package, None)
 
     return hide

@@ -1,9 +1,13 @@
 """Every mistake is one line on standard error and exit code 2, and nothing is left behind."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny
+
+HERE = Path(__file__).parent
+"""A folder without tables."""
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
 
@@ -197,7 +201,7 @@ def test_results_that_cannot_be_written_are_told_before_the_models_are_loaded(
             ("--file", "nowhere.txt"),
             "cannot read nowhere.txt: No such file or directory",
         ),
-        (None, None, ("--file", "."), "Is a directory"),
+        (None, None, ("--file", str(HERE)), "holds none of these files: .parquet"),
         ("a.txt", b"", (), "is empty"),
         ("a.jsonl", b"", (), "is empty"),
         ("a.csv", b"text\n", (), "is empty"),

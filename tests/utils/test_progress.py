@@ -37,15 +37,16 @@ def log_lines(clock, steps, **settings):
 def test_a_log_gets_a_line_a_minute_with_the_time_left(clock):
     lines = log_lines(clock, [(20, 64)] * 10, total=20_000)
     assert lines == [
-        "classifying: 192 of 20,000 (0 %), 1 h 44 min left",
-        "classifying: 384 of 20,000 (1 %), 1 h 43 min left",
-        "classifying: 576 of 20,000 (2 %), 1 h 42 min left",
+        "classifying: 64 of 20,000 (0 %), 1 h 44 min left",
+        "classifying: 256 of 20,000 (1 %), 1 h 43 min left",
+        "classifying: 448 of 20,000 (2 %), 1 h 42 min left",
+        "classifying: 640 of 20,000 (3 %), 1 h 41 min left",
         "classifying: 640 done in 4 min",
     ]
 
 
 def test_short_work_prints_nothing(clock):
-    assert log_lines(clock, [(5, 10)] * 11, total=110) == []
+    assert log_lines(clock, [(1, 10)] * 11, total=110) == []
 
 
 def test_without_a_total_the_log_says_what_is_done(clock):

@@ -9,10 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 LOG_INTERVAL = 60
 """Seconds between two lines of a log."""
+FIRST_LINE_AFTER = 15
+"""Seconds after which the first is printed: it is soon known whether it takes minutes or hours."""
 
 
 class ProgressLog:
-    """Progress as lines of a log, at most one a minute, the first after a minute.
+    """Progress as lines of a log, at most one a minute, the first after some seconds.
 
     Args:
         description: stands first, e.g. `"classifying"`.
@@ -28,16 +30,16 @@ class ProgressLog:
         self._done_before = done
         self._done = done
         self._start = time.monotonic()
-        self._last_line = self._start
+        self._next_line = self._start + FIRST_LINE_AFTER
         self._has_lines = False
 
     def advance(self, amount: int) -> None:
         """Count what has been done; print a line if the last one is a minute old."""
         self._done += amount
         now = time.monotonic()
-        if now - self._last_line < LOG_INTERVAL:
+        if now < self._next_line:
             return
-        self._last_line = now
+        self._next_line = now + LOG_INTERVAL
         self._has_lines = True
         self._print(self._state(now - self._start))
 
