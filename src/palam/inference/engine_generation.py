@@ -13,7 +13,7 @@ from palam.models.modeling import PalamModel
 from palam.models.token_engine import Decoding, TokenEngine
 
 UNDERSTOOD = ("max_new_tokens", "do_sample", "temperature", "top_p", "seed")
-"""Arguments of [`generate`] that have a meaning for an engine."""
+"""Arguments of [`palam.generate`] that have a meaning for an engine."""
 
 
 class AnswerIds(NamedTuple):
@@ -26,7 +26,7 @@ class AnswerIds(NamedTuple):
 
 
 def decoding_of(model: PalamModel, generate_kwargs: Mapping[str, Any]) -> Decoding:
-    """What an engine is told, from the arguments of [`generate`].
+    """What an engine is told, from the arguments of [`palam.generate`].
 
     Args:
         model: says at which ids an answer ends.

@@ -1,9 +1,9 @@
 """The processes of one run, as `torchrun` and `accelerate launch` start them.
 
 Everything here also holds in a single process, where it costs nothing. What the processes have in
-common is accelerate's [`PartialState`](https://huggingface.co/docs/accelerate/package_reference/state).
-The first process owns files and output. Collective calls (all but `num_processes`, `is_main` and
-`claims_report`) must be made by all processes, in the same order.
+common is accelerate's `PartialState`. The first process owns files and output. Collective calls
+(all but `num_processes`, `process_index`, `is_main`, `own_share` and `claims_report`) must be made
+by all processes, in the same order.
 """
 
 import os
