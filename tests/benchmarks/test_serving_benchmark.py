@@ -42,4 +42,5 @@ def test_it_measures_every_arm(bridge, tmp_path):
         assert 1 <= arm["batch_size"] <= (clients if server == "together" else 1)
     hang_ups = figures["hang_ups"]
     assert hang_ups["lost"] == 0
+    assert hang_ups["other_answers"] == 0
     assert hang_ups["answered"] > 0
