@@ -13,6 +13,7 @@ import torch
 from helpers import FakeHub
 
 from palam import PalamModel
+from palam.inference.scoring import LabelScorer
 from palam.models import publishing
 
 torch.set_num_threads(1)
@@ -82,3 +83,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "network" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture
+def scored_texts(monkeypatch):
+    """All texts that are scored from now on, in their order."""
+    texts = []
+    score = LabelScorer.score
+
+    def recording_score(self, chunk, *arguments, **options):
+        texts.extend(chunk)
+        return score(self, chunk, *arguments, **options)
+
+    monkeypatch.setattr(LabelScorer, "score", recording_score)
+    return texts

@@ -133,18 +133,11 @@ def test_what_is_done_stays_and_one_line_says_how_to_go_on(run, stop, place, com
     assert [row["id"] for row in rows] == list(range(9))
 
 
-def test_what_is_done_is_not_done_again(run, stop, place, monkeypatch):
+def test_what_is_done_is_not_done_again(run, stop, place, scored_texts):
     stop(CLASSIFY, after=2)
-    texts = []
-    score = LabelScorer.score
-
-    def recording_score(self, chunk, *arguments, **options):
-        texts.extend(chunk)
-        return score(self, chunk, *arguments, **options)
-
-    monkeypatch.setattr(LabelScorer, "score", recording_score)
+    scored_texts.clear()
     assert run(CLASSIFY, "--resume").code == 0
-    assert texts == [ROWS[8]["text"]]
+    assert scored_texts == [ROWS[8]["text"]]
 
 
 def test_an_error_too_says_how_to_go_on(run, stop, place, texts):

@@ -75,23 +75,16 @@ def test_shards_together_give_what_one_run_gives_and_each_file_what_it_gives_alo
 
 
 def test_what_is_done_is_not_done_again_and_a_changed_file_is(
-    classify, palam, corpus, tmp_path, monkeypatch
+    classify, palam, corpus, tmp_path, scored_texts
 ):
     assert classify().code == 0
-    texts = []
-    score = LabelScorer.score
-
-    def recording_score(self, chunk, *arguments, **options):
-        texts.extend(chunk)
-        return score(self, chunk, *arguments, **options)
-
-    monkeypatch.setattr(LabelScorer, "score", recording_score)
+    scored_texts.clear()
     assert classify().code == 0
-    assert texts == []
+    assert scored_texts == []
     write_jsonl(corpus / "part-3.jsonl", [{"id": "30", "text": "new"}])
     assert "part-3.jsonl: changed" in palam("shards", "status", tmp_path / "out").out
     assert classify().code == 0
-    assert texts == ["new"]
+    assert scored_texts == ["new"]
     assert palam("shards", "status", tmp_path / "out").code == 0
 
 
@@ -183,19 +176,11 @@ def test_errors_are_kept_in_one_file_where_that_is_asked_for(palam, untrained, t
     assert (tmp_path / "out.csv").read_text().splitlines()[2].count(",,") >= 1
 
 
-def test_repeated_texts_of_a_file_are_read_once(palam, untrained, tmp_path, monkeypatch):
-    texts = []
-    score = LabelScorer.score
-
-    def recording_score(self, chunk, *arguments, **options):
-        texts.extend(chunk)
-        return score(self, chunk, *arguments, **options)
-
-    monkeypatch.setattr(LabelScorer, "score", recording_score)
+def test_repeated_texts_of_a_file_are_read_once(palam, untrained, tmp_path, scored_texts):
     write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in "abaa"])
     result = palam("classify", untrained, "--file", tmp_path / "texts.jsonl", *LABELS, *CPU)
     rows = [json.loads(line) for line in result.out.splitlines()]
-    assert texts == ["a", "b"]
+    assert scored_texts == ["a", "b"]
     assert rows[0] == rows[2] == rows[3] != rows[1]
 
 

@@ -23,20 +23,6 @@ def reader(bridge):
     return BridgeReader(bridge, LABELS, loading=CPU)
 
 
-@pytest.fixture
-def scored_texts(monkeypatch):
-    """All texts that are scored from now on, in their order."""
-    texts = []
-    score = LabelScorer.score
-
-    def recording_score(self, chunk, *arguments, **options):
-        texts.extend(chunk)
-        return score(self, chunk, *arguments, **options)
-
-    monkeypatch.setattr(LabelScorer, "score", recording_score)
-    return texts
-
-
 def test_labels_are_those_of_single_texts(bridge, reader):
     model = PalamModel.from_pretrained(bridge)
     result = reader({"text": TEXTS})

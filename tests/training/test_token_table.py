@@ -54,7 +54,9 @@ def test_one_array_follows_another():
         [[{"input_ids": [], "labels": []}, {"input_ids": [7], "labels": [7]}]]
     ).input_ids
     assert list(first.followed_by(second)) == [[1, 2], [], [7]]
-    assert first.followed_by(second)[1:] == [[], [7]]
+    assert list(first.followed_by(second)[1:]) == [[], [7]]
+    assert list(first.followed_by(second)[::2]) == [[1, 2], [7]]
+    assert list(first.followed_by(second)[3:]) == []
 
 
 def test_ranges_in_batches():

@@ -169,20 +169,18 @@ class RowJob(NamedTuple):
     Attributes:
         description: for the progress: `"classifying"`.
         results: usual names of the columns that each row gets.
-        run: gives each text of a chunk its results, by usual name; or see `read_all`.
         identity: the options on which the results depend, by name.
         labels: whose probabilities are columns of their own in a flat format.
         uses_encoder: whether the encoder reads the texts.
-        read_all: the same for all chunks.
+        read_all: gives each text of the chunks its results, by usual name.
     """
 
     description: str
     results: tuple[str, ...]
-    run: Callable[[Chunk, Progress | None], list[Row]] | None
+    read_all: ReadAll
     identity: dict[str, Any]
     labels: tuple[str, ...] = ()
     uses_encoder: bool = True
-    read_all: ReadAll | None = None
 
 
 class RowsIn(NamedTuple):
@@ -291,11 +289,10 @@ class _Run:
             total: how many rows there are in all, for the progress.
             start: how many are done.
         """
-        read_all = self.job.read_all or self._read_one_by_one
         with _row_progress(self.source, self.job.description, total, start) as advance:
             chunks = self._checked_chunks(rows, start)
             keep_errors = self.source.keep_errors
-            read = read_all(chunks, keep_errors=keep_errors, progress=advance)
+            read = self.job.read_all(chunks, keep_errors=keep_errors, progress=advance)
             for chunk, results in read:
                 outcomes = chunk.with_failures(results)
                 for numbered, outcome in zip(chunk.rows, outcomes, strict=True):
@@ -310,13 +307,6 @@ class _Run:
             self.num_answers += 1
             self.num_empty += not outcome["answer"].strip()
         return {**outcome, ERROR: None}
-
-    def _read_one_by_one(
-        self, chunks: Iterable[Chunk], *, keep_errors: bool, progress: Progress | None
-    ) -> Iterator[tuple[Chunk, list[Row | Failure]]]:
-        assert self.job.run is not None
-        for chunk in chunks:
-            yield chunk, list(self.job.run(chunk, progress))
 
     def _checked_chunks(self, rows: Iterable[NumberedRow], start: int) -> Iterator[Chunk]:
         """The chunks of rows, whose columns and languages can be had."""

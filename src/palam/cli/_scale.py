@@ -96,11 +96,10 @@ def row_job(reader: Reader, work: Work) -> RowJob:
     return RowJob(
         description=work.description,
         results=work.results,
-        run=None,
+        read_all=reader.read_all,
         identity=work.identity(config),
         labels=work.label_names(config),
         uses_encoder=work.uses_encoder(config),
-        read_all=reader.read_all,
     )
 
 

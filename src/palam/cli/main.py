@@ -22,7 +22,7 @@ from palam.cli._config_file import apply_config_file
 from palam.cli._help import CompactHelp
 from palam.errors import PalamError
 from palam.utils.memory import is_out_of_memory
-from palam.utils.processes import claims_report, num_processes
+from palam.utils.processes import check_single_process, claims_report
 from palam.utils.texts import printable
 
 COMMANDS = {
@@ -125,15 +125,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_processes(tokens: Sequence[str]) -> None:
-    """Refuse a command that was started in several processes and is of one.
-
-    Raises:
-        PalamError: it is.
-    """
-    if num_processes() > 1 and tokens and tokens[0] not in OF_SEVERAL_PROCESSES:
-        raise PalamError(
-            f"palam {tokens[0]} is of one process; start it without torchrun or accelerate"
-        )
+    """Refuse a command that was started in several processes and is of one."""
+    if tokens and tokens[0] not in OF_SEVERAL_PROCESSES:
+        check_single_process(f"palam {tokens[0]}")
 
 
 def _terminate(*_: Any) -> NoReturn:

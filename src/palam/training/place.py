@@ -4,11 +4,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from palam.errors import PalamError
 from palam.utils.asides import aside_of, remove
 from palam.utils.files import output_place
 from palam.utils.locks import output_lock
-from palam.utils.processes import is_main, num_processes, on_main
+from palam.utils.processes import is_main, on_main
 
 
 @contextlib.contextmanager
@@ -58,20 +57,3 @@ def folder_for_rows(out: str | Path) -> Iterator[Path]:
         finally:
             if is_main():
                 remove(path)
-
-
-def check_single_process(work: str) -> None:
-    """Refuse a process that was started as one of several, as `torchrun` does.
-
-    Args:
-        work: what is of one process, e.g. `palam align`.
-
-    Raises:
-        PalamError: it is one of several.
-    """
-    processes = num_processes()
-    if processes > 1:
-        raise PalamError(
-            f"WORLD_SIZE is {processes}, but {work} is of one process; "
-            "start it without torchrun or accelerate"
-        )

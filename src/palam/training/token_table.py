@@ -40,9 +40,18 @@ class RaggedArray(Sequence[list[int]]):
 
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
-            return [self[index] for index in range(*row.indices(len(self)))]
+            return self._select(range(*row.indices(len(self))))
         start = self.ends[row - 1] if row else 0
         return self.values[start : self.ends[row]].tolist()
+
+    def _select(self, rows: range) -> "RaggedArray":
+        """Some of the rows, as arrays too; all of them without a copy."""
+        if rows == range(len(self)):
+            return self
+        starts = self.ends - self.lengths()
+        parts = [self.values[starts[row] : self.ends[row]] for row in rows]
+        values = np.concatenate([self.values[:0], *parts])
+        return RaggedArray(values, self.lengths()[rows.start : rows.stop : rows.step].cumsum())
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """Of each row."""

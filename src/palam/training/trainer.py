@@ -178,9 +178,9 @@ class PalamTrainer(Trainer):
         dataset = train_dataset or self.train_dataset
         rows_per_batch = args.per_device_train_batch_size * args.world_size
         rows_per_step = rows_per_batch * args.gradient_accumulation_steps
-        if isinstance(dataset, FilledDataset):
-            return LengthGroupedSampler(dataset.rows, rows_per_step, args.seed, rows_per_batch)
-        return LengthGroupedSampler(dataset, rows_per_step, args.seed)
+        if args.world_size == 1:
+            return LengthGroupedSampler(dataset, rows_per_step, args.seed)
+        return LengthGroupedSampler(dataset.rows, rows_per_step, args.seed, rows_per_batch)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         args = self.args

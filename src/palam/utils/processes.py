@@ -44,6 +44,23 @@ def _environment_number(name: str, default: int) -> int:
     return int(value) if value.isdecimal() else default
 
 
+def check_single_process(work: str) -> None:
+    """Refuse a process that was started as one of several, as `torchrun` does.
+
+    Args:
+        work: what is of one process, e.g. `palam align`.
+
+    Raises:
+        PalamError: it is one of several.
+    """
+    processes = num_processes()
+    if processes > 1:
+        raise PalamError(
+            f"WORLD_SIZE is {processes}, but {work} is of one process; "
+            "start it without torchrun or accelerate"
+        )
+
+
 def join_processes(device: str) -> None:
     """Meet the other processes of this run, before a device is chosen. Of one process: nothing.
 
