@@ -47,6 +47,8 @@ SHOWN_KEYS = 3
 TWO_WORDS = ("one", "two")
 TOKENIZER_PACKAGES = {"sentencepiece": "'palam[sentencepiece]'", "google.protobuf": "protobuf"}
 """What some tokenizers need beside their files: modules, and what pip installs for each."""
+PACKAGES_READ = {".model", ".spm", ".tiktoken"}
+"""The endings of the files that these packages, and tiktoken, read."""
 
 
 class LocatedConfig(NamedTuple):
@@ -247,7 +249,7 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> Any:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(path, **source)
         return tokenizer
     except Exception as error:  # a damaged file raises whatever its reader raises
-        advice = _tokenizer_advice(error)
+        advice = _tokenizer_advice(error, Path(path))
         raise PalamError(f"no tokenizer could be loaded from {name_or_path!r}; {advice}") from None
 
 
@@ -257,8 +259,16 @@ def _loses_spaces(tokenizer: Any) -> bool:
     return "".join(TWO_WORDS) in tokenizer.decode(ids)
 
 
-def _tokenizer_advice(error: BaseException) -> str:
-    """What can be done about a tokenizer that cannot be loaded."""
+def _tokenizer_advice(error: BaseException, path: Path) -> str:
+    """What can be done about a tokenizer that cannot be loaded.
+
+    Args:
+        error: of the library, which names packages also where a folder holds nothing for them.
+        path: a folder, or a hub id.
+    """
+    suffixes = {file.suffix for file in path.iterdir()} if path.is_dir() else PACKAGES_READ
+    if not suffixes & PACKAGES_READ:
+        return "give a hub id or a folder"
     text = f"{error} {error.__cause__ or error.__context__}".lower()
     named = [name for name in ("sentencepiece", "protobuf", "tiktoken") if name in text]
     missing = [pip for name, pip in TOKENIZER_PACKAGES.items() if not _is_installed(name)]
