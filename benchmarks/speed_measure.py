@@ -25,7 +25,7 @@ from palam.models.processing import IGNORE
 from palam.tasks.loading import load_split, native_language
 from palam.tasks.task import Task
 from palam.training.collator import Collator
-from palam.training.data import AnswerDataset
+from palam.training.datasets import AnswerDataset
 from palam.training.encoder_cache import EncoderStateCache
 from palam.training.sampler import LengthGroupedSampler
 from palam.utils.autotune import matmul_seconds

@@ -61,6 +61,11 @@ def in_a_folder(refused, trained, base_folder, tmp_path, monkeypatch):
         ("uvicorn", ("demo", BRIDGE), "palam[serve]"),
         ("prometheus_client", ("serve", BRIDGE), "palam[serve]"),
         ("lm_eval", ("eval-harness", BRIDGE, "--tasks", "xnli_en"), "palam[harness]"),
+        (
+            "sacrebleu",
+            ("evaluate", BRIDGE, "--task", "questions", "--languages", "si", *CPU),
+            "palam[reading]",
+        ),
         ("datasets", ("train", "--task", "sib200", "--out", "b", *CPU), "palam[hub]"),
         (
             "gguf",

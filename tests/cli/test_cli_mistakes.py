@@ -37,7 +37,7 @@ def reading(trained, data):
         (("train", "--out", "x", "--epochs", "many"), "Invalid value for --epochs"),
         (("train", "--out", "x", "demo"), "unexpected argument 'demo'"),
         (("train", "--out", "x", "--no-compile"), "Unknown option: --no-compile"),
-        (("classify",), "CHECKPOINT is missing"),
+        (("classify",), "CHECKPOINTS is missing"),
         (
             ("classify", "x", "--text", "a", "--batch-size", "0"),
             'Invalid value "0" for --batch-size',
@@ -87,7 +87,10 @@ def test_without_arguments_it_shows_the_help(palam):
         (("--max-length", "4000"), "the encoder takes at most 128 tokens"),
         (("--file", "x.csv"), "give exactly one of --task, --file and --text-file"),
         (("--resume",), "there is nothing to resume"),
-        (("--fusion-options.rank", "3"), "'rank' is no option of mean; its options are: none"),
+        (
+            ("--fusion-options.rank", "3"),
+            "'rank' is no option of mean; its options are: first_layer",
+        ),
         (("--report-to", "paper"), "report_to is 'paper'"),
     ],
 )

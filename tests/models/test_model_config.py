@@ -67,7 +67,7 @@ def test_an_unknown_option_lists_those_there_are():
         "'ranks' is no option of transformer_softmax; its options are: rank, feedforward, dropout"
     )
     message = refusal(ModelConfig, fusion_options={"rank": 4})
-    assert message == "'rank' is no option of mean; its options are: none"
+    assert message == "'rank' is no option of mean; its options are: first_layer"
     message = refusal(ModelConfig, mapper="mlp", mapper_options={"rank": 4})
     assert message == "'rank' is no option of mlp; its options are: hidden_size"
 

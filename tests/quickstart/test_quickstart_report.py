@@ -199,6 +199,24 @@ def test_hostile_text_is_escaped(written):
     assert page.text.count(HOSTILE) == 6  # <title>, h1, command, key and value, example
 
 
+def test_what_was_read_before_any_training_has_a_section(written):
+    reading = {
+        "language": "urd_Arab",
+        "text": f"میچ {HOSTILE}",
+        "english": "The match",
+        "bridge": "A match.",
+        "llm_alone": "",
+    }
+    page = Page(written(readings=[reading], examples=[]))
+    assert not page.all("script")
+    assert {"dir": "auto", "lang": "ur-Arab"} in page.all("blockquote")
+    text = flat(page.text)
+    section = text[text.index("What the sentences say") : text.index("What was compared")]
+    for words in (HOSTILE, "In English: The match", "starter:bridge: A match.", "no answer"):
+        assert words in section
+    assert "What the sentences say" not in Page(written()).text
+
+
 def test_nothing_is_fetched(written):
     source = written()
     page = Page(source)

@@ -13,16 +13,21 @@ import palam.quickstart.run as module
 from palam import PalamError, PalamModel
 from palam.cli.main import run
 from palam.inference.evaluation import Evaluation
+from palam.quickstart import first_reading
 from palam.quickstart.run import LANGUAGES, quickstart
 from palam.tasks.task import Example
+from palam.utils.device import resolve_placement
 
 FILES = ["bridge-last", "bridge-mean", "report.html", "results.json"]
 DEMO = Path(palam.__file__).parent / "tasks" / "demo"
 
 
 @pytest.fixture
-def tiny_starters(base_folder, monkeypatch):
-    """Tiny base models in the starter models' place."""
+def tiny_starters(base_folder, tiny_model, tmp_path_factory, monkeypatch):
+    """Tiny base models in the starter models' place, and a tiny bridge in the package's."""
+    bridge = tmp_path_factory.mktemp("package") / "bridge"
+    tiny_model(mode="prompt", prompt="{text}\nThe same in English:").save_pretrained(bridge)
+    monkeypatch.setattr(first_reading, "BRIDGE", str(bridge))
     folders = {
         "starter:encoder": str(base_folder("bert")),
         "starter:llm": str(base_folder("llama")),
@@ -81,6 +86,16 @@ def test_everything_is_there_and_agrees(tmp_path, capsys):
     for one in result["examples"]:
         assert set(one["answers"]) == {"LLM alone", "last", "mean"}
         assert one["english"]
+    readings = result["readings"]
+    assert [one["language"] for one in readings] == LANGUAGES[1:]
+    for number, one in enumerate(readings):
+        lines = (DEMO / f"test.{one['language']}.jsonl").read_text(encoding="utf-8").splitlines()
+        english = (DEMO / "test.eng_Latn.jsonl").read_text(encoding="utf-8").splitlines()
+        assert one["text"] == json.loads(lines[number])["text"]
+        assert one["english"] == json.loads(english[number])["text"]
+        for said in (one["text"], one["english"]):
+            assert " ".join(said.split()) in printed
+    assert printed.index(readings[-1]["text"]) < printed.index("training on English")
     assert [view["language"] for view in result["layers"]] == ["eng_Latn", "sin_Sinh", "amh_Ethi"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "not a benchmark" in page
@@ -108,6 +123,23 @@ def test_the_sentence_is_one_that_the_llm_alone_gets_wrong_where_it_mostly_is():
     typical = module._typical_row(rows, "sin_Sinh", {"LLM alone": bad, "mean": good})
     assert typical.row == 2  # the first on which the one is wrong and the other right
     assert module._typical_row(rows, "sin_Sinh", {"LLM alone": good}).row == 0
+
+
+@pytest.mark.usefixtures("tiny_starters")
+def test_the_first_sentences_are_read_as_in_python(tmp_path):
+    result = quickstart(tmp_path / "qs", short=True, console=Console(quiet=True))
+    assert [one.language for one in result.readings] == LANGUAGES[1:3]
+    model = PalamModel.from_pretrained(first_reading.BRIDGE, **resolve_placement())
+    options = {"max_new_tokens": 32, "no_repeat_ngram_size": 3}
+    texts = [one.text for one in result.readings]
+    for llm_only, name in ((False, "bridge"), (True, "llm_alone")):
+        with pytest.warns(UserWarning, match="no_repeat_ngram_size"):
+            answers = palam.generate(model, texts, llm_only=llm_only, **options)
+        expected = [answer.partition("\n")[0].strip() for answer in answers]
+        assert [getattr(one, name) for one in result.readings] == expected
+    page = (tmp_path / "qs" / "report.html").read_text(encoding="utf-8")
+    assert "What the sentences say" in page
+    assert page.index(result.readings[0].text) < page.index("What was compared")
 
 
 @pytest.mark.usefixtures("tiny_starters")

@@ -260,7 +260,8 @@ def test_tokenizer_is_the_given_one(shelf, no_pip_run):
 def test_other_names_pass_unchanged_and_unknown_ones_are_named():
     assert resolve("google/mt5-small") == "google/mt5-small"
     assert resolve("./starter:x") == "./starter:x"
-    with pytest.raises(PalamError, match=r"'starter:xyz'.*starter:encoder and starter:llm"):
+    known = "starter:encoder, starter:llm and starter:bridge"
+    with pytest.raises(PalamError, match=f"'starter:xyz'.*{known}"):
         resolve("starter:xyz")
 
 

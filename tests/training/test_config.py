@@ -138,8 +138,8 @@ EXCLUDING = [
         "normalize is a setting of its own, not one of the fusion's options",
     ),
     (
-        {**TASK, "fusion": "mean", "fusion_options": {"rank": 4}},
-        "'rank' is no option of mean; its options are: none",
+        {**TASK, "fusion": "last", "fusion_options": {"rank": 4}},
+        "'rank' is no option of last; its options are: none",
     ),
     (
         {**TASK, "mapper": "mlp", "mapper_options": {"width": 4}},

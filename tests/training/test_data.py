@@ -9,7 +9,8 @@ from tiny import TEXT
 from palam.models.processing import IGNORE, TEXT_SLOT
 from palam.tasks.sampling import passage
 from palam.training.collator import Collator
-from palam.training.data import AnswerDataset, PrefixDataset
+from palam.training.datasets import AnswerDataset
+from palam.training.raw_text import RawTextDataset
 from palam.training.sampler import LengthGroupedSampler
 
 LENGTHS = [(7 * i) % 61 + 3 for i in range(150)]
@@ -96,9 +97,9 @@ def test_the_cut_depends_on_seed_epoch_and_row(tiny_model):
     processor = tiny_model().processor
 
     def cuts(seed, epoch, texts=LINES):
-        data = PrefixDataset(processor, texts, seed=seed)
+        data = RawTextDataset(processor, texts, seed=seed)
         data.set_epoch(epoch)
-        return [data.cut(i) for i in range(len(data))]
+        return [data.objectives["continue"].cut(i, epoch) for i in range(len(data))]
 
     assert cuts(1, 2) == cuts(1, 2)
     assert cuts(1, 2)[:4] == cuts(1, 2, LINES[:4]), "it depends on the other rows"
@@ -109,12 +110,12 @@ def test_the_cut_depends_on_seed_epoch_and_row(tiny_model):
 
 def test_the_parts_are_the_text_again(tiny_model):
     odd = ["  two words ", "one", "", "a\tb\u00a0 c\nd", "මම ගෙදර යනවා"]
-    data = PrefixDataset(tiny_model().processor, odd)
+    data = RawTextDataset(tiny_model().processor, odd)
     assert data.texts == ["two words", "a\tb\u00a0 c\nd", "මම ගෙදර යනවා"]
     for epoch in range(5):
         data.set_epoch(epoch)
         for index, text in enumerate(data.texts):
-            beginning, rest = data.cut(index)
+            beginning, rest = data.objectives["continue"].cut(index, data.epoch)
             assert beginning + rest == text
             assert beginning.strip()
             assert rest[0].isspace()
@@ -122,10 +123,10 @@ def test_the_parts_are_the_text_again(tiny_model):
 
 def test_the_loss_is_on_the_continuation_alone(tiny_model):
     model = tiny_model()
-    data = PrefixDataset(model.processor, LINES)
+    data = RawTextDataset(model.processor, LINES)
     encoder, llm = model.processor.encoder_tokenizer, model.processor.llm_tokenizer
     for index in range(len(data)):
-        beginning, rest = data.cut(index)
+        beginning, rest = data.objectives["continue"].cut(index, data.epoch)
         row = data[index]
         assert row["encoder_input_ids"] == encoder(beginning)["input_ids"]
         answer = [*llm(rest, add_special_tokens=False)["input_ids"], llm.eos_token_id]
@@ -135,11 +136,11 @@ def test_the_loss_is_on_the_continuation_alone(tiny_model):
 
 def test_a_long_text_is_read_up_to_its_cut(tiny_model):
     model = tiny_model(max_length=12)
-    data = PrefixDataset(model.processor, [" ".join(LINES)], max_answer=9)
+    data = RawTextDataset(model.processor, [" ".join(LINES)], max_answer=9)
     tokenizer = model.processor.encoder_tokenizer
     for epoch in range(8):
         data.set_epoch(epoch)
-        beginning, rest = data.cut(0)
+        beginning, rest = data.objectives["continue"].cut(0, epoch)
         whole = tokenizer(beginning)["input_ids"]
         last_tokens = whole if len(whole) <= 12 else [whole[0], *whole[-11:]]
         assert data[0]["encoder_input_ids"] == last_tokens
@@ -160,6 +161,6 @@ def test_only_texts_that_stay_the_same_are_read_again(tiny_model):
     for changing in (
         AnswerDataset(processor, LINES, answers, passage_words=3),
         AnswerDataset(processor, LINES, answers, llm_only=True),
-        PrefixDataset(processor, LINES),
+        RawTextDataset(processor, LINES),
     ):
         assert changing.repeated_encoder_ids() is None

@@ -11,16 +11,17 @@ from palam import PalamError
 from palam.inference.generation import generate_ids
 from palam.models.processing import IGNORE, TEXT_SLOT
 from palam.models.template import Template
-from palam.training.build import build_model, prepare_for_training
+from palam.training.build import build_dataset, build_model, prepare_for_training
 from palam.training.collator import Collator
 from palam.training.config import TrainConfig
-from palam.training.data import PrefixDataset, build_dataset, read_training_data
+from palam.training.data import read_training_data
 from palam.training.distillation import (
     MAX_ANSWER_TOKENS,
     answer_prompts_with_llm,
     distillation_loss,
     using_template,
 )
+from palam.training.raw_text import RawTextDataset
 from palam.training.run import train
 from palam.training.trainer import PalamTrainer, PalamTrainingArguments
 
@@ -51,7 +52,7 @@ def distilling(base_folder, english):
 
 
 def one_batch(model, rows=4):
-    data = PrefixDataset(model.processor, TEXTS[:rows], distill=True)
+    data = RawTextDataset(model.processor, TEXTS[:rows], distill=True)
     return Collator(model.processor)(data.__getitems__(range(rows)))
 
 
@@ -63,11 +64,11 @@ def test_the_loss_is_the_divergence_row_by_row(tiny_model, tmp_path):
     model = tiny_model("xlmr", fusion="mean")
     batch = one_batch(model)
     loss = trainer_of(model, tmp_path).compute_loss(model, batch)
-    data = PrefixDataset(model.processor, TEXTS[:4])
+    data = RawTextDataset(model.processor, TEXTS[:4])
     total = 0.0
     count = 0
     for index in range(4):
-        beginning, rest = data.cut(index)
+        beginning, rest = data.objectives["continue"].cut(index, 0)
         answer = model.processor.continuation_ids(rest, 128)
         tokens = model.processor.llm_tokenizer(beginning, add_special_tokens=False)["input_ids"]
         teacher = torch.tensor([[*model.processor.prefix_ids(), *tokens, *answer]])

@@ -87,7 +87,7 @@ def common(base_folder, data_folder):
 
 @pytest.fixture(scope="module")
 def distilling(common, tmp_path_factory):
-    """Settings of a run on raw text, with prompts."""
+    """Settings of a run on raw text with all objectives."""
     folder = tmp_path_factory.mktemp("raw")
     (folder / "english.txt").write_text("\n".join(TEXTS[:14] * 3) + "\n", encoding="utf-8")
     (folder / "prompts.txt").write_text("{text} What is this?\nIn short: {text} is\n")
@@ -95,7 +95,10 @@ def distilling(common, tmp_path_factory):
         "task": None,
         "data": None,
         "text_file": str(folder / "english.txt"),
+        "objectives": {"repeat": 1, "continue": 1, "answer": 1},
+        "swap_words": 0.2,
         "distill": True,
+        "lr": 1e-3,
         "prompts_file": str(folder / "prompts.txt"),
         "epochs": 1,
         "batch_size": 8,

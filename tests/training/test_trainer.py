@@ -13,8 +13,8 @@ from palam.errors import PalamError
 from palam.models.backbones.encoder import load_encoder
 from palam.models.backbones.llm import load_llm
 from palam.models.bases import Bases
-from palam.training.build import build_model
-from palam.training.data import build_dataset, read_training_data
+from palam.training.build import build_dataset, build_model
+from palam.training.data import read_training_data
 from palam.training.run import train
 from palam.training.sampler import LengthGroupedSampler
 from palam.training.trainer import NonFiniteLoss, embedding_units, newest_checkpoint

@@ -20,6 +20,12 @@ from palam.models.model_config import ModelConfig
 from palam.starter.resolve import resolve
 from palam.utils.device import Placement
 
+BACKWARD = 2
+"""How many times what the forward pass takes the backward pass takes."""
+TRAINING_COPIES = 6
+"""Of an encoder that is trained: it, the one it is a copy of, the best weights so far, the
+gradients, and AdamW's two moments."""
+
 
 class ReadingPlan(NamedTuple):
     """What one text takes."""
@@ -49,6 +55,28 @@ def plan_encoder_reading(
         encoder = sketch_encoder(model, placement["dtype"], placement["attention"])
         operations = encoder_operations(encoder, text_tokens)
         return ReadingPlan(operations, text_tokens, size_in_bytes(encoder.parameters()))
+
+
+def plan_encoder_training(
+    model: ModelConfig, placement: Placement, text_tokens: int = 64
+) -> ReadingPlan:
+    """A text that the whole encoder is trained on, in fp32.
+
+    Args:
+        model: names the encoder.
+        placement: its device and attention.
+        text_tokens: the encoder's, of a text.
+
+    Raises:
+        PalamError: an encoder that cannot be found or used.
+    """
+    in_fp32 = Placement(**{**placement, "dtype": torch.float32})
+    reading = plan_encoder_reading(model, in_fp32, text_tokens)
+    return ReadingPlan(
+        operations=(1 + BACKWARD) * reading.operations,
+        tokens=reading.tokens,
+        memory_bytes=TRAINING_COPIES * reading.memory_bytes,
+    )
 
 
 def plan_llm_reading(

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from palam.bench.baseline_plan import (
+    BACKWARD,
     ReadingPlan,
     plan_encoder_reading,
+    plan_encoder_training,
     plan_llm_reading,
     plan_translation,
 )
 from palam.bench.device_memory import Device
+from palam.bench.finetune import EPOCHS, LEARNING_RATES
 from palam.bench.methods import BaselineMethod
 from palam.bench.plan import USUAL_SHARE, measured_rate, plan
 from palam.bench.recipe import Recipe
@@ -101,8 +104,10 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
         method = recipe.methods[name]
         try:
             if isinstance(method, BaselineMethod):
-                readings = _baseline_readings(method, recipe.config().model, placement, amounts)
-                made = _estimate_baseline(name, readings, rate)
+                model = recipe.config().model
+                runs = len(LEARNING_RATES) + len(seeds) - 1 if method.has_seeds else 1
+                readings = _baseline_readings(method, model, placement, amounts, len(seeds))
+                made = _estimate_baseline(name, readings, runs, rate)
             else:
                 # All rates with the first seed, then the best with the others.
                 runs = len(recipe.learning_rates(name)) + len(seeds) - 1
@@ -146,7 +151,11 @@ def _amounts(recipe: Recipe) -> _Amounts:
 
 
 def _baseline_readings(
-    method: BaselineMethod, model: ModelConfig, placement: Placement, amounts: _Amounts
+    method: BaselineMethod,
+    model: ModelConfig,
+    placement: Placement,
+    amounts: _Amounts,
+    num_seeds: int,
 ) -> list[_Reading]:
     """What a baseline reads; [] if it reads no text.
 
@@ -158,6 +167,8 @@ def _baseline_readings(
     if method.baseline == "head":
         texts = amounts.train + amounts.dev + amounts.read
         return [_Reading(texts, plan_encoder_reading(model, placement))]
+    if method.baseline == "finetune":
+        return _finetuning_readings(model, placement, amounts, num_seeds)
     # The examples that it is shown are read once for all texts.
     texts = LLM_WAYS * amounts.dev + amounts.read
     readings = [_Reading(texts, plan_llm_reading(model, placement, amounts.labels))]
@@ -167,21 +178,41 @@ def _baseline_readings(
     return readings
 
 
-def _estimate_baseline(name: str, readings: list[_Reading], rate: float) -> MethodEstimate:
+def _finetuning_readings(
+    model: ModelConfig, placement: Placement, amounts: _Amounts, num_seeds: int
+) -> list[_Reading]:
+    """What the fine-tuned encoder reads, with and without being trained on it.
+
+    All rates are tried with the first seed, the best is taken with the others.
+
+    Raises:
+        PalamError: an encoder that cannot be found or used.
+    """
+    runs = len(LEARNING_RATES) + num_seeds - 1
+    training = plan_encoder_training(model, placement)
+    reading = training._replace(operations=training.operations / (1 + BACKWARD), memory_bytes=0)
+    texts = runs * EPOCHS * amounts.dev + num_seeds * amounts.read
+    return [_Reading(runs * EPOCHS * amounts.train, training), _Reading(texts, reading)]
+
+
+def _estimate_baseline(
+    name: str, readings: list[_Reading], runs: int, rate: float
+) -> MethodEstimate:
     """What a baseline's readings will need.
 
     Args:
         name: of the method.
         readings: one model's after the other.
+        runs: how often it is run.
         rate: see `estimate`.
     """
     if not readings:
-        return MethodEstimate(method=name, runs=1, note="no model reads anything")
+        return MethodEstimate(method=name, runs=runs, note="no model reads anything")
     seconds = sum(reading.texts * reading.each.operations for reading in readings) / rate
     memory = sum(reading.each.memory_bytes for reading in readings)
     return MethodEstimate(
         method=name,
-        runs=1,
+        runs=runs,
         tokens=sum(reading.texts * reading.each.tokens for reading in readings),
         hours=round(seconds / USUAL_SHARE / 3600, 2),
         gib=round(memory / 2**30, 2),

@@ -9,12 +9,14 @@ from palam.bench.methods import BaselineMethod, ChoiceMethod, Method, TrainedMet
 from palam.models.model_card import public_name
 from palam.models.model_config import ModelConfig
 from palam.models.registry import FUSIONS
+from palam.training.config import task_settings
 
 BASELINES = {
     "majority": "Always the most frequent label of the training data",
     "llm_only": "The LLM reads the text itself, without a bridge",
     "translate": "The LLM reads a translation into English, by {translator}",
     "head": "Logistic regression on {layers}, without an LLM",
+    "finetune": "The encoder, all of it trained with a head on top, without an LLM",
 }
 HEAD_LAYERS = {"last": "the encoder's last layer", "mean": "the mean of the encoder's layers"}
 UNSAID = ("fusion", "llm_only", "lora_rank", "init")
@@ -44,6 +46,7 @@ def describe_method(method: Method, train: Mapping[str, Any]) -> str:
         values["translator"] = public_name(values.get("translator", ""))
         return BASELINES[method.baseline].format(**values)
     settings = {**train, **method.settings}
+    settings = task_settings(settings) | settings
     parts = [_trained(settings)]
     if settings.get("init") == "random" and not settings.get("llm_only"):
         parts.append("Its mapper starts at random, not solved")

@@ -162,7 +162,7 @@ def head(
         PalamError: a task without labels, an encoder that must be told the language, or
             scikit-learn is missing.
     """
-    if task.number:
+    if task.has_free_answers:
         raise PalamError(f"a head gives a label, and {task.name} has none")
     names = list(task.labels)
     text_features = TextFeatures(encoder, model, layers)

@@ -12,8 +12,11 @@ BASELINES: dict[str, dict[str, str]] = {
     "llm_only": {},
     "translate": {"translator": "facebook/nllb-200-distilled-600M"},
     "head": {"layers": "last"},
+    "finetune": {},
 }
 """Every baseline's own settings, with their defaults."""
+SEEDED_BASELINES = frozenset({"finetune"})
+"""Those that are run with every seed; the others come to the same with each."""
 HEAD_LAYERS = ("last", "mean")
 """The encoder's layers that a head can read."""
 
@@ -77,7 +80,8 @@ class BaselineMethod:
 
     baseline: str
     """`majority` (the most frequent label), `llm_only` (the LLM reads the text itself), `translate`
-    (the LLM reads a translation) or `head` (logistic regression on the encoder's states)."""
+    (the LLM reads a translation), `head` (logistic regression on the encoder's states) or
+    `finetune` (all of the encoder trained, with a head)."""
     settings: dict[str, str] = field(default_factory=dict)
     """The baseline's own: `translator` of translate, `layers` (last or mean) of head."""
 
@@ -92,6 +96,11 @@ class BaselineMethod:
         if layers not in HEAD_LAYERS:
             listed = ", ".join(HEAD_LAYERS)
             raise PalamError(f"layers is {layers!r}; it must be one of: {listed}")
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether another seed gives another result."""
+        return self.baseline in SEEDED_BASELINES
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> "BaselineMethod":

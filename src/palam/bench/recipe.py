@@ -15,7 +15,7 @@ from palam.bench.methods import (
 )
 from palam.errors import PalamError
 from palam.tasks.registry import get_task
-from palam.training.config import TRAIN_SETTINGS, OptimConfig, TrainConfig
+from palam.training.config import TRAIN_SETTINGS, OptimConfig, TrainConfig, task_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,11 +214,22 @@ class Recipe:
         }
 
     def learning_rates(self, method: str | None = None) -> tuple[float, ...]:
-        """Those that a trained method chooses from; None are those that the recipe gives to all."""
+        """Those that a trained method chooses from; None are those that the recipe gives to all.
+
+        Where the recipe gives none it is the task's own, or the default.
+        """
         trained = self.methods.get(method) if method is not None else None
         if isinstance(trained, TrainedMethod) and trained.learning_rates:
             return trained.learning_rates
-        return parse_rates(self.train.get("lr", OptimConfig.lr))
+        given = self._given(method)
+        of_task = task_settings(given).get("lr", OptimConfig.lr)
+        return parse_rates(given.get("lr", of_task))
+
+    def _given(self, method: str | None) -> dict[str, Any]:
+        """The settings that the recipe gives a method, its learning rates aside; see `config`."""
+        trained = self.methods.get(method) if method is not None else None
+        changes = trained.settings if isinstance(trained, TrainedMethod) else {}
+        return {**self.train, **changes}
 
     def config(
         self, method: str | None = None, lr: float | None = None, seed: int = 0
@@ -230,22 +241,20 @@ class Recipe:
             lr: its learning rate; None is the first of those to choose from.
             seed: of the run.
         """
-        trained = self.methods.get(method) if method is not None else None
-        changes = trained.settings if isinstance(trained, TrainedMethod) else {}
         rate = self.learning_rates(method)[0] if lr is None else lr
-        return TrainConfig.from_settings({**self.train, **changes, "lr": rate, "seed": seed})
+        return TrainConfig.from_settings({**self._given(method), "lr": rate, "seed": seed})
 
     def runs(self, first_seed: int) -> list[MethodSeeds]:
         """Each method that is run, with its seeds.
 
         Args:
-            first_seed: of the results; a baseline is run with it alone.
+            first_seed: of the results; most baselines are run with it alone.
         """
         runs = []
         for name, method in self.methods.items():
-            if isinstance(method, BaselineMethod):
+            if isinstance(method, BaselineMethod) and not method.has_seeds:
                 runs.append(MethodSeeds(name, (first_seed,)))
-            elif isinstance(method, TrainedMethod):
+            elif not isinstance(method, ChoiceMethod):
                 runs.append(MethodSeeds(name, self.seeds))
         return runs
 

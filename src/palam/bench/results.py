@@ -78,7 +78,8 @@ class Cell(JSONRow):
     """What one method reached with one seed.
 
     Where a baseline chose something, the choice is among `details`: the `label` of majority, the
-    `way` of llm_only, the `penalty` of a head.
+    `way` of llm_only, the `penalty` of a head; a fine-tuned encoder has a learning rate as methods
+    that are trained have.
     """
 
     method: str

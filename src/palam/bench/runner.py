@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from palam.bench.baselines import Outcome, llm_only, majority
+from palam.bench.finetune import LEARNING_RATES, finetune
 from palam.bench.head import check_installed, head
 from palam.bench.method_trainer import MethodTrainer, bridge_at_step
 from palam.bench.methods import BaselineMethod
@@ -120,8 +121,7 @@ class Bench:
         start = time.time()
         method = self.recipe.methods[run.method]
         if isinstance(method, BaselineMethod):
-            config = self.recipe.config(run.method, seed=run.seed)
-            outcome = self._run_baseline(method, config)
+            outcome = self._run_baseline(method, run)
         else:
             outcome = self._run_trained(run)
         self.results.write_predictions(run, outcome.predictions)
@@ -133,9 +133,12 @@ class Bench:
         }
         self.results.add_cell(Cell.from_row(cell))
 
-    def _run_baseline(self, method: BaselineMethod, config: TrainConfig) -> Outcome:
+    def _run_baseline(self, method: BaselineMethod, run: Run) -> Outcome:
+        config = self.recipe.config(run.method, seed=run.seed)
         if method.baseline == "majority":
             return majority(self.data, self.rows)
+        if method.baseline == "finetune":
+            return self._finetune(run, config)
         if method.baseline == "head":
             return head(
                 config.model,
@@ -164,6 +167,26 @@ class Bench:
             self.task,
             rows,
             batch_size=batch_size,
+        )
+
+    def _finetune(self, run: Run, config: TrainConfig) -> Outcome:
+        """The encoder fine-tuned on this seed's rows, at the rate that the first has chosen."""
+        data = self.data
+        if run.seed != self.first_seed:
+            data = read_training_data(config.data, seed=run.seed, prompt=config.model.prompt)
+        chosen = [
+            cell.lr
+            for cell in self.results.cells()
+            if cell.method == run.method and cell.lr is not None
+        ]
+        return finetune(
+            config.model,
+            self.trainer.bases.encoder,
+            data,
+            self.task,
+            self.rows,
+            seed=run.seed,
+            rates=chosen[:1] or LEARNING_RATES,
         )
 
     def _run_trained(self, run: Run) -> Outcome:

@@ -51,6 +51,11 @@ def find_rows(recipe: Recipe, config: DataConfig, data: TrainingData) -> TaskRow
             rows[code] = sample(examples, read.limit)
         return TaskRows(data.task, rows)
     task = get_task(str(read.task))
+    if task.reference_language:
+        raise PalamError(
+            f"a recipe compares right answers, and {task.name} has none: measure each bridge with "
+            f"palam evaluate --task {task.name}"
+        )
     if data.task.family != task.family:
         raise PalamError(
             f"a recipe trains on a task of the family {task.family}, which {task.name} is of"

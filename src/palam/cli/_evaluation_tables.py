@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Column, Table
 from rich.text import Text
 
+from palam.bench.language_groups import language_groups
 from palam.utils.languages import language_title
 
 if TYPE_CHECKING:
     from palam.inference.evaluation import Evaluation
     from palam.inference.evaluation_page import CertaintyRow
     from palam.inference.metrics import ClassificationMetrics
+    from palam.inference.reading_metrics import ReadingMetrics
     from palam.models.processing import PalamProcessor
 
 MOST_PRINTED_LABELS = 12
@@ -38,12 +40,15 @@ def evaluation_tables(
     for code, result in results.items():
         cells = [*_figures(evaluation, code, result), *_text_figures(processor, code)]
         table.add_row(language_title(code), *cells)
+        for name, reference in evaluation.references.items():
+            table.add_row(f"  {name}", "", *_reading_figures(reference.reading(code)))
     if len(evaluation.correct) > 1:
-        mean = ["", f"{evaluation.macro:.1%}", ""]
-        if evaluation.labels:
-            mean.append(f"{evaluation.macro_f1:.3f}")
         table.add_section()
-        table.add_row(f"mean of {len(evaluation.correct)}", *mean)
+        table.add_row(f"mean of {len(evaluation.correct)}", *_mean_figures(evaluation))
+        for name, reference in evaluation.references.items():
+            table.add_row(f"  {name}", *_mean_figures(reference))
+        for name, means in group_means(evaluation).items():
+            table.add_row(name, "", *_reading_figures(means))
     yield table
     if evaluation.labels and len(evaluation.correct) == 1:
         (language,) = evaluation.correct
@@ -55,9 +60,27 @@ def evaluation_tables(
         yield _uncertain_table(uncertain)
 
 
+def group_means(evaluation: "Evaluation") -> dict[str, "ReadingMetrics"]:
+    """The mean figures of readings in groups of languages, by the groups' names.
+
+    There are none of other tasks, and none of two languages or fewer.
+    """
+    from palam.inference.reading_metrics import ReadingMetrics
+
+    if not evaluation.is_reading or len(evaluation.correct) < 3:
+        return {}
+    means = {}
+    for group in language_groups(list(evaluation.correct)):
+        of_group = [evaluation.reading(code) for code in group.codes]
+        means[f"{group.name} ({len(of_group)})"] = ReadingMetrics.mean(of_group)
+    return means
+
+
 def _language_table(evaluation: "Evaluation") -> Table:
     """The table without its rows, and without the columns of how the texts were read."""
     names = ["n", "accuracy", "95 % interval"]
+    if evaluation.is_reading:
+        names = ["n", "recall", "95 % interval", "chrF", "identified", "likeliest"]
     if evaluation.labels:
         names.append("macro-F1")
     columns = [Column(name, justify="right") for name in names]
@@ -69,11 +92,42 @@ def _language_table(evaluation: "Evaluation") -> Table:
 
 def _figures(evaluation: "Evaluation", code: str, result: Mapping[str, Any]) -> list[str]:
     """What was reached in one language."""
+    if evaluation.is_reading:
+        return [f"{result['n']:,}", *_reading_figures(evaluation.reading(code))]
     low, high = result["ci95"]
     figures = [f"{result['n']:,}", f"{result['accuracy']:.1%}", f"{low:.1%} to {high:.1%}"]
     if evaluation.labels:
         figures.append(f"{evaluation.metrics(code).macro_f1:.3f}")
     return figures
+
+
+def _reading_figures(metrics: "ReadingMetrics") -> list[str]:
+    """What was measured of readings, the interval of the first after it."""
+    interval = ""
+    if metrics.ci95 is not None:
+        low, high = metrics.ci95
+        interval = f"{low:.1%} to {high:.1%}"
+    return [
+        _share(metrics.recall),
+        interval,
+        "" if metrics.chrf is None else f"{metrics.chrf:.1f}",
+        _share(metrics.identified),
+        _share(metrics.likeliest),
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _mean_figures(evaluation: "Evaluation") -> list[str]:
+    """The plain means over the languages."""
+    if evaluation.is_reading:
+        return ["", *_reading_figures(evaluation.mean_reading)]
+    mean = ["", f"{evaluation.macro:.1%}", ""]
+    if evaluation.labels:
+        mean.append(f"{evaluation.macro_f1:.3f}")
+    return mean
 
 
 def _text_columns(processor: "PalamProcessor") -> list[str]:

@@ -43,7 +43,7 @@ RUNTIME_DEFAULTS = RuntimeConfig()
 TRAIN_RUNTIME_DEFAULTS = TrainRuntimeConfig()
 
 ConfigFile = Annotated[Path | None, Parameter(help="YAML file of these options, `name: value`.")]
-Checkpoint = Annotated[str, Parameter(help="A bridge: folder or hub id.")]
+Checkpoint = Annotated[str, Parameter(help="A bridge: folder, hub id or starter:bridge.")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,19 @@
 """Options of reading much, and what they come to: a reader in this process, or in several."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from palam.cli._corpus import process_corpus, reserved_folder
-from palam.cli._options import EngineLoadingConfig, LoadingConfig, load_model
+from palam.cli._options import (
+    EngineLoadingConfig,
+    LoadingConfig,
+    load_model,
+    silence_libraries,
+)
 from palam.cli._rows import RowJob, loading_as_begun, process_rows, reserved_output
 from palam.cli._source import SourceConfig
 from palam.errors import PalamError
@@ -62,7 +67,12 @@ SCALE_DEFAULTS = ScaleConfig()
 
 
 def read_source(
-    checkpoint: str, work: Work, source: SourceConfig, loading: LoadingConfig, scale: ScaleConfig
+    checkpoint: str,
+    work: Work,
+    source: SourceConfig,
+    loading: LoadingConfig,
+    scale: ScaleConfig,
+    others: Sequence[str] = (),
 ) -> None:
     """Read all texts of a source, and write the results.
 
@@ -72,6 +82,7 @@ def read_source(
         source: the texts, and where the results go.
         loading: how the model is loaded.
         scale: how many read, and which files.
+        others: bridges that answer together with it, in this process.
 
     Raises:
         PalamError: see [`process_rows`].
@@ -82,7 +93,8 @@ def read_source(
         place = reserved_folder(source)
     else:
         place = reserved_output(source)
-    with place, open_reader(checkpoint, work, loading_as_begun(loading, source), scale) as reader:
+    loading = loading_as_begun(loading, source)
+    with place, open_reader(checkpoint, work, loading, scale, others) as reader:
         job = row_job(reader, work)
         if source.is_corpus:
             process_corpus(reader.bridge, source, job, scale.own_shard, batch_size=work.batch_size)
@@ -105,13 +117,23 @@ def row_job(reader: Reader, work: Work) -> RowJob:
 
 @contextlib.contextmanager
 def open_reader(
-    checkpoint: str, work: Work, loading: LoadingConfig, scale: ScaleConfig
+    checkpoint: str,
+    work: Work,
+    loading: LoadingConfig,
+    scale: ScaleConfig,
+    others: Sequence[str] = (),
 ) -> Iterator[Reader]:
     """What reads texts within the block: the model in this process, or several that load it.
+
+    Args:
+        checkpoint, work, loading, scale, others: see [`read_source`].
 
     Raises:
         PalamError: a model that cannot be loaded.
     """
+    if others:
+        yield _open_ensemble([checkpoint, *others], work, loading)
+        return
     count = num_workers(scale, loading)
     if count == 1:
         yield BridgeReader.of_model(load_model(checkpoint, loading), work)
@@ -121,6 +143,25 @@ def open_reader(
     readers = [reader.on_device(own) for own in devices_of_each(count, device)]
     with WorkerPool(readers, threads_of_each(count)) as pool:
         yield pool
+
+
+def _open_ensemble(checkpoints: Sequence[str], work: Work, loading: LoadingConfig) -> BridgeReader:
+    """Several bridges together, in this process.
+
+    Raises:
+        PalamError: a model that cannot be loaded, or bridges that cannot answer together.
+    """
+    from palam.models.shared_bases import load_models
+
+    silence_libraries()
+    model, *others = load_models(
+        checkpoints,
+        loading.placement(),
+        encoder=loading.encoder,
+        llm=loading.llm,
+        allow_mismatch=loading.allow_mismatch,
+    )
+    return BridgeReader.of_model(model, work, *others)
 
 
 def reader_loading(loading: LoadingConfig) -> ReaderLoading:

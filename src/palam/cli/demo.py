@@ -17,7 +17,8 @@ QUICKSTART_BRIDGE = Path("palam-quickstart") / "bridge-mean"
 
 def demo(
     checkpoint: Annotated[
-        str | None, Parameter(help="A bridge: folder or hub id; not set is the quickstart's.")
+        str | None,
+        Parameter(help="A bridge: folder, hub id or starter:bridge; not set is the quickstart's."),
     ] = None,
     /,
     *,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from cyclopts.types import PositiveInt
 
-from palam.cli._evaluation_tables import evaluation_tables
+from palam.cli._evaluation_tables import evaluation_tables, group_means
 from palam.cli._options import (
     SEEDED_LOADING_DEFAULTS,
     Checkpoint,
@@ -30,7 +30,7 @@ from palam.tasks.writers import json_line
 from palam.utils.progress import progress_bar
 
 if TYPE_CHECKING:
-    from palam.inference.evaluation import Evaluation
+    from palam.inference.evaluation import Evaluation, PredictionOptions
     from palam.inference.evaluation_page import CertaintyRow
 
 
@@ -50,6 +50,67 @@ class ResultFiles:
     """Keep the results with the bridge: in its results.json and its model card."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasuringConfig:
+    """How the bridge is measured."""
+
+    method: Literal["score", "generate"] = "score"
+    """The likeliest label (score), or the greedy answer if it is a label (generate)."""
+    llm_only: bool = False
+    """The LLM reads the text itself, without the bridge."""
+    batch_size: PositiveInt = 32
+    """Texts at a time."""
+    references: bool = False
+    """Of the task reading: also show what is reached without a bridge."""
+    likelihood: bool = False
+    """Of the task reading: also find out how often the LLM finds the right sentence the likeliest
+    of twenty. It takes long."""
+    no_repeat_ngram_size: PositiveInt | None = None
+    """Of free answers: no so many tokens in a row are said twice; not set is as they come."""
+
+    def check(self, test: TestData, least_certain: int | None) -> None:
+        """Refuse, before any work, what the task does not have.
+
+        Args:
+            test: what is read.
+            least_certain: how many rows are to be shown.
+
+        Raises:
+            PalamError: an option that needs another kind of task, or a package that is missing.
+        """
+        task = test.task
+        if least_certain is not None and task.has_free_answers:
+            raise PalamError(f"--least-certain needs a task with labels, which {task.name} is not")
+        if self.no_repeat_ngram_size is not None and not task.has_free_answers:
+            raise PalamError("--no-repeat-ngram-size needs a task without labels")
+        for name in ("references", "likelihood"):
+            if getattr(self, name) and not task.reference_language:
+                raise PalamError(f"--{name} needs the task reading")
+        if not task.labels and not task.number:
+            from palam.inference.reading_metrics import check_installed
+
+            check_installed()
+
+    def options(self, seed: int) -> "PredictionOptions":
+        """The same for [`palam.evaluate`].
+
+        Args:
+            seed: of what is drawn.
+        """
+        decoding = {}
+        if self.no_repeat_ngram_size is not None:
+            decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
+        return {
+            "method": self.method,
+            "llm_only": self.llm_only,
+            "batch_size": self.batch_size,
+            "decoding": decoding,
+            "likelihood_seed": seed if self.likelihood else None,
+        }
+
+
+MeasuringOptions = Annotated[MeasuringConfig, Parameter(name="*")]
+MEASURING_DEFAULTS = MeasuringConfig()
 ResultOptions = Annotated[ResultFiles, Parameter(name="*", group=Group("Results", sort_key=2))]
 NO_FILES = ResultFiles()
 
@@ -59,9 +120,7 @@ def evaluate(
     /,
     *,
     data: TestDataOptions = None,
-    method: Literal["score", "generate"] = "score",
-    llm_only: bool = False,
-    batch_size: PositiveInt = 32,
+    measuring: MeasuringOptions = MEASURING_DEFAULTS,
     config: ConfigFile = None,
     results: ResultOptions = NO_FILES,
     loading: SeededLoadingOptions = SEEDED_LOADING_DEFAULTS,
@@ -69,21 +128,16 @@ def evaluate(
     """Measure a bridge on a task, by language.
 
     The task can be read in any of its languages. A labelled file of your own is measured likewise.
-    Of one language, the figures of each label and the confusion of labels are printed too.
-
-    Args:
-        method: The likeliest label (score), or the greedy answer if it is a label (generate).
-        llm_only: The LLM reads the text itself, without the bridge.
-        batch_size: Texts at a time.
+    Of one language, the figures of each label and the confusion of labels are printed too. The task
+    reading measures how much of a text the bridge brings across, whatever it was trained on.
     """
     data = data or TestDataConfig()
     if results.record:
-        _check_recordable(checkpoint, llm_only)
-    if results.least_certain is not None and method != "score":
+        _check_recordable(checkpoint, measuring.llm_only)
+    if results.least_certain is not None and measuring.method != "score":
         raise PalamError("--least-certain needs --method score")
     test = read_test_data(checkpoint, data, loading.seed)
-    if results.least_certain is not None and test.task.number:
-        raise PalamError(f"--least-certain needs a task with labels, which {test.task.name} is not")
+    measuring.check(test, results.least_certain)
     with contextlib.ExitStack() as files:
         # Opened now, so that a place that cannot be written to is refused before any work.
         json_file, page_file, predictions_file = [
@@ -91,23 +145,26 @@ def evaluate(
             for path in (results.json_file, results.html_file, results.predictions)
         ]
         model = load_model(checkpoint, loading)
-        check_language_is_known(model, data, llm_only=llm_only)
+        check_language_is_known(model, data, llm_only=measuring.llm_only)
         from palam.inference.evaluation import evaluate as evaluate_model
         from palam.inference.evaluation_page import certainty_rows, evaluation_page
 
         num_texts = sum(len(examples) for examples in test.examples.values())
-        with progress_bar("evaluating", num_texts) as advance:
+        num_readings = num_texts * (2 if measuring.likelihood else 1)
+        options = measuring.options(loading.seed)
+        with progress_bar("evaluating", num_readings) as advance:
+            options["progress"] = advance
             evaluation = evaluate_model(
-                model,
-                test.task,
-                test.split,
-                test.examples,
-                name=checkpoint,
-                method=method,
-                llm_only=llm_only,
-                batch_size=batch_size,
-                progress=advance,
+                model, test.task, test.split, test.examples, name=checkpoint, **options
             )
+        if measuring.references:
+            from palam.inference.reading_references import reading_references
+
+            with progress_bar("what it is compared with", num_readings) as advance:
+                options["progress"] = advance
+                evaluation.references = reading_references(
+                    model, test.task, test.examples, evaluation, seed=loading.seed, **options
+                )
         uncertain = certainty_rows(evaluation, _texts(test), results.least_certain or 0)
         if json_file:
             write_json(json_file, _report(evaluation, uncertain))
@@ -144,6 +201,9 @@ def _texts(test: TestData) -> dict[tuple[str, int], str]:
 
 def _report(evaluation: "Evaluation", uncertain: "Sequence[CertaintyRow]") -> dict[str, Any]:
     report = evaluation.to_report()
+    groups = group_means(evaluation)
+    if groups:
+        report["groups"] = {name: metrics.to_dict() for name, metrics in groups.items()}
     if uncertain:
         report["least_certain"] = [row._asdict() for row in uncertain]
     return report

@@ -1,7 +1,7 @@
 """`palam generate`."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeFloat, PositiveInt
@@ -17,13 +17,10 @@ from palam.cli._options import (
 )
 from palam.cli._scale import SCALE_DEFAULTS, ScaleOptions, read_source
 from palam.cli._source import SourceConfig, SourceOptions, one_text
-from palam.cli._text_notes import EncodingWatch, tell_of_empty_answers, tell_what_was_lost
+from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
 from palam.errors import PalamError
 from palam.scale.text_form import TextForm
 from palam.scale.work import Answering
-
-if TYPE_CHECKING:
-    from palam.models.modeling import PalamModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,8 @@ class AnswerConfig:
     prompt: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     """What to ask, with one {text} slot; not set is as the bridge was trained."""
     mode: Literal["paper", "prompt", "chat"] | None = None
-    """What stands around the text; not set is as the bridge was trained."""
+    """What stands around the text; not set is as the bridge was trained, but chat for --prompt of a
+    bridge that was trained on no task."""
     max_new_tokens: PositiveInt = 64
     """Most tokens of an answer."""
     temperature: NonNegativeFloat = 0.0
@@ -90,28 +88,11 @@ def generate(
         read_source(checkpoint, work, source, loading, scale)
         return
     scale.check(source)
+    from palam.cli._streamer import print_answer
+
     model = load_model(checkpoint, loading)
-    work.set_template(model.processor)
-    _stream_answer(model, source, work)
-
-
-def _stream_answer(model: "PalamModel", source: SourceConfig, work: Answering) -> None:
-    """Print the answer to one text while it is made."""
-    from transformers import set_seed
-
-    from palam.cli._streamer import AnswerStreamer
-    from palam.inference.engine_generation import decoding_of, stream_answer
-
-    uses_encoder = work.uses_encoder(model.config)
-    check_given_language(model, source, uses_encoder=uses_encoder)
+    check_given_language(model, source, uses_encoder=work.uses_encoder(model.config))
     chunk = one_text(source, TextForm.of(model.config.task, source))
     EncodingWatch().look_at(chunk)
-    inputs = model.processor(chunk.texts, languages=chunk.languages, llm_only=not uses_encoder)
-    streamer = AnswerStreamer(model.processor.llm_tokenizer, skip_special_tokens=True)
-    set_seed(work.seed)
-    if model.token_engine is None:
-        model.generate(**inputs, streamer=streamer, **work.decoding())
-    else:
-        stream_answer(model, inputs, decoding_of(model, work.decoding()), streamer)
-    tell_of_empty_answers(int(not streamer.has_begun), 1, model.config.task)
+    print_answer(model, chunk, work)
     tell_what_was_lost(model)

@@ -21,7 +21,8 @@ def info(checkpoint: str | None = None, /) -> None:
     Of the installation: versions, device, fusions and mappers with their options, and tasks.
 
     Args:
-        checkpoint: A bridge to describe: folder or hub id; not set is this installation.
+        checkpoint: A bridge to describe: folder, hub id or starter:bridge; not set is this
+            installation.
     """
     silence_libraries()
     if checkpoint is None:

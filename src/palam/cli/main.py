@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from palam import __version__
-from palam.cli._config_file import apply_config_file
+from palam.cli._config_file import apply_config_file, apply_task_settings
 from palam.cli._help import CompactHelp
 from palam.errors import PalamError
 from palam.utils.memory import is_out_of_memory
@@ -29,11 +29,13 @@ COMMANDS = {
     "quickstart": "palam.cli.quickstart:quickstart",
     "check": "palam.cli.check:check",
     "train": "palam.cli.train:train",
+    "pretrain": "palam.cli.pretrain:pretrain",
     "align": "palam.cli.align:align",
     "plan": "palam.cli.plan:plan",
     "evaluate": "palam.cli.evaluate:evaluate",
     "classify": "palam.cli.classify:classify",
     "generate": "palam.cli.generate:generate",
+    "chat": "palam.cli.chat:chat",
     "shards": "palam.cli.shards:shards",
     "serve": "palam.cli.serve:serve",
     "demo": "palam.cli.demo:demo",
@@ -45,7 +47,7 @@ COMMANDS = {
     "info": "palam.cli.info:info",
 }
 
-OF_SEVERAL_PROCESSES = ("train",)
+OF_SEVERAL_PROCESSES = ("train", "pretrain")
 """The commands that torchrun and accelerate may start."""
 
 app = App(
@@ -58,7 +60,7 @@ app = App(
     group_parameters=Group("Options", sort_key=0),
     # No --no-<flag> and --empty-<list>; of an option that is given twice, the last counts.
     default_parameter=Parameter(negative_bool=(), negative_iterable=(), allow_repeating=True),
-    config=apply_config_file,
+    config=(apply_config_file, apply_task_settings),
     exit_on_error=False,
     print_error=False,
     suppress_keyboard_interrupt=False,

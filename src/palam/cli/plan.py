@@ -17,12 +17,17 @@ from palam.cli._options import (
     silence_libraries,
 )
 from palam.cli._output import print_values
+from palam.cli._training import tell_task_settings
+from palam.tasks.registry import get_task
+from palam.training.config import flat_settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSize:
-    """How much there is to read."""
+    """What there is to read, and how much."""
 
+    task: str | None = None
+    """Task that is trained on, whose own settings count where none are given."""
     rows: PositiveInt = 10_000
     """Rows of the training data."""
     text_tokens: PositiveInt = 64
@@ -62,6 +67,11 @@ def plan(
     from palam.bench.plan import plan as plan_run
 
     silence_libraries()
+    lengths = asdict(size)
+    task = lengths.pop("task")
+    if task is not None:
+        get_task(task)  # refuses one that is not known
+        tell_task_settings(task, flat_settings(model, optim))
     device = Device(
         memory=None if device_memory is None else round(device_memory * GIB),
         processes=processes,
@@ -72,6 +82,6 @@ def plan(
         optim,
         runtime,
         hardware=device,
-        **asdict(size),
+        **lengths,
     )
     print_values(planned.lines())

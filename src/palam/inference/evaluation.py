@@ -1,23 +1,38 @@
-"""Accuracy of a bridge on a task, language by language, with Wilson intervals."""
+"""What a bridge reaches on a task, language by language, with intervals.
+
+That is the accuracy where a task has right answers, and content-word recall where the answer is to
+say what the text says.
+"""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
 
 from palam.errors import PalamError
-from palam.inference.generation import generate
+from palam.inference.generation import asked_with, generate, generate_about
 from palam.inference.metrics import ClassificationMetrics
+from palam.inference.reading_likelihood import likeliest_of_several
+from palam.inference.reading_metrics import (
+    ReadingMetrics,
+    check_installed,
+    row_readings,
+    says_one_of,
+)
 from palam.inference.scoring import LabelScorer, Progress
 from palam.models.modeling import PalamModel
-from palam.models.template import clean
+from palam.models.template import Template, clean
 from palam.tasks.loading import load_split, native_language
 from palam.tasks.sampling import sample
-from palam.tasks.task import Example, Task, last_number
+from palam.tasks.task import VARIANTS, Example, Task, last_number
 
 MAX_WORKING_TOKENS = 256
 """Most tokens of an answer that is worked out in words and ends in a number."""
+MAX_READING_TOKENS = 64
+"""Most tokens of an answer that says what a text says."""
+MAX_SHORT_TOKENS = 16
+"""Most tokens of an answer of a word or two."""
 METHODS = ("score", "generate")
 Z95 = 1.959963984540054
 """The normal distribution's quantile for two-sided 95 %."""
@@ -47,13 +62,19 @@ class Prediction(TypedDict):
     row: int
     """The example's row in its file, from 0."""
     label: str | None
-    """The right label; of a task without labels, the right number."""
+    """The right label; of a task without labels, the right number or text."""
     prediction: str | None
-    """The predicted label or number; None for a generated answer that holds neither."""
+    """The predicted label, number or text; None for a generated answer that holds none."""
     scores: NotRequired[dict[str, float]]
     """Each label's score, of the method `"score"`."""
     answer: NotRequired[str]
     """The generated text, of the method `"generate"`."""
+    recall: NotRequired[float | None]
+    """Of an answer that is compared with a text, see [`RowReading`]; so are the next two."""
+    chrf: NotRequired[float]
+    identified: NotRequired[bool]
+    likeliest: NotRequired[bool]
+    """Whether the LLM finds the right text the likeliest, see [`likeliest_of_several`]."""
 
 
 class PredictionOptions(TypedDict, total=False):
@@ -69,15 +90,24 @@ class PredictionOptions(TypedDict, total=False):
     """Texts at a time; default 32."""
     progress: Progress | None
     """Called with the number of texts just read."""
+    decoding: Mapping[str, Any]
+    """Arguments of [`generate`] for free answers, e.g. `no_repeat_ngram_size`."""
+    likelihood_seed: int | None
+    """Of a task whose answers are compared with a text: also find out whether the LLM finds it the
+    likeliest of several, which are drawn with this seed; default no. It takes long."""
 
 
 class Predictor:
     """Predicts a task's labels, for any number of languages, with one [`LabelScorer`].
 
+    A model that was trained for no task is asked for a text or for answers to questions with the
+    task's own prompt; else it is asked as it was trained.
+
     Args:
         model: any checkpoint.
         task: gives the text's form in the model's mode, and the labels' words.
-        method, llm_only, batch_size, progress: see [`PredictionOptions`].
+        method, llm_only, batch_size, progress, decoding, likelihood_seed: see
+            [`PredictionOptions`].
 
     Attributes:
         scorer: of the labels; None where answers are generated.
@@ -95,6 +125,8 @@ class Predictor:
         llm_only: bool = False,
         batch_size: int = 32,
         progress: Progress | None = None,
+        decoding: Mapping[str, Any] | None = None,
+        likelihood_seed: int | None = None,
     ) -> None:
         if method not in METHODS:
             raise PalamError(f"method is {method!r}; it must be one of: {', '.join(METHODS)}")
@@ -103,8 +135,12 @@ class Predictor:
         self.llm_only = llm_only
         self.batch_size = batch_size
         self.progress = progress
+        self.decoding = dict(decoding or {})
+        self.likelihood_seed = likelihood_seed
+        if task.reference_language:
+            check_installed()
         self.scorer: LabelScorer | None = None
-        if method == "score" and not task.number:
+        if method == "score" and not task.has_free_answers:
             # Several labels may have the same words, which are then one answer.
             answers = list(dict.fromkeys(task.labels.values()))
             self.scorer = LabelScorer(model, answers, llm_only=llm_only)
@@ -121,6 +157,10 @@ class Predictor:
         languages = [language] * len(texts)
         if self.task.number:
             return self._predict_numbers(examples, texts, languages)
+        if self.task.reference_language:
+            return self._predict_texts(examples, texts, languages)
+        if self.task.questions:
+            return self._answer_questions(examples, texts, languages)
         if self.scorer is None:
             return self._predict_by_generation(examples, texts, languages)
         return self._predict_by_score(self.scorer, examples, texts, languages)
@@ -199,6 +239,84 @@ class Predictor:
             for example, answer, language in zip(examples, answers, languages, strict=True)
         ]
 
+    def _predict_texts(
+        self,
+        examples: Sequence[Example],
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+    ) -> list[Prediction]:
+        """The first line of what the LLM says, compared with the example's text."""
+        references = [example.label for example in examples]
+        with asked_with(self.model, self._template(self.task.prompt)):
+            answers = self._generate(texts, languages, MAX_READING_TOKENS)
+            likeliest = self._likeliest(references, texts, languages)
+        lines = [first_line(answer) for answer in answers]
+        predictions = predictions_of_readings(examples, lines, texts)
+        for prediction, is_likeliest in zip(predictions, likeliest, strict=False):
+            prediction["likeliest"] = is_likeliest
+        return predictions
+
+    def _likeliest(
+        self,
+        references: Sequence[str],
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+    ) -> list[bool]:
+        """Whether the LLM finds each text's reference the likeliest; [] if that is not asked."""
+        if self.likelihood_seed is None:
+            return []
+        return likeliest_of_several(
+            self.model,
+            texts,
+            references,
+            languages,
+            llm_only=self.llm_only,
+            seed=self.likelihood_seed,
+            progress=self.progress,
+        )
+
+    def _answer_questions(
+        self,
+        examples: Sequence[Example],
+        texts: Sequence[str],
+        languages: Sequence[str | None],
+    ) -> list[Prediction]:
+        """The right answers, where the LLM's own says one of them."""
+        templates = [self._template(self.task.prompt_of(example)) for example in examples]
+        answers = generate_about(
+            self.model,
+            texts,
+            templates,
+            languages,
+            llm_only=self.llm_only,
+            batch_size=self.batch_size,
+            progress=self.progress,
+            **{"max_new_tokens": MAX_SHORT_TOKENS, **self.decoding},
+        )
+        predictions = []
+        for example, answer in zip(examples, answers, strict=True):
+            line = first_line(answer)
+            wrong = example.fields.get("wrong", "")
+            is_right = says_one_of(
+                line, example.label.split(VARIANTS), wrong.split(VARIANTS) if wrong else ()
+            )
+            prediction = Prediction(
+                row=example.row,
+                label=example.label,
+                prediction=example.label if is_right else None,
+                answer=line,
+            )
+            predictions.append(prediction)
+        return predictions
+
+    def _template(self, prompt: str) -> Template:
+        """What stands around a text that the LLM is asked about with this prompt."""
+        own = self.model.processor.template
+        if self.model.config.task and not self.task.questions:
+            return own
+        mode = "prompt" if own.mode == "paper" else own.mode
+        return own.with_prompt(mode, prompt, self.model.processor.llm_tokenizer)
+
     def _generate(
         self,
         texts: Sequence[str],
@@ -212,8 +330,38 @@ class Predictor:
             llm_only=self.llm_only,
             batch_size=self.batch_size,
             progress=self.progress,
-            max_new_tokens=max_new_tokens,
+            **{"max_new_tokens": max_new_tokens, **self.decoding},
         )
+
+
+def first_line(answer: str) -> str:
+    """An answer up to its first line break: what an LLM adds after it is no longer the answer."""
+    return answer.strip().partition("\n")[0].strip()
+
+
+def predictions_of_readings(
+    examples: Sequence[Example], answers: Sequence[str], sources: Sequence[str]
+) -> list[Prediction]:
+    """Answers that are compared with the examples' texts in the reference language.
+
+    Args:
+        examples: of one language.
+        answers: to each.
+        sources: each one's text, as the encoder reads it.
+    """
+    references = [example.label for example in examples]
+    readings = row_readings(answers, references, sources)
+    return [
+        Prediction(
+            row=example.row,
+            label=example.label,
+            prediction=answer,
+            recall=reading.recall,
+            chrf=reading.chrf,
+            identified=reading.identified,
+        )
+        for example, answer, reading in zip(examples, answers, readings, strict=True)
+    ]
 
 
 def predict(
@@ -275,17 +423,23 @@ class Evaluation:
     model: str
     """The model's name."""
     correct: dict[str, list[bool]] = field(default_factory=dict)
-    """By language, whether each prediction is right."""
+    """By language, whether each prediction is right; of an answer that is compared with a text,
+    whether this is the nearest one."""
     predictions: list[Prediction] = field(default_factory=list)
     """Of all languages, one after the other."""
     labels: tuple[str, ...] = ()
-    """The task's; none of a task whose answers are numbers."""
+    """The task's; none of a task of free answers."""
+    is_reading: bool = False
+    """Whether answers are compared with a text, so that the figures are [`ReadingMetrics`]."""
+    references: dict[str, "Evaluation"] = field(default_factory=dict)
+    """By name, what else is shown beside these results, in the same languages."""
 
     def add(self, language: str, predictions: Iterable[Prediction]) -> None:
         """Add the predictions of one language."""
         correct = []
         for prediction in predictions:
-            correct.append(prediction["prediction"] == prediction["label"])
+            is_label = prediction["prediction"] == prediction["label"]
+            correct.append(prediction.get("identified", is_label))
             self.predictions.append({"language": language, **prediction})
         self.correct[language] = correct
 
@@ -312,6 +466,20 @@ class Evaluation:
             predictions=[row["prediction"] for row in rows],
         )
 
+    def reading(self, language: str) -> ReadingMetrics:
+        """Content-word recall and the other figures of answers that are compared with a text."""
+        return ReadingMetrics.of(self.of_language(language))
+
+    @property
+    def mean_reading(self) -> ReadingMetrics:
+        """The plain mean of the languages' figures of [`Evaluation.reading`]."""
+        return ReadingMetrics.mean([self.reading(language) for language in self.correct])
+
+    @property
+    def measure(self) -> str:
+        """The name of the main figure: `accuracy` or `recall`."""
+        return "recall" if self.is_reading else "accuracy"
+
     @property
     def macro_f1(self) -> float:
         """The plain mean of the languages' macro-F1."""
@@ -320,36 +488,52 @@ class Evaluation:
 
     @property
     def macro(self) -> float:
-        """The plain mean of the languages' accuracies."""
+        """The plain mean of the languages' accuracies, or of their content-word recall."""
+        if self.is_reading:
+            return self.mean_reading.recall or 0.0
         accuracies = [self.accuracy(language) for language in self.correct]
         return sum(accuracies) / len(accuracies)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: `task`, `split`, `model`, `results` and `macro`.
 
-        The results have, by language, `n` (examples), `accuracy` and `ci95` (its Wilson interval).
+        The results have, by language, `n` (examples), `accuracy` and `ci95` (its Wilson interval);
+        of answers that are compared with a text, `n` and [`ReadingMetrics.to_dict`].
         """
-        results = {}
+        results: dict[str, dict[str, Any]] = {}
         for language, correct in self.correct.items():
+            if self.is_reading:
+                results[language] = {"n": len(correct), **self.reading(language).to_dict()}
+                continue
             results[language] = {
                 "n": len(correct),
                 "accuracy": self.accuracy(language),
                 "ci95": list(wilson(sum(correct), len(correct))),
             }
-        return {
+        content = {
             "task": self.task,
             "split": self.split,
             "model": self.model,
             "results": results,
             "macro": self.macro,
         }
+        if self.is_reading:
+            content["means"] = self.mean_reading.to_dict()
+        return content
 
     def to_report(self) -> dict[str, Any]:
         """The JSON form with more: macro-F1, figures by label, and the confusion of labels.
 
-        It is [`Evaluation.to_dict`] where the task has no labels.
+        Of answers that are compared with a text, it has all of them, and the references. It is
+        [`Evaluation.to_dict`] for other tasks without labels.
         """
         report = self.to_dict()
+        if self.is_reading:
+            report["answers"] = self.predictions
+            if self.references:
+                report["references"] = {
+                    name: reference.to_dict() for name, reference in self.references.items()
+                }
         if not self.labels:
             return report
         for language, result in report["results"].items():
@@ -413,7 +597,7 @@ def evaluate(
     name: str = "",
     **options: Unpack[PredictionOptions],
 ) -> Evaluation:
-    """Accuracy on each language's examples.
+    """Accuracy on each language's examples, or what [`Evaluation`] has in its place.
 
     Args:
         model, task: any checkpoint on any task of its family.
@@ -429,8 +613,13 @@ def evaluate(
     if trained and trained["family"] != task.family:
         known = f"{trained['family']} ({trained['name']})"
         raise PalamError(f"this bridge was trained for {known}; {task.name} is {task.family}")
-    labels = () if task.number else tuple(task.labels)
-    evaluation = Evaluation(task.name, split, name, labels=labels)
+    evaluation = Evaluation(
+        task.name,
+        split,
+        name,
+        labels=tuple(task.labels),
+        is_reading=task.reference_language is not None,
+    )
     predictor = Predictor(model, task, **options)
     for language, rows in examples.items():
         evaluation.add(language, predictor.predict(rows, language))

@@ -1,15 +1,17 @@
 """Free answers."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from palam.inference.batches import Progress, padded_batches
+from palam.inference.batches import Features, Progress, padded_batches
 from palam.inference.engine_generation import answers_of_engine, decoding_of
 from palam.models.modeling import PalamModel
+from palam.models.template import Template
 from palam.utils.texts import checked_texts
 
 
@@ -41,12 +43,66 @@ def generate(
     """
     texts = checked_texts(texts)
     answers = [""] * len(texts)
-    for rows, ids in _generated(
-        model, texts, languages, llm_only, batch_size, progress, generate_kwargs
-    ):
+    features = _features(model, texts, languages, llm_only)
+    for rows, ids in _generated(model, features, batch_size, progress, generate_kwargs):
         for row, answer in zip(rows, model.processor.decode(ids), strict=True):
             answers[row] = answer
     return answers
+
+
+def generate_about(
+    model: PalamModel,
+    texts: Sequence[str],
+    templates: Sequence[Template],
+    languages: Sequence[str | None] | None = None,
+    *,
+    llm_only: bool = False,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+    **generate_kwargs: Any,
+) -> list[str]:
+    """The same as [`generate`], where something else stands around each text.
+
+    Args:
+        model, texts, languages, llm_only, batch_size, progress, **generate_kwargs: see
+            [`generate`].
+        templates: of each text; of one mode.
+
+    Returns:
+        An answer for each text, without white space at its ends.
+
+    Raises:
+        PalamError: see [`generate`].
+    """
+    texts = checked_texts(texts)
+    llm_only = llm_only or model.config.llm_only
+    codes = languages or [None] * len(texts)
+    features: list[Features] = []
+    answers = [""] * len(texts)
+    for text, template, code in zip(texts, templates, codes, strict=True):
+        with asked_with(model, template):
+            features += model.processor.features([text], languages=[code], llm_only=llm_only)
+    with asked_with(model, templates[0] if templates else None):
+        for rows, ids in _generated(model, features, batch_size, progress, generate_kwargs):
+            for row, answer in zip(rows, model.processor.decode(ids), strict=True):
+                answers[row] = answer
+    return answers
+
+
+@contextmanager
+def asked_with(model: PalamModel, template: Template | None) -> Iterator[None]:
+    """Within the block, what stands around the model's texts is another template.
+
+    Args:
+        model: any.
+        template: None is the model's own.
+    """
+    own = model.processor.template
+    model.processor.template = template or own
+    try:
+        yield
+    finally:
+        model.processor.template = own
 
 
 def generate_ids(
@@ -74,27 +130,35 @@ def generate_ids(
     texts = checked_texts(texts)
     answers: list[list[int]] = [[] for _ in texts]
     stops = set(model.stop_ids())
-    for rows, ids in _generated(
-        model, texts, languages, llm_only, batch_size, progress, generate_kwargs
-    ):
+    features = _features(model, texts, languages, llm_only)
+    for rows, ids in _generated(model, features, batch_size, progress, generate_kwargs):
         for row, generated in zip(rows, ids.tolist(), strict=True):
             answers[row] = list(takewhile(lambda token: token not in stops, generated))
     return answers
 
 
-def _generated(
+def _features(
     model: PalamModel,
     texts: Sequence[str],
     languages: Sequence[str | None] | None,
     llm_only: bool,
+) -> list[Features]:
+    llm_only = llm_only or model.config.llm_only
+    features: list[Features] = model.processor.features(
+        texts, languages=languages, llm_only=llm_only
+    )
+    return features
+
+
+def _generated(
+    model: PalamModel,
+    features: Sequence[Features],
     batch_size: int,
     progress: Progress | None,
     generate_kwargs: dict[str, Any],
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Batches of answers: the texts' places, and ids [batch, n] with the end and padding."""
     settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
-    llm_only = llm_only or model.config.llm_only
-    features = model.processor.features(texts, languages=languages, llm_only=llm_only)
     if model.token_engine is not None:
         decoding = decoding_of(model, settings)
         for row, ids in answers_of_engine(model, features, batch_size, progress, decoding):

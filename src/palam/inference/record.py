@@ -19,6 +19,8 @@ from palam.utils.locks import output_lock
 RESULTS_FILE = "results.json"
 RECORDS = "evaluations"
 """The results' name in that file."""
+FIGURES = ("chrf", "identified", "likeliest")
+"""What is kept of a reading beside its content-word recall."""
 
 
 def record_results(checkpoint_folder: str | os.PathLike[str], evaluation: Evaluation) -> None:
@@ -75,15 +77,22 @@ def records_of(evaluation: Evaluation) -> list[LanguageRecord]:
         dataset = task.hub.id
     records = []
     for language, result in evaluation.to_report()["results"].items():
+        if evaluation.measure not in result:  # nothing to read: all words stand in the text
+            continue
         record = LanguageRecord(
             task=evaluation.task,
             dataset=dataset,
             split=local_name(evaluation.split),  # a file, if it is no split
             language=language,
             n=result["n"],
-            accuracy=result["accuracy"],
+            accuracy=result[evaluation.measure],
             ci95=list(result["ci95"]),
         )
+        if evaluation.is_reading:
+            record["measure"] = "content-word recall"
+            record["figures"] = {name: result[name] for name in FIGURES if name in result}
+            rows = evaluation.of_language(language)
+            record["answers"] = [str(row["prediction"]) for row in rows]
         if result.get("macro_f1") is not None:
             record["macro_f1"] = result["macro_f1"]
         records.append(record)

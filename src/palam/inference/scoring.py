@@ -134,6 +134,18 @@ class LabelScorer:
         self._compared_length = 0
         self._answers = _tokenised(model, self.labels)
 
+    def read_as(self, other: "LabelScorer") -> None:
+        """Read labels as another scorer has found that this LLM may read them.
+
+        Args:
+            other: of the same model; its labels may be others, of about the same length.
+        """
+        self.cache_is_exact = other.cache_is_exact
+        self.packing_is_exact = other.packing_is_exact
+        self.padding_is_exact = other.padding_is_exact
+        self._one_token_at_a_time = other._one_token_at_a_time
+        self._compared_length = other._compared_length
+
     @torch.no_grad()
     def score(
         self,

@@ -310,7 +310,7 @@ def _harness_task(
     task: Task, language: str, mode: str, split: str, data: Path | None
 ) -> dict[str, Any]:
     """A task in one language, of multiple choice."""
-    if task.number:
+    if task.has_free_answers:
         raise PalamError(
             f"{task.name} has no labels; of Palam's tasks, those with labels are offered to the "
             "harness"

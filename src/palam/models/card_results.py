@@ -27,11 +27,17 @@ class LanguageRecord(TypedDict):
     n: int
     """Texts."""
     accuracy: float
-    """From 0 to 1."""
+    """From 0 to 1; another figure, if `measure` says so."""
     ci95: list[float]
-    """Its Wilson interval."""
+    """Its interval."""
     macro_f1: NotRequired[float]
     """The mean over the labels, from 0 to 1."""
+    measure: NotRequired[str]
+    """What stands in the accuracy's place."""
+    figures: NotRequired[dict[str, float]]
+    """Further ones."""
+    answers: NotRequired[list[str]]
+    """What the LLM said to each row, where that is what was measured."""
 
 
 def merged_records(
@@ -58,8 +64,9 @@ def results_table(records: Sequence[LanguageRecord]) -> str:
     for record in records:
         low, high = record["ci95"]
         macro_f1 = record.get("macro_f1")
+        measure = record.get("measure")
         cells = [
-            record["task"],
+            f"{record['task']} ({measure})" if measure else record["task"],
             record["split"],
             language_title(record["language"]),
             str(record["n"]),
@@ -76,13 +83,14 @@ def eval_results(records: Iterable[LanguageRecord]) -> list[EvalResult]:
     """The results as the hub's model index has them."""
     entries = []
     for record in records:
-        values = {"accuracy": record["accuracy"], "f1": record.get("macro_f1")}
+        measure = record.get("measure", "accuracy")
+        values = {measure: record["accuracy"], "f1": record.get("macro_f1")}
         details = {"n": record["n"], "ci95": [round(end, 4) for end in record["ci95"]]}
         for metric, value in values.items():
             if value is None:
                 continue
             entry = EvalResult(
-                task_type="text-classification",
+                task_type="text-generation" if "measure" in record else "text-classification",
                 dataset_type=record["dataset"],
                 dataset_name=record["task"],
                 dataset_config=record["language"],
@@ -90,7 +98,7 @@ def eval_results(records: Iterable[LanguageRecord]) -> list[EvalResult]:
                 metric_type=metric,
                 metric_name="macro-F1" if metric == "f1" else None,
                 metric_value=round(value, 4),
-                metric_args=details if metric == "accuracy" else {"average": "macro"},
+                metric_args=details if metric == measure else {"average": "macro"},
             )
             entries.append(entry)
     return entries

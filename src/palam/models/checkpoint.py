@@ -96,7 +96,7 @@ def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> Pa
     """A checkpoint's bridge, in fp32 on the CPU.
 
     Args:
-        path: folder or hub id.
+        path: folder, hub id or `starter:bridge`.
         revision: of the checkpoint on the hub.
 
     Raises:
@@ -145,7 +145,7 @@ def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str]) -> None
 
     Args:
         bridge: it is changed in place.
-        path: the checkpoint's folder or hub id.
+        path: the checkpoint's folder, hub id or `starter:bridge`.
 
     Raises:
         PalamError: no bridge there, or one of another kind or between other base models.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def _shapes(model: PreTrainedModel) -> dict[str, int]:
 
 def _vocabulary_digest(tokenizer: Any) -> str:
     vocabulary: dict[str, int] = tokenizer.get_vocab()
-    pairs = sorted(vocabulary.items(), key=lambda pair: (pair[1], pair[0]))
+    pairs = sorted(vocabulary.items(), key=itemgetter(1, 0))
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 

@@ -76,6 +76,7 @@ class PalamModel(nn.Module):
         encoding: the [`TextEncoding`] that maps texts: the live one, unless another is set.
         token_engine: the [`TokenEngine`] that makes free answers; None is the LLM itself.
         card: the model card's text, if it was loaded with one; it is saved again.
+        vector_dropout: share of the mapped vectors that are zero in training.
         shards_llm: whether the LLM's layers are spread over several processes, which then must read
             at the same time.
     """
@@ -100,6 +101,7 @@ class PalamModel(nn.Module):
         self.card: str | None = None
         self.base_fingerprints: dict[str, Any] | None = None
         self.shards_llm = False
+        self.vector_dropout = 0.0
         self._compiled_layers: list[CompiledLayer] = []
         bare_llm = without_adapter(self.llm)
         processor.llm_positions = table_positions(bare_llm)
@@ -200,7 +202,7 @@ class PalamModel(nn.Module):
         """Load a bridge and the base models that it names.
 
         Args:
-            path: checkpoint folder or hub id.
+            path: checkpoint folder, hub id or `starter:bridge`.
             encoder, llm: where the base models are, if not where the checkpoint says; or the
                 loaded models.
             revision: of the checkpoint on the hub.
@@ -414,6 +416,9 @@ class PalamModel(nn.Module):
             mask = encoder_attention_mask
             mask = torch.ones_like(encoder_input_ids) if mask is None else mask
             mapped = self.encoding.mapped(encoder_input_ids, mask)
+            if self.training and self.vector_dropout:
+                kept = torch.rand(len(mapped), 1, device=mapped.device) >= self.vector_dropout
+                mapped = mapped * kept
             text = MappedText(mapped, mask, self.bridge.boundary)
         if input_ids is None:
             if encoder_input_ids is None:
@@ -484,7 +489,7 @@ class PalamModel(nn.Module):
         logits = self.run_llm(inputs, logits_to_keep).logits
         loss = None
         if inputs.labels is not None:
-            loss = _answer_loss(logits, inputs.labels, num_items_in_batch)
+            loss = answer_loss(logits, inputs.labels, num_items_in_batch)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 
     def run_llm(
@@ -598,7 +603,7 @@ class PalamModel(nn.Module):
         return options
 
 
-def _answer_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+def answer_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
     """Mean cross-entropy per label.
 
     Args:

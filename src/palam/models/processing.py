@@ -25,6 +25,7 @@ from palam.models.tokenization import (
     LLMTokenization,
     PlainText,
 )
+from palam.starter.resolve import resolve
 from palam.utils.languages import resolve_language
 
 TEXT_SLOT = -1
@@ -212,17 +213,18 @@ class PalamProcessor:
         """Load the settings from a checkpoint and the tokenizers from the base models.
 
         Args:
-            path: checkpoint folder or hub id.
+            path: checkpoint folder, hub id or `starter:bridge`.
             encoder, llm: where the base models are, if not where the checkpoint says.
             revision: of the checkpoint on the hub.
 
         Raises:
             PalamError: no processor there, or a tokenizer that cannot be loaded.
         """
+        place = resolve(str(path))
         with readable_errors(str(path), "checkpoint"):
-            source = source_options(str(path), revision)
+            source = source_options(place, revision)
         try:
-            file = Path(str(cached_file(str(path), CONFIG_NAME, **source)))
+            file = Path(str(cached_file(place, CONFIG_NAME, **source)))
             content = _current_names(json.loads(file.read_text(encoding="utf-8")))
             settings = {name: content[name] for name in SETTINGS}
             _check_types(settings)

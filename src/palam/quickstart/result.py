@@ -76,6 +76,20 @@ class AnsweredExample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadSentence:
+    """A sentence, and what it says in English to those who read it before any training."""
+
+    language: str
+    text: str
+    english: str | None
+    """What it really says."""
+    bridge: str
+    """Through the bridge that is part of the package."""
+    llm_alone: str
+    """To the LLM, which reads it itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuickstartResult:
     """All that the report shows."""
 
@@ -91,6 +105,8 @@ class QuickstartResult:
     """First the LLM alone, then a bridge for each fusion."""
     languages: list[ReadLanguage]
     """In the order of the table."""
+    readings: list[ReadSentence] = field(default_factory=list)
+    """What was read before any training, a sentence a language."""
     layers: list[LayerView] = field(default_factory=list)
     """Of the last method, on a sentence of some languages."""
     examples: list[AnsweredExample] = field(default_factory=list)
@@ -106,7 +122,7 @@ class QuickstartResult:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         content = {item.name: getattr(self, item.name) for item in fields(self)}
-        for name in ("methods", "languages", "examples"):
+        for name in ("methods", "languages", "readings", "examples"):
             content[name] = [asdict(item) for item in content[name]]
         content["layers"] = [view.to_dict() for view in self.layers]
         return content
@@ -117,6 +133,7 @@ class QuickstartResult:
         parts = {
             "methods": [MethodResult.from_dict(method) for method in content["methods"]],
             "languages": [ReadLanguage(**language) for language in content["languages"]],
+            "readings": [ReadSentence(**one) for one in content.get("readings", ())],
             "layers": [LayerView.from_dict(view) for view in content["layers"]],
             "examples": [AnsweredExample(**example) for example in content["examples"]],
         }

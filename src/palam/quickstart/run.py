@@ -1,9 +1,10 @@
-"""The quickstart: starter models, a training on English, languages never trained on, a report."""
+"""The quickstart: what sentences say at once, a training on English, other languages, a report."""
 
 import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +14,19 @@ from rich.table import Column, Table
 from palam.errors import PalamError
 from palam.inference.evaluation import Evaluation, evaluate, load_languages
 from palam.inference.layer_weights import LayerView
-from palam.models.bases import BaseName, load_bases
+from palam.models.bases import BaseName, Bases, load_bases
 from palam.models.modeling import PalamModel
+from palam.quickstart.first_reading import read_sentences
 from palam.quickstart.report import write_report
 from palam.quickstart.result import (
     AnsweredExample,
     MethodResult,
     QuickstartResult,
     ReadLanguage,
+    ReadSentence,
 )
 from palam.starter.resolve import resolve
+from palam.starter.sources import BRIDGE
 from palam.tasks.registry import get_task
 from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task
@@ -32,6 +36,7 @@ from palam.utils.device import dtype_name, resolve_placement
 from palam.utils.files import atomic_directory
 from palam.utils.languages import find_language, language_name
 from palam.utils.progress import progress_bar
+from palam.utils.texts import printable
 
 ENCODER = BaseName("starter:encoder", revision=None)
 LLM = BaseName("starter:llm", revision=None)
@@ -122,13 +127,18 @@ def quickstart(
         for base in (ENCODER, LLM):
             resolve(base.name)
         fetched = time.time()
-        measured = _measure(reading, data, short, aside, console)
+        bases = load_bases(ENCODER, LLM, resolve_placement())
+        readings = read_sentences(bases, reading.rows, ENGLISH)
+        _print_readings(readings, console)
+        read = time.time()
+        measured = _measure(reading, bases, data, short, aside, console)
         seconds = {
             "fetching the models": fetched - start,
+            f"loading them, reading with {BRIDGE}": read - fetched,
             **measured.seconds,
             "all after fetching": time.time() - fetched,
         }
-        result = _collect(reading, measured, seconds, aside, out)
+        result = replace(_collect(reading, measured, seconds, aside, out), readings=readings)
         content = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
         (aside / RESULTS).write_text(f"{content}\n", encoding="utf-8")
         write_report(result, aside / REPORT)
@@ -159,20 +169,42 @@ def _read_data(data: Path | None, short: bool) -> _Reading:
     return _Reading(task, split, rows, rows_alone)
 
 
+def _print_readings(readings: Sequence[ReadSentence], console: Console) -> None:
+    """What each sentence says: lines that are not wrapped, and as their scripts write them."""
+    console.out(
+        f"What {len(readings)} sentences say in English, before any training: through {BRIDGE}, "
+        "which is part of Palam, and to the LLM alone.",
+        highlight=False,
+    )
+    for sentence in readings:
+        lines = {
+            language_name(sentence.language): sentence.text,
+            "  it says": sentence.english or "–",
+            f"  {BRIDGE}": sentence.bridge,
+            "  the LLM alone": sentence.llm_alone,
+        }
+        text = "\n".join(f"{name}: {printable(line)}" for name, line in lines.items())
+        console.out(f"\n{text}", highlight=False)
+
+
 def _measure(
-    reading: _Reading, data: Path | None, short: bool, folder: Path, console: Console
+    reading: _Reading,
+    bases: Bases,
+    data: Path | None,
+    short: bool,
+    folder: Path,
+    console: Console,
 ) -> _Measured:
     """Train a bridge of each fusion and evaluate it, and the LLM alone.
 
     Args:
         reading: what is read.
+        bases: the starter models.
         data: the data folder, or None.
         short: see [`quickstart`].
         folder: where the bridges are written.
         console: what is shown.
     """
-    placement = resolve_placement()
-    bases = load_bases(ENCODER, LLM, placement)
     evaluations: dict[str, Evaluation] = {}
     seconds = {}
     for fusion, about in ABOUT.items():
@@ -183,7 +215,7 @@ def _measure(
                 "task": reading.task.name,
                 "data": data,
                 "fusion": fusion,
-                "dtype": dtype_name(placement["dtype"]),
+                "dtype": dtype_name(bases.llm.dtype),
                 "epochs": SHORT_EPOCHS if short else EPOCHS,
                 "batch_size": BATCH_SIZE,
             }

@@ -1,7 +1,7 @@
 """What makes results what they are: the model and how it is asked, by names for messages."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +34,29 @@ def model_identity(model: "PalamModel") -> dict[str, Any]:
         **_base_digests(model),
         "tokenisation": settings,
     }
+
+
+def identity_together(models: "Sequence[PalamModel]") -> dict[str, Any]:
+    """The identity of models that answer together, in which their order does not count.
+
+    Args:
+        models: with the templates that are used.
+    """
+    from palam.training.checksums import values_sha256
+
+    identities = [model_identity(model) for model in models]
+    identities.sort(key=json.dumps)
+    together = {}
+    for name, first in identities[0].items():
+        values = [identity[name] for identity in identities]
+        if all(value == first for value in values):
+            together[name] = first
+        elif is_digest(first):
+            together[name] = digest_value(values_sha256(values))
+        else:
+            together[name] = values
+    together["bridge"] = digest_value(values_sha256([each["bridge"] for each in identities]))
+    return together
 
 
 def digest_value(sha256: str) -> dict[str, str]:

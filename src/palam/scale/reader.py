@@ -20,8 +20,9 @@ from palam.scale.batches import (
     num_rows,
     with_columns,
 )
-from palam.scale.bridge import Bridge
+from palam.scale.bridge import Bridge, BridgeView
 from palam.scale.failures import ERROR, Failure, results_or_failures
+from palam.scale.identity import identity_together
 from palam.scale.languages import check_given_language
 from palam.scale.text_form import TextForm
 from palam.scale.work import SCORES, Labelling, Progress, TextReader, Work, probabilities
@@ -144,7 +145,7 @@ class BridgeReader:
     are remembered.
 
     Args:
-        checkpoint: a bridge: folder or hub id.
+        checkpoint: a bridge: folder, hub id or `starter:bridge`.
         work: what is done: [`Labelling`], by default with the labels trained on, or [`Answering`].
         columns: which columns are read.
         loading: how the model is loaded.
@@ -168,10 +169,16 @@ class BridgeReader:
         self._loaded: _Loaded | None = None
 
     @classmethod
-    def of_model(cls, model: "PalamModel", work: Work) -> "BridgeReader":
-        """A reader with a model that is loaded already; it remembers nothing."""
+    def of_model(cls, model: "PalamModel", work: Work, *others: "PalamModel") -> "BridgeReader":
+        """A reader with a model that is loaded already; it remembers nothing.
+
+        Args:
+            model: of the bridge.
+            work: what is done.
+            *others: models that answer together with it; for labels alone.
+        """
         reader = cls(str(model.config.name_or_path), work, memory=0)
-        reader._loaded = _Loaded(model, work)
+        reader._loaded = _Loaded(model, work, others)
         return reader
 
     def __getstate__(self) -> dict[str, Any]:
@@ -185,13 +192,15 @@ class BridgeReader:
 
     def load_processor(self) -> "PalamProcessor":
         """The processor alone, which asks as the work wants it."""
+        from palam.models.backbones.loading import load_config
         from palam.models.processing import PalamProcessor
 
         loading = self.loading
         processor = PalamProcessor.from_pretrained(
             self.checkpoint, encoder=loading.encoder, llm=loading.llm, revision=loading.revision
         )
-        self.work.set_template(processor)
+        located = load_config(self.checkpoint, "checkpoint", loading.revision)
+        self.work.set_template(processor, located.config)
         return processor
 
     @property
@@ -247,8 +256,13 @@ class BridgeReader:
     # ------------------------------------------------------------------ chunks of rows
     @property
     def bridge(self) -> Bridge:
-        """What is read with."""
-        return self.model
+        """What is read with; several bridges that answer together are one."""
+        loaded = self._ready()
+        model = loaded.model
+        if not loaded.others:
+            return model
+        identity = identity_together([model, *loaded.others])
+        return BridgeView(model.config, model.processor, identity)
 
     def read_all(
         self, chunks: Iterable[C], *, keep_errors: bool, progress: Progress | None
@@ -373,12 +387,14 @@ class _Loaded:
 
     model: "PalamModel"
     work: Work
+    others: "Sequence[PalamModel]" = ()
+    """That answer together with the model."""
     remembered: "OrderedDict[bytes, Row]" = field(default_factory=OrderedDict)
     is_checked: bool = False
     reader: TextReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reader = self.work.on(self.model)
+        self.reader = self.work.on(self.model, *self.others)
 
     def remember(self, key: bytes, result: Row, most: int) -> None:
         """Keep a text's results, and forget the oldest where they become too many."""

@@ -13,6 +13,7 @@ from palam.errors import PalamError
 from palam.tasks.formats import Row
 
 if TYPE_CHECKING:
+    from palam.inference.ensemble import EnsembleScorer
     from palam.models.modeling import PalamModel
     from palam.models.processing import PalamProcessor
 
@@ -26,6 +27,8 @@ DIGITS = 6
 """Of a probability, after the point."""
 SCORE_DIGITS = 4
 """Of a log-probability, after the point."""
+LABEL_PROMPT = "{text}\nTopic:"
+"""What asks for labels, where a bridge that was trained on no task has no prompt that does."""
 
 
 def probabilities(scores: Iterable[float]) -> list[float]:
@@ -75,6 +78,9 @@ class Labelling:
     """Any labels; None is those that the bridge was trained on."""
     batch_size: int = 32
     """Texts at a time."""
+    prompt: str | None = None
+    """What asks for the label, with one {text} slot; None is as the bridge was trained, or
+    `LABEL_PROMPT` for one that was trained to say texts again or to continue them."""
     description: ClassVar[str] = "classifying"
     results: ClassVar[tuple[str, ...]] = ("prediction", "confidence", SCORES)
     """Usual names of what each text gets."""
@@ -123,25 +129,74 @@ class Labelling:
         pairs = self.words_by_label(config.task).items()
         return {"command": "classify", "labels": [list(pair) for pair in pairs]}
 
-    def set_template(self, processor: "PalamProcessor") -> None:
-        """Nothing: a model asks as its bridge was trained."""
+    def set_template(self, processor: "PalamProcessor", config: Any) -> None:
+        """Let a model ask so, where that is not as its bridge was trained.
 
-    def on(self, model: "PalamModel") -> TextReader:
-        """What reads texts so with a model."""
-        return _LabelReader(model, self.words_by_label(model.config.task), self.batch_size)
+        Args:
+            processor: the model's; its template is changed.
+            config: of the bridge.
+        """
+        prompt = self.prompt
+        if prompt is None and config.task is None and _asks_nothing(processor):
+            prompt = LABEL_PROMPT
+        if prompt is None:
+            return
+        template = processor.template
+        mode = "prompt" if template.mode == "paper" else template.mode
+        processor.template = template.with_prompt(mode, prompt, processor.llm_tokenizer)
+
+    def on(self, model: "PalamModel", *others: "PalamModel") -> TextReader:
+        """What reads texts so with a model, whose template is set; or with several together.
+
+        Raises:
+            PalamError: models that cannot answer together, see [`check_alike`].
+        """
+        from palam.inference.ensemble import EnsembleScorer, check_alike
+        from palam.inference.scoring import LabelScorer
+
+        models = [model, *others]
+        check_alike([each.config for each in models], same_labels=self.labels is None)
+        words_by_label = self.words_by_label(model.config.task)
+        # Priors are measured with the bridge's own prompt.
+        calibrated = self.prompt is None
+        scorers = []
+        for each in models:
+            self.set_template(each.processor, each.config)
+            words = list(words_by_label.values())
+            scorers.append(LabelScorer(each, words, calibrated=calibrated))
+        return _LabelReader(EnsembleScorer(scorers), tuple(words_by_label), self.batch_size)
+
+
+def _asks_nothing(processor: "PalamProcessor") -> bool:
+    """Whether a bridge's own prompt is the text alone, or asks for the same text in English.
+
+    No label can be an answer to that. In the mode paper there is never a prompt.
+    """
+    from palam.training.align_run import RAW_TEXT_PROMPT
+    from palam.training.objectives.repetition import SAME_IN_ENGLISH
+
+    template = processor.template
+    tokenizer = processor.llm_tokenizer
+    if template.mode == "paper" or (template.mode == "chat" and not _has_chat(processor)):
+        return False
+    prompts = (None, RAW_TEXT_PROMPT, SAME_IN_ENGLISH)
+    return any(
+        template == template.with_prompt(template.mode, prompt, tokenizer) for prompt in prompts
+    )
+
+
+def _has_chat(processor: "PalamProcessor") -> bool:
+    """Whether the LLM has a chat template."""
+    return bool(getattr(processor.llm_tokenizer, "chat_template", None))
 
 
 class _LabelReader:
     repeats = True
 
-    def __init__(
-        self, model: "PalamModel", words_by_label: dict[str, str], batch_size: int
-    ) -> None:
-        from palam.inference.scoring import LabelScorer
-
-        self.labels = tuple(words_by_label)
+    def __init__(self, scorer: "EnsembleScorer", labels: tuple[str, ...], batch_size: int) -> None:
+        self.labels = labels
         self._batch_size = batch_size
-        self._scorer = LabelScorer(model, list(words_by_label.values()))
+        self._scorer = scorer
 
     def read(
         self,
@@ -185,7 +240,8 @@ class Answering:
     prompt: str | None = None
     """What to ask, with one {text} slot; None is as the bridge was trained."""
     mode: str | None = None
-    """What stands around the text: `paper`, `prompt` or `chat`; None is as it was trained."""
+    """What stands around the text: `paper`, `prompt` or `chat`; None is as it was trained, but
+    `chat` for a prompt to a bridge that was trained on no task, if the LLM has a chat template."""
     max_new_tokens: int = 64
     """Most tokens of an answer."""
     temperature: float = 0.0
@@ -236,18 +292,26 @@ class Answering:
             **(sampling if self.temperature else {}),
         }
 
-    def set_template(self, processor: "PalamProcessor") -> None:
-        """Let a model ask so, where that is not as its bridge was trained."""
+    def set_template(self, processor: "PalamProcessor", config: Any) -> None:
+        """Let a model ask so, where that is not as its bridge was trained.
+
+        Args:
+            processor: the model's; its template is changed.
+            config: of the bridge.
+        """
         if self.prompt is None and self.mode is None:
             return
-        trained_mode = processor.template.mode
-        mode = self.mode or ("prompt" if trained_mode == "paper" else trained_mode)
         template = processor.template
+        mode = self.mode
+        if mode is None and config.task is None and _has_chat(processor):
+            mode = "chat"  # an LLM answers questions best there
+        elif mode is None:
+            mode = "prompt" if template.mode == "paper" else template.mode
         processor.template = template.with_prompt(mode, self.prompt, processor.llm_tokenizer)
 
     def on(self, model: "PalamModel") -> TextReader:
         """What reads texts so with a model, whose template is set."""
-        self.set_template(model.processor)
+        self.set_template(model.processor, model.config)
         return _AnswerReader(model, self)
 
 

@@ -5,12 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from transformers import PreTrainedModel
-
 from palam.errors import PalamError
-from palam.models.bases import BaseName
-from palam.models.checkpoint import load_bridge
 from palam.models.modeling import PalamModel
+from palam.models.shared_bases import load_models
 from palam.utils.device import Placement
 
 
@@ -39,9 +36,7 @@ def load_bridges(
     llm: str | None = None,
     allow_mismatch: bool = False,
 ) -> list[ServedBridge]:
-    """Load checkpoints; those that name the same base models share them.
-
-    An LLM that a LoRA changes is not shared.
+    """Load checkpoints; those that name the same base models share them, see [`load_models`].
 
     Args:
         paths: checkpoint folders or hub ids; a folder is called by its own name.
@@ -55,35 +50,14 @@ def load_bridges(
     for name in names:
         if names.count(name) > 1:
             raise PalamError(f"two bridges are called {name!r}; rename the folder of one")
-    encoders: dict[BaseName, PreTrainedModel] = {}
-    llms: dict[BaseName, PreTrainedModel] = {}
-    bridges = []
-    for name, path in zip(names, paths, strict=True):
-        config = load_bridge(path).config
-        encoder_name = _base_name(encoder, config.encoder, config.encoder_revision)
-        llm_name = _base_name(llm, config.llm, config.llm_revision)
-        model = PalamModel.from_pretrained(
-            path,
-            encoders.get(encoder_name, encoder),
-            llm if config.adapter else llms.get(llm_name, llm),
-            allow_mismatch=allow_mismatch,
-            **placement,
-        )
-        encoders[encoder_name] = model.encoder
-        if not config.adapter:
-            llms[llm_name] = model.llm
-        bridges.append(ServedBridge(name, model))
-    return bridges
-
-
-def _base_name(given: str | None, name: str, revision: str | None) -> BaseName:
-    """The base model that a bridge is loaded with.
-
-    Args:
-        given: in place of what the bridge says.
-        name, revision: what the bridge says.
-    """
-    return BaseName(name, revision) if given is None else BaseName(given, None)
+    models = load_models(
+        paths,
+        placement,
+        encoder=encoder,
+        llm=llm,
+        allow_mismatch=allow_mismatch,
+    )
+    return [ServedBridge(name, model) for name, model in zip(names, models, strict=True)]
 
 
 def bridge_name(path: str) -> str:

@@ -230,7 +230,7 @@ def convert_encoder(files: list[Path], folder: Path) -> None:
         model = BertModel(encoder.config, add_pooling_layer=False)
     model.load_state_dict(_state_dict(model, encoder.tensors), strict=True, assign=True)
     model.save_pretrained(folder)
-    settings = _tokenizer_settings(encoder)
+    settings = _tokenizer_settings(encoder, tokenizer_file)
     text = json.dumps(settings, indent=2)
     (folder / "tokenizer_config.json").write_text(f"{text}\n", encoding="utf-8")
     (folder / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
@@ -260,9 +260,10 @@ def _state_dict(model: BertModel, tensors: Tensors) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(tensors[name]).view(shape) for name, shape in shapes.items()}
 
 
-def _tokenizer_settings(encoder: EncoderFile) -> dict[str, Any]:
+def _tokenizer_settings(encoder: EncoderFile, tokenizer_file: Path) -> dict[str, Any]:
     """The content of tokenizer_config.json."""
     tokens = encoder.special_tokens
+    added_tokens = json.loads(tokenizer_file.read_text("utf-8"))["added_tokens"]
     return {
         # Takes tokenizer.json as it is; XLMRobertaTokenizer would rebuild parts of it.
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -275,6 +276,8 @@ def _tokenizer_settings(encoder: EncoderFile) -> dict[str, Any]:
         "eos_token": tokens.eos,
         "sep_token": tokens.eos,
         "pad_token": tokens.pad,
+        # Without them, transformers reads all of tokenizer.json once more at every start.
+        "added_tokens_decoder": {str(token.pop("id")): token for token in added_tokens},
     }
 
 

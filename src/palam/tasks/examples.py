@@ -2,13 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from palam.errors import PalamError
 from palam.tasks.formats import Row, shortened
 from palam.tasks.labels import has_no_label, label_text, without_fraction
 from palam.tasks.readers import NumberedRow, text_of
-from palam.tasks.task import Example, Task
+from palam.tasks.task import VARIANTS, Example, Task
 from palam.utils.notes import tell
 
 
@@ -83,12 +84,58 @@ def _label(task: Task, row: Row, place: str, columns: Mapping[str, str]) -> str 
     if column not in row:
         raise PalamError(f'{place}: no column "{column}" among {shortened(row)}')
     value = row[column]
-    if task.number and has_no_label(value, number=True):
+    if task.has_free_answers and has_no_label(value, number=True):
         return None
     label = task.label_of(value)
     if label is None and not has_no_label(value):
         raise PalamError(f"{place}: label {str(value)[:40]!r} is none of {shortened(task.labels)}")
     return label
+
+
+def with_references(examples: Sequence[Example], partners: Sequence[Example]) -> list[Example]:
+    """The examples, each with the label of the same row in another language.
+
+    Raises:
+        PalamError: a row that the other language does not have.
+    """
+    label_of = {partner.row: partner.label for partner in partners}
+    pairs = []
+    for example in examples:
+        if example.row not in label_of:
+            raise PalamError(
+                f"row {example.row} is not in the reference language, which has {len(partners)} "
+                "rows; the same rows must be in every language"
+            )
+        pairs.append(replace(example, label=label_of[example.row]))
+    return pairs
+
+
+def with_questions(examples: Sequence[Example], questions: Iterable[NumberedRow]) -> list[Example]:
+    """An example for each question about a text, numbered as the questions are.
+
+    Args:
+        examples: the texts.
+        questions: rows with `text`, the row of the text that is asked about, from 0; `question`;
+            `answers`, a list of those that are right; and perhaps `wrong`, a list of words that
+            make an answer wrong.
+
+    Raises:
+        PalamError: a question that is wrong (names its line) or about a text that is not there.
+    """
+    by_row = {str(example.row): example for example in examples}
+    asked = []
+    for number, (place, row) in enumerate(questions):
+        text = by_row.get(str(row.get("text")))
+        question = row.get("question")
+        answers = row.get("answers")
+        if text is None:
+            raise PalamError(f"{place}: there is no text {row.get('text')!r} to ask about")
+        if not isinstance(question, str) or not isinstance(answers, list) or not answers:
+            raise PalamError(f"{place}: a question needs its words and a list of right answers")
+        wrong = VARIANTS.join(map(str, row.get("wrong") or []))
+        fields = {**text.fields, "question": question, "wrong": wrong}
+        asked.append(Example(number, fields, VARIANTS.join(map(str, answers))))
+    return asked
 
 
 def unescaped(text: str) -> str:

@@ -28,15 +28,16 @@ def find_folder(task: Task, data_dir: DataDir = None) -> Path | None:
             not on the hub.
     """
     root = data_dir or data_root()
+    name = task.data_of or task.name
     if root:
-        folder = Path(root) / task.name
+        folder = Path(root) / name
         if folder.is_dir():
             return folder
     if task.packaged and not data_dir:
         return packaged_folder(task.packaged)
     if root:
         origin = "" if data_dir else " (PALAM_DATA)"
-        raise PalamError(f'no folder "{task.name}" in the data folder {root}{origin}')
+        raise PalamError(f'no folder "{name}" in the data folder {root}{origin}')
     if task.hub is None:
         raise PalamError(f"{task.name} is not on the hub: give --data DIR or set PALAM_DATA")
     return None

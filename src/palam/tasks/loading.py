@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from palam.errors import PalamError
-from palam.tasks.examples import examples_from_rows
+from palam.tasks.examples import examples_from_rows, with_questions, with_references
 from palam.tasks.folder import (
     SPLIT_NAMES,
     DataDir,
@@ -40,7 +40,9 @@ def load_split(
 
     Read from `<data_dir>/<task>/<split>.<language>.jsonl` (or `.json`, `.csv`, `.tsv`, `.xlsx`,
     `.parquet`; or a copy of the hub's repository in that folder). Without a data folder: from this
-    package, or the hub. Rows without a gold label are left out.
+    package, or the hub. Rows without a gold label are left out. In a task with a reference language
+    an example's label is the text of the same row in that language; a task of questions has an
+    example for each question.
 
     Args:
         task: a task of the registry or one's own.
@@ -50,9 +52,26 @@ def load_split(
         notes: gets a line about rows that are left out; see [`tell`].
 
     Raises:
-        PalamError: no such split or language (the message lists those that there are), or a row
-            that is wrong (names its line).
+        PalamError: no such split or language (the message lists those that there are), a row that
+            is wrong (names its line), or one that has no partner in the reference language.
     """
+    examples = _load_file(task, split, language, data_dir=data_dir, notes=notes)
+    if task.reference_language:
+        partners = _load_file(task, split, task.reference_language, data_dir=data_dir, notes=notes)
+        return with_references(examples, partners)
+    if task.questions:
+        folder = find_folder(task, data_dir)
+        path = folder and folder / task.questions
+        if path is None or not path.is_file():
+            raise PalamError(f"{task.name} needs the file {path or task.questions}")
+        return with_questions(examples, numbered_rows(path))
+    return examples
+
+
+def _load_file(
+    task: Task, split: str, language: str, *, data_dir: DataDir, notes: list[str] | None
+) -> list[Example]:
+    """The examples of one split in one language, as they are stored; see [`load_split`]."""
     split = SPLIT_NAMES.get(split, split)
     language = native_language(task, language, data_dir=data_dir)
     folder = find_folder(task, data_dir)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from palam.errors import PalamError
 from palam.models.template import MODES, SLOT
@@ -10,6 +11,11 @@ from palam.tasks.labels import is_number, label_key, label_text, without_fractio
 from palam.tasks.numbers import last_number as last_number
 from palam.tasks.text_template import fill
 from palam.tasks.text_template import slots as slots
+
+QUESTION = "{question}"
+"""What stands in a prompt in the place of a row's own question."""
+VARIANTS = " / "
+"""What stands between the answers to a question that are all right."""
 
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
@@ -20,8 +26,9 @@ class Example:
 
     Attributes:
         row: the row's number in its file, from 0.
-        fields: its text columns by name, unchanged.
-        label: one of the task's labels; of a task of numbers, the answer.
+        fields: its text columns by name, unchanged; of a task of questions also the `question` and
+            what is `wrong`.
+        label: one of the task's labels; of a task without labels, the answer.
     """
 
     row: int
@@ -56,7 +63,7 @@ class Hub:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task: to label a text, or to work out a number.
+    """A task: to label a text, to work out a number, to say a text in English, or to answer.
 
     A checkpoint that was trained on one task can be evaluated on every task of the same family.
 
@@ -65,21 +72,28 @@ class Task:
         family: tasks of one family share labels, prompt and text.
         labels: the words that the LLM answers, by the data's label; in the order of integer labels.
         prompt: what the LLM reads in the modes prompt and chat, with one `{text}` slot, where the
-            encoder's text comes in.
+            encoder's text comes in; with a `{question}` if the task has questions.
         text: what the encoder reads in these modes: a template over `fields`, see [`fill`].
         paper_text: what the encoder reads in paper mode, where the LLM reads nothing else.
         fields: the columns that make the text.
         label_column: the column of the labels.
         number: there are no labels; the answer is worked out in words, and the number at its end
             is what counts.
+        reference_language: there are no labels; the answer is the text of the same row in this
+            language, with which what the LLM says is compared.
+        questions: there are no labels; this file beside the texts has questions about them, each
+            with the answers that are right.
         languages: the task's own language codes.
         passage_words: train on passages of so many words, where the English texts are longer than
             those of other languages.
         balance: train on as many rows of each label.
+        settings: other settings of training that are known to be good for it, by name; they count
+            where the user gives none, see [`task_settings`].
         escaped: the texts hold escapes such as `\\u2019` in place of characters.
         parallel: row i of a split is the same text in every language.
         hub: where its data is on the hub.
         packaged: the folder with its data, relative to the package `palam.tasks`.
+        data_of: the task whose folder its data is in; None is its own.
 
     Raises:
         PalamError: a template whose slots are not the task's fields, or no labels.
@@ -94,13 +108,17 @@ class Task:
     fields: tuple[str, ...] = ("text",)
     label_column: str = "label"
     number: bool = False
+    reference_language: str | None = None
+    questions: str | None = None
     languages: tuple[str, ...] = ()
     passage_words: int | None = None
     balance: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
     escaped: bool = False
     parallel: bool = False
     hub: Hub | None = None
     packaged: str | None = None
+    data_of: str | None = None
 
     def __post_init__(self) -> None:
         for template in (self.text, self.paper_text):
@@ -109,8 +127,15 @@ class Task:
             raise PalamError(
                 f'task "{self.name}": the prompt {self.prompt!r} must hold {SLOT} once'
             )
-        if not self.labels and not self.number:
+        if self.questions and QUESTION not in self.prompt:
+            raise PalamError(f'task "{self.name}": the prompt {self.prompt!r} must hold {QUESTION}')
+        if not self.labels and not self.has_free_answers:
             raise PalamError(f'task "{self.name}" has no labels')
+
+    @property
+    def has_free_answers(self) -> bool:
+        """Whether the LLM answers in words of its own; such a task has no labels."""
+        return bool(self.number or self.reference_language or self.questions)
 
     def _check_slots(self, template: str) -> None:
         if slots(template) != set(self.fields):
@@ -135,13 +160,23 @@ class Task:
         fields = example.fields if isinstance(example, Example) else example
         return fill(template, fields)
 
+    def prompt_of(self, example: Example) -> str:
+        """The prompt with which a row is read: the task's, with the row's question in it."""
+        question = example.fields.get("question", QUESTION)
+        return self.prompt.replace(QUESTION, question.replace(SLOT, "( text )"))
+
     def answer(self, label: str) -> str:
         """The LLM's right answer: the label's words; for a task of numbers, the whole solution.
 
-        The marks of GSM8K's calculator (`<<48/2=24>>`) are left out of a solution.
+        The marks of GSM8K's calculator (`<<48/2=24>>`) are left out of a solution. Of several
+        answers that are right, it is the first.
         """
         if self.number:
             return re.sub(r"<<.*?>>", "", label)
+        if self.questions:
+            return label.split(VARIANTS)[0]
+        if self.reference_language:
+            return label
         return self.labels[label]
 
     def label_of(self, value: object) -> str | None:
@@ -155,7 +190,7 @@ class Task:
         text = label_text(value)
         if text in self.labels:
             return text
-        if not text or self.number:
+        if not text or self.has_free_answers:
             return text or None
         number = without_fraction(text)
         key = label_key(number)

@@ -1,17 +1,32 @@
-"""The model of a run: built from its configuration, and prepared for training."""
+"""The model and the rows of a run: built from its configuration, and prepared for training."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from palam.errors import PalamError
 from palam.models.bases import Bases
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
-from palam.tasks.task import Task
-from palam.training.config import Dtype, OptimConfig, RuntimeConfig, TrainRuntimeConfig
+from palam.models.processing import PalamProcessor
+from palam.tasks.task import Example, Task
+from palam.training.config import (
+    Dtype,
+    OptimConfig,
+    RuntimeConfig,
+    TrainConfig,
+    TrainRuntimeConfig,
+)
 from palam.training.data import TrainingData
+from palam.training.datasets import AnswerDataset
+from palam.training.noise import WordNoise
+from palam.training.raw_text import RawTextDataset
 from palam.utils.device import dtype_name, pick_device, pick_dtype, resolve_placement
 from palam.utils.processes import num_processes, on_main
+
+MEMORY_ROWS = 50_000
+"""The tokens of at most so many rows are kept in memory."""
 
 Runtime = TypeVar("Runtime", bound=RuntimeConfig)
 
@@ -26,7 +41,7 @@ def build_model(
 
     Args:
         model: the base models, the bridge and the template. The prompt is the task's if none is
-            set; raw text has nothing around it.
+            set; raw text without one has nothing around it.
         data: for what.
         runtime: device, dtype, and the seed of the bridge's weights.
         bases: encoder and LLM already loaded, in place of loading the configuration's.
@@ -34,10 +49,11 @@ def build_model(
     Raises:
         PalamError: base models that cannot be found or used.
     """
-    if data.task is None:
-        model = replace(model, mode="paper")
-    elif model.prompt is None:
-        model = replace(model, prompt=data.task.prompt)
+    if model.prompt is None:
+        if data.task is None:
+            model = replace(model, mode="paper")
+        else:
+            model = replace(model, prompt=data.task.prompt)
     encoder = None
     llm = None
     if bases is not None:
@@ -108,6 +124,7 @@ def prepare_for_training(
     """
     if optim.lora_rank is not None:
         model.add_lora(optim.lora_rank)
+    model.vector_dropout = optim.drop_vectors
     if optim.llm_only:
         model.config.llm_only = True
         model.bridge.requires_grad_(False)
@@ -122,3 +139,60 @@ def prepare_for_training(
                 "torchrun --nproc-per-node N -m palam train …"
             )
         model.shard_llm(pick_device(runtime.device))
+
+
+def build_dataset(
+    config: TrainConfig,
+    data: TrainingData,
+    examples: Sequence[Example],
+    processor: PalamProcessor,
+    folder: Path | None = None,
+) -> AnswerDataset | RawTextDataset:
+    """Tokenise examples as a run's configuration wants them; noise is on those to train on alone.
+
+    Args:
+        config: of the run.
+        data: what it reads.
+        examples: `data.train` or `data.dev`.
+        processor: the model's.
+        folder: where the tokens may be kept, see [`AnswerDataset`]; they are if there are several
+            processes, or more than `MEMORY_ROWS` examples.
+
+    Raises:
+        PalamError: raw text of too few lines with two words or more.
+    """
+    texts = data.texts(examples, config.model.mode)
+    seed = config.runtime.seed
+    if data.task is None:
+        optim = config.optim
+        noise = WordNoise(optim.swap_words, optim.drop_words) if examples is data.train else None
+        dataset = RawTextDataset(
+            processor,
+            texts,
+            objectives=optim.objectives,
+            seed=seed,
+            language=data.language,
+            noise=noise,
+            distill=optim.distill,
+        )
+        if not len(dataset):
+            raise PalamError(
+                f"{config.data.text_file} has too few lines of two words or more "
+                "to train on and to validate"
+            )
+        return dataset
+    passage_words = config.optim.passage_words
+    if passage_words is None:
+        passage_words = data.task.passage_words
+    if num_processes() == 1 and len(examples) <= MEMORY_ROWS:
+        folder = None
+    return AnswerDataset(
+        processor,
+        texts,
+        [data.task.answer(example.label) for example in examples],
+        [data.language] * len(texts),
+        passage_words=passage_words or None,
+        seed=seed,
+        llm_only=config.optim.llm_only,
+        folder=folder,
+    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from palam.models.processing import IGNORE, PalamProcessor
-from palam.training.data import Features
+from palam.training.datasets import Features
 
 Batch = dict[str, Any]
 """The arguments of [`PalamModel`]'s forward pass, and what only the trainer takes."""
@@ -28,18 +28,22 @@ class Collator:
 
         Returns:
             The padded features; `logits_to_keep`, the longest answer's length and one; `rows`, the
-            rows' numbers; and with distillation `teacher`, what the LLM reads by itself, padded.
+            rows' numbers. If some rows are distilled, also `teacher`, what the LLM reads by itself
+            of these, padded, and `taught`, their places in the batch.
         """
         batch: Batch = dict(self.processor.pad(rows))
         answer_lengths = [_answer_length(row["labels"]) for row in rows]
         batch["logits_to_keep"] = max(answer_lengths) + 1
         batch["rows"] = [row["row"] for row in rows]
         teacher_rows = []
-        for row in rows:
+        taught = []
+        for place, row in enumerate(rows):
             if "teacher_ids" in row:
                 teacher_rows.append({"input_ids": row["teacher_ids"]})
+                taught.append(place)
         if teacher_rows:
             batch["teacher"] = dict(self.processor.pad(teacher_rows))
+            batch["taught"] = taught
         return batch
 
 

@@ -14,7 +14,9 @@ from cyclopts import Parameter
 from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
 from palam.tasks.readers import RowSource
+from palam.tasks.registry import get_task
 from palam.tasks.text_template import slots
+from palam.training.objectives.registry import OBJECTIVES
 from palam.utils.languages import find_language
 from palam.utils.settings import (
     check_least,
@@ -37,6 +39,16 @@ MAX_SEED = 2**32 - 1
 """The greatest seed that numpy takes."""
 MAX_CACHE = 1e6
 """In GB."""
+SHARES = (
+    "warmup",
+    "average_weights_from",
+    "adam_beta1",
+    "adam_beta2",
+    "swap_words",
+    "drop_words",
+    "drop_vectors",
+)
+"""The settings that are from 0 to below 1."""
 PROMPTS_NEED = "prompts are for --distill, in the mode prompt or chat"
 LLM_ONLY_NEEDS = (
     "--llm-only trains a LoRA and no bridge: give --lora-rank, and no --append-source-tokens"
@@ -52,7 +64,7 @@ class DataConfig:
     """
 
     task: str | None = None
-    """Task to train on."""
+    """Task to train on, with its own settings where none are given."""
     file: Path | None = None
     """A labelled file of your own to train on, in place of a task: .csv, .tsv, .xlsx, .parquet,
     .jsonl, .json."""
@@ -154,10 +166,19 @@ class OptimConfig:
     passage_words: int | None = None
     """Train on passages of so many words, other ones each epoch; 0 never; not set is as the task
     has it."""
+    objectives: dict[str, float] = field(default_factory=dict)
+    """With raw text: what is learned from it, by weight: repeat (say the text again, in English),
+    continue, answer (needs prompts_file); not set is continue 1 and, with prompts, answer 2."""
     distill: bool = False
     """With raw text: learn to continue it as the LLM does when it reads the text itself."""
     prompts_file: Path | None = None
     """With distill: prompts with a {text} slot, one a line; learn the LLM's answers too."""
+    swap_words: float = 0.0
+    """With raw text: share of neighbouring words that the encoder reads in the other order."""
+    drop_words: float = 0.0
+    """With raw text: share of the words that the encoder does not read."""
+    drop_vectors: float = 0.0
+    """Share of the mapped vectors that are zero, other ones in each step."""
     lora_rank: int | None = None
     """Train a LoRA of this rank on the LLM too."""
     llm_only: bool = False
@@ -199,14 +220,30 @@ class OptimConfig:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise PalamError(f"{name} is {value}; it must be above 0")
-        for name in ("warmup", "average_weights_from", "adam_beta1", "adam_beta2"):
+        for name in SHARES:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise PalamError(f"{name} is {value}; it must be from 0 to below 1")
         if self.prompts_file and not self.distill:
             raise PalamError(PROMPTS_NEED)
+        self._check_objectives()
         if self.llm_only and not self.lora_rank:
             raise PalamError(LLM_ONLY_NEEDS)
+
+    def _check_objectives(self) -> None:
+        """Refuse objectives that are not known, weigh nothing, or lack what they need."""
+        for name, weight in self.objectives.items():
+            OBJECTIVES.check(name)
+            if not 0 < weight < float("inf"):
+                raise PalamError(f"the objective {name} has the weight {weight}; give one above 0")
+        if self.objectives and ("answer" in self.objectives) != bool(self.prompts_file):
+            raise PalamError("the objective answer and prompts_file need each other")
+
+    @property
+    def raw_text_settings(self) -> list[str]:
+        """The settings that only raw text has and that are set."""
+        names = ("objectives", "distill", "swap_words", "drop_words")
+        return [name for name in names if getattr(self, name)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,8 +329,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         raw_text = self.data.text_file is not None
-        if self.optim.distill and not raw_text:
-            raise PalamError("--distill needs raw text to learn from; give --text-file")
+        if self.optim.raw_text_settings and not raw_text:
+            name = self.optim.raw_text_settings[0].replace("_", "-")
+            raise PalamError(f"--{name} needs raw text to learn from; give --text-file")
         if self.runtime.shard_llm and self.optim.lora_rank:
             raise PalamError("shard_llm spreads the LLM as it is; give no lora_rank")
         if self.optim.prompts_file and self.model.mode == "paper":
@@ -308,7 +346,10 @@ class TrainConfig:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":
-        """A configuration from settings by name; those that are missing have their defaults.
+        """A configuration from settings by name.
+
+        Those that are missing are as the task has them, see [`task_settings`], or else have their
+        defaults.
 
         Raises:
             PalamError: a setting that does not exist, or whose value is not right.
@@ -317,6 +358,7 @@ class TrainConfig:
             if name not in TRAIN_SETTINGS:
                 listed = ", ".join(sorted(TRAIN_SETTINGS))
                 raise PalamError(f"there is no setting {name!r}; the settings are: {listed}")
+        settings = task_settings(settings) | dict(settings)
         parts = {}
         for part, part_class in PARTS.items():
             names = settings.keys() & setting_names(part_class)
@@ -374,3 +416,79 @@ TRAIN_SETTINGS = frozenset(
     name for part_class in PARTS.values() for name in setting_names(part_class)
 )
 """The names of all settings of a training run."""
+
+
+# ---------------------------------------------------------------------- what a task has of its own
+TASK_SETTINGS = frozenset(
+    name for part_class in (ModelConfig, OptimConfig) for name in setting_names(part_class)
+) - {"passage_words"}
+"""The names of the settings that a task may have; its `passage_words` are a field of their own."""
+METHOD_SETTINGS = frozenset(
+    {
+        "fusion",
+        "fusion_options",
+        "fusion_lr",
+        "normalize",
+        "mapper",
+        "mapper_options",
+        "init",
+        "lr",
+        "average_weights_from",
+        "lora_rank",
+    }
+)
+"""Those that belong together: a learning rate is that of one fusion from one start."""
+METHOD_CHOICES = frozenset(
+    {
+        "fusion",
+        "normalize",
+        "mapper",
+        "init",
+        "init_from",
+        "lora_rank",
+        "llm_only",
+        "append_source_tokens",
+    }
+)
+"""Who gives one of these chooses a method, and has none of the task's."""
+
+
+def task_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a task has of its own, where none are given.
+
+    Its fusion, start and learning rate were measured together. Where another method is chosen
+    (`METHOD_CHOICES`), the task's are left out (`METHOD_SETTINGS`).
+
+    Args:
+        given: settings by name, as far as somebody gives them; the task is `given["task"]`.
+
+    Raises:
+        PalamError: the task has a setting that does not exist, or that is not for a task.
+    """
+    task_name = given.get("task")
+    try:
+        settings = get_task(task_name).settings if isinstance(task_name, str) else {}
+    except PalamError:  # an unknown task is told of where its data are read
+        return {}
+    for name in settings:
+        if name not in TASK_SETTINGS:
+            listed = ", ".join(sorted(TASK_SETTINGS))
+            raise PalamError(
+                f'task "{task_name}": there is no setting {name!r} for a task; '
+                f"the settings are: {listed}"
+            )
+    left_out = set(given)
+    if METHOD_CHOICES & left_out:
+        left_out |= METHOD_SETTINGS
+    return {name: value for name, value in settings.items() if name not in left_out}
+
+
+def settings_of_task(task: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's settings that are as its task has them.
+
+    Args:
+        task: that is trained on; None is none.
+        settings: of the run, by name.
+    """
+    own = task_settings({"task": task})
+    return {name: value for name, value in own.items() if settings[name] == value}

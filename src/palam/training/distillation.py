@@ -14,7 +14,8 @@ from palam.models.modeling import PalamModel
 from palam.models.processing import IGNORE
 from palam.models.template import Template
 from palam.tasks.readers import read_texts
-from palam.training.data import PrefixDataset, seeded_number
+from palam.training.datasets import seeded_number
+from palam.training.raw_text import RawTextDataset
 from palam.utils.processes import gather, own_share
 
 MAX_ANSWER_TOKENS = 28
@@ -29,15 +30,19 @@ def distillation_loss(
 ) -> Tensor:
     """KL(teacher ‖ model), summed over the labels and divided by their number.
 
-    Both sequences end with the same labels, and have logits at the same last positions.
+    Both sequences end with the same labels, and have logits at their last positions: those of the
+    longest answer and one before it at least.
 
     Args:
         logits: [batch, positions, vocabulary], of the LLM that reads through the bridge.
-        teacher_logits: [batch, positions, vocabulary], of the LLM that reads the text itself.
+        teacher_logits: [batch, positions, vocabulary], of the LLM that reads the text itself; the
+            positions may be more or fewer.
         labels: [batch, LLM tokens], `-100` where there is no loss.
         num_items_in_batch: by which the sum is divided; None is this batch's number of labels.
     """
-    positions = logits.shape[1]
+    positions = min(logits.shape[1], teacher_logits.shape[1])
+    logits = logits[:, -positions:]
+    teacher_logits = teacher_logits[:, -positions:]
     last_labels = labels[:, -positions:]
     has_label = last_labels[:, 1:] != IGNORE  # of the position after each one's logits
     total = F.kl_div(
@@ -59,7 +64,7 @@ def _log_probs(logits: Tensor, has_label: Tensor) -> Tensor:
 
 def answer_prompts_with_llm(
     model: PalamModel,
-    dataset: PrefixDataset,
+    dataset: RawTextDataset,
     prompts_file: Path,
     *,
     mode: str,
@@ -71,7 +76,7 @@ def answer_prompts_with_llm(
 
     Args:
         model: whose LLM answers.
-        dataset: its `prompted` rows are filled in; a text without an answer gets none.
+        dataset: its source's `prompted` rows are filled in; a text without an answer gets none.
         prompts_file: prompts with a `{text}` slot, one a line; each text gets one of them.
         mode: of the prompts, `"prompt"` or `"chat"`.
         seed: which text gets which prompt.
@@ -94,8 +99,8 @@ def answer_prompts_with_llm(
         if own_rows:
             with using_template(model, template):
                 _answer_prompt(model, dataset, own_rows)
-    for prompted in gather(dataset.prompted):
-        dataset.prompted.update(prompted)
+    for prompted in gather(dataset.source.prompted):
+        dataset.source.prompted.update(prompted)
 
 
 @contextmanager
@@ -109,10 +114,10 @@ def using_template(model: PalamModel, template: Template) -> Iterator[None]:
         model.processor = processor
 
 
-def _answer_prompt(model: PalamModel, dataset: PrefixDataset, rows: Sequence[int]) -> None:
+def _answer_prompt(model: PalamModel, dataset: RawTextDataset, rows: Sequence[int]) -> None:
     """Fill in the prompted rows of these rows, by the model's own template."""
     texts = [dataset.texts[row] for row in rows]
-    languages = [dataset.language] * len(texts)
+    languages = [dataset.source.language] * len(texts)
     processor = model.processor
     answers = generate_ids(
         model,
@@ -124,7 +129,7 @@ def _answer_prompt(model: PalamModel, dataset: PrefixDataset, rows: Sequence[int
     by_llm = processor.features(texts, answers, languages, llm_only=True)
     for position, row in enumerate(rows):
         if answers[position]:  # the LLM's own ids: read again, its words may be other tokens
-            dataset.prompted[row] = {
+            dataset.source.prompted[row] = {
                 **by_bridge[position],
                 "teacher_ids": by_llm[position]["input_ids"],
                 "row": row,

@@ -32,21 +32,21 @@ from palam.tasks.inspection import EncoderView
 from palam.tasks.readers import read_texts
 from palam.tasks.task import Task
 from palam.training.arguments import check_batch_size, training_arguments
-from palam.training.build import build_model, prepare_for_training, resolve_dtype
+from palam.training.build import (
+    build_dataset,
+    build_model,
+    prepare_for_training,
+    resolve_dtype,
+)
 from palam.training.callbacks import JsonLog, ProgressBar
 from palam.training.checksums import file_sha256, tensors_sha256, values_sha256
 from palam.training.config import TrainConfig
-from palam.training.data import (
-    AnswerDataset,
-    PrefixDataset,
-    TrainingData,
-    build_dataset,
-    first_reads,
-    read_training_data,
-)
+from palam.training.data import TrainingData, first_reads, read_training_data
+from palam.training.datasets import AnswerDataset
 from palam.training.distillation import answer_prompts_with_llm
 from palam.training.encoder_cache import EncoderStateCache
 from palam.training.place import folder_for_rows, run_place
+from palam.training.raw_text import RawTextDataset
 from palam.training.trainer import PalamTrainer, checkpoints, newest_checkpoint
 from palam.utils.files import atomic_directory, check_replaceable, remove_directory
 from palam.utils.processes import (
@@ -323,8 +323,8 @@ class TrainingRun:
     console: Console
     data: TrainingData
     model: PalamModel
-    train_set: AnswerDataset | PrefixDataset
-    dev_set: AnswerDataset | PrefixDataset
+    train_set: AnswerDataset | RawTextDataset
+    dev_set: AnswerDataset | RawTextDataset
 
     @classmethod
     def prepare(
@@ -386,7 +386,7 @@ class TrainingRun:
         seed = self.config.runtime.seed
         with self.console.status("the LLM answers the prompts"):
             for dataset in (self.train_set, self.dev_set):
-                assert isinstance(dataset, PrefixDataset)  # prompts are for raw text
+                assert isinstance(dataset, RawTextDataset)  # prompts are for raw text
                 answer_prompts_with_llm(self.model, dataset, prompts_file, mode=mode, seed=seed)
 
     def inputs(self) -> Inputs:
@@ -527,7 +527,7 @@ class TrainingRun:
             for line in self.model.processor.text_report():
                 self.print_line(line)
             return {}
-        if task.number:  # answers that are worked out take long
+        if task.has_free_answers:  # they take long
             return {}
         with self.console.status("reading the validation data"):
             evaluation = self._evaluate(task)

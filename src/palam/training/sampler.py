@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch.utils.data import Dataset, Sampler
 
 from palam.models.processing import IGNORE
-from palam.training.data import Features
+from palam.training.datasets import Features
 
 POOL = 32
 """How many batches are sorted by length together: little padding, much shuffling."""

@@ -25,7 +25,7 @@ from transformers.trainer_utils import TrainOutput
 from palam.errors import PalamError
 from palam.models.checkpoint import ADAPTER_FOLDER
 from palam.models.finite import HINTS, check_finite, is_finite
-from palam.models.modeling import PalamModel
+from palam.models.modeling import PalamModel, answer_loss
 from palam.models.processing import IGNORE
 from palam.training.averaging import AveragedAdamW
 from palam.training.checksums import is_whole, write_checksums
@@ -285,6 +285,7 @@ class PalamTrainer(Trainer):
             return None
         batch = self._prepare_inputs(inputs)
         batch.pop("teacher", None)
+        batch.pop("taught", None)
         try:
             with torch.no_grad():
                 text_ids = batch.get("encoder_input_ids")
@@ -317,20 +318,26 @@ class PalamTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The library's; where the batch has a `teacher`, [`distillation_loss`]."""
+        """The library's; where rows of the batch are taught, with [`distillation_loss`] of them."""
         teacher = inputs.pop("teacher", None)
         if teacher is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        taught = inputs.pop("taught")
         labels = inputs.pop("labels")
         with torch.no_grad():
-            taught = self.model(**teacher, logits_to_keep=inputs["logits_to_keep"])
+            teaching = self.model(**teacher, logits_to_keep=inputs["logits_to_keep"])
         output = model(**inputs)
+        if num_items_in_batch is None:
+            num_labels = (labels != IGNORE).sum().clamp(min=1)
+        else:
+            num_labels = num_items_in_batch
         loss = distillation_loss(
-            output.logits,
-            taught.logits,
-            labels,
-            num_items_in_batch,
+            output.logits[taught], teaching.logits, labels[taught], num_items_in_batch=num_labels
         )
+        if len(taught) < len(labels):
+            own_labels = labels.clone()
+            own_labels[taught] = IGNORE
+            loss = loss + answer_loss(output.logits, own_labels, num_labels)
         if num_items_in_batch is not None:
             loss = loss * self.args.world_size  # the processes' gradients are averaged
         return (loss, output) if return_outputs else loss

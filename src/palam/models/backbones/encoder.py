@@ -74,6 +74,8 @@ def load_encoder(
         PalamError: it cannot be found or read, or a weight is missing from the checkpoint.
     """
     located = load_config(name_or_path, "encoder", revision)
+    if located.config.model_type == "palam":
+        raise PalamError(f"encoder {name_or_path!r} is a bridge, not an encoder")
     with readable_errors(name_or_path, "encoder"), torch.device("meta"):
         part = encoder_part(located.config)
     options = quantization_options(load_in, dtype, device, None)

@@ -70,7 +70,7 @@ def load_config(name_or_path: str, role: str, revision: str | None) -> LocatedCo
     """Find a model and read its configuration.
 
     Args:
-        name_or_path: a folder, a hub id, `starter:encoder` or `starter:llm`.
+        name_or_path: a folder, a hub id or a `starter:` name.
         role: what it is to be, for messages: `"encoder"`.
         revision: of the hub's repository; None is its main branch.
 

@@ -1,0 +1,302 @@
+"""The encoder fine-tuned whole on the same English rows: what it transfers without an LLM.
+
+A copy of it is trained, by the transformers Trainer, with the library's head for text
+classification. Where the library has none on top of the encoder alone (T5's encoder, NLLB's), the
+head is a linear layer on the mean of a text's states.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.trainer_callback import PrinterCallback
+
+from palam.bench.baselines import Outcome, Rows
+from palam.errors import PalamError
+from palam.inference.evaluation import Prediction
+from palam.models.backbones.encoder import encoder_max_length, encoder_shape
+from palam.models.backbones.loading import load_tokenizer
+from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
+from palam.models.processing import source_language
+from palam.tasks.task import Example, Task
+from palam.training.data import TrainingData
+
+LEARNING_RATES = (1e-5, 2e-5, 5e-5)
+"""To choose from, by the validation loss."""
+EPOCHS = 3
+BATCH_SIZE = 16
+WARMUP = 0.1
+"""Share of the steps in which the learning rate rises; then it falls evenly to zero."""
+WEIGHT_DECAY = 0.01
+
+TokenRow = dict[str, Any]
+"""A text's `input_ids` and `attention_mask`, and its label's number as `labels`."""
+
+
+class LabelledTokens:
+    """Examples as an encoder reads them, each with its label's number.
+
+    Args:
+        encoder: the loaded encoder, whose positions bound the longest text.
+        model: names its tokenizer, and the most tokens of a text.
+        task: of the examples.
+
+    Raises:
+        PalamError: a tokenizer that cannot be loaded.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, model: ModelConfig, task: Task) -> None:
+        self.tokenizer = load_tokenizer(model.encoder, model.encoder_revision)
+        limit = encoder_max_length(encoder, self.tokenizer)
+        self.max_length = min(model.max_length or DEFAULT_MAX_LENGTH, limit)
+        self.task = task
+        self.labels = list(task.labels)
+
+    def of(self, examples: Sequence[Example], language: str) -> list[TokenRow]:
+        """The tokens of examples.
+
+        Args:
+            examples: of one language.
+            language: its code, for tokenizers that must be told.
+
+        Raises:
+            PalamError: the tokenizer must be told, and does not have it.
+        """
+        if hasattr(self.tokenizer, "src_lang"):
+            self.tokenizer.src_lang = source_language(self.tokenizer, language)
+        rows = []
+        for example in examples:
+            text = self.task.render(example)
+            tokens = self.tokenizer(text, truncation=True, max_length=self.max_length)
+            row = {
+                "input_ids": tokens["input_ids"],
+                "attention_mask": tokens["attention_mask"],
+                "labels": self.labels.index(example.label),
+            }
+            rows.append(row)
+        return rows
+
+
+class MeanPoolClassifier(nn.Module):
+    """A copy of an encoder, and a linear layer on the mean of a text's last states.
+
+    Args:
+        encoder: which is copied.
+        num_labels: of the task.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, num_labels: int) -> None:
+        super().__init__()
+        trained: Any = copy.deepcopy(encoder)
+        self.encoder = trained.float()
+        self.head = nn.Linear(encoder_shape(encoder).hidden_size, num_labels)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> SequenceClassifierOutput:
+        """The logits [batch, labels], and the mean cross-entropy if labels are given.
+
+        Args:
+            input_ids: [batch, tokens].
+            attention_mask: [batch, tokens], 0 for padding.
+            labels: numbers of labels, [batch].
+        """
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        states = output.last_hidden_state
+        real = attention_mask[..., None].to(states.dtype)
+        means = (states * real).sum(1) / real.sum(1)
+        logits = self.head(means)
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def build_classifier(encoder: PreTrainedModel, num_labels: int, seed: int) -> nn.Module:
+    """A copy of an encoder in fp32, all of it trainable, with a new head.
+
+    Args:
+        encoder: the loaded encoder; it is not changed.
+        num_labels: of the task.
+        seed: of the head's weights.
+
+    Raises:
+        PalamError: the encoder's weights are held in fewer bits.
+    """
+    if getattr(encoder, "is_quantized", False):
+        raise PalamError("the encoder is fine-tuned whole; give no load_in")
+    config = copy.deepcopy(encoder.config)
+    config.num_labels = num_labels
+    set_seed(seed)
+    classifier: Any
+    if _library_builds_on(encoder, config):
+        library: Any = AutoModelForSequenceClassification
+        classifier = library.from_config(config, trust_remote_code=False, dtype=torch.float32)
+        # Without the pooler, which a bridge's encoder does not have: it is part of the head.
+        classifier.base_model.load_state_dict(encoder.state_dict(), strict=False)
+    else:
+        classifier = MeanPoolClassifier(encoder, num_labels)
+    trainable: nn.Module = classifier.requires_grad_(True)
+    return trainable
+
+
+def _library_builds_on(encoder: PreTrainedModel, config: Any) -> bool:
+    """Whether the library has a classifier on top of this very encoder, without a decoder."""
+    library: Any = AutoModelForSequenceClassification
+    try:
+        with torch.device("meta"):
+            sketch = library.from_config(config, trust_remote_code=False)
+    except ValueError:  # it has none for this kind
+        return False
+    return type(sketch.base_model) is type(encoder)
+
+
+class KeepBest(TrainerCallback):
+    """Keeps the weights that had the lowest validation loss of all runs so far.
+
+    Attributes:
+        loss: theirs; infinite if there are none.
+        lr: the learning rate of their run.
+        weights: by name, on the CPU.
+    """
+
+    def __init__(self) -> None:
+        self.loss = math.inf
+        self.lr = math.nan
+        self.weights: dict[str, Tensor] = {}
+
+    def on_evaluate(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        model: Any = None,
+        metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep the model's weights, if their loss is lower."""
+        loss = metrics["eval_loss"]
+        if loss < self.loss:
+            self.loss = loss
+            self.lr = args.learning_rate
+            weights = model.state_dict()
+            self.weights = {name: weight.cpu().clone() for name, weight in weights.items()}
+
+
+def finetune(
+    model: ModelConfig,
+    encoder: PreTrainedModel,
+    data: TrainingData,
+    task: Task,
+    rows: Rows,
+    *,
+    seed: int,
+    rates: Sequence[float] = LEARNING_RATES,
+) -> Outcome:
+    """The encoder with a head, both trained on English.
+
+    Of all rates and epochs, the weights with the lowest English validation loss are taken.
+
+    Args:
+        model: names the encoder's tokenizer, and the most tokens of a text.
+        encoder: the loaded encoder; a copy of it is trained, in fp32 on the same kind of device.
+        data: to train and to validate on.
+        task: that is read.
+        rows: what is read.
+        seed: of the head, the order of the rows, and dropout.
+        rates: learning rates to choose from.
+
+    Raises:
+        PalamError: a task without labels, an encoder whose weights are held in fewer bits, or
+            losses none of which is finite.
+    """
+    if task.has_free_answers:
+        raise PalamError(f"fine-tuning gives a label, and {task.name} has none")
+    tokens = LabelledTokens(encoder, model, task)
+    train_rows = tokens.of(data.train, data.language)
+    dev_rows = tokens.of(data.dev, data.language)
+    best = KeepBest()
+    collator = DataCollatorWithPadding(tokens.tokenizer)
+    with TemporaryDirectory() as folder:
+        for rate in rates:
+            trainer = Trainer(
+                model=build_classifier(encoder, len(tokens.labels), seed),
+                args=_arguments(folder, rate, seed, len(train_rows), encoder.device.type),
+                data_collator=collator,
+                train_dataset=train_rows,
+                eval_dataset=dev_rows,
+                callbacks=[best],
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        if not best.weights:
+            raise PalamError("the fine-tuned encoder's validation loss is not finite")
+        classifier: Any = trainer.model
+        classifier.load_state_dict(best.weights)
+        predictions = []
+        for code, examples in rows.items():
+            output = trainer.predict(tokens.of(examples, code))  # type: ignore[arg-type]
+            numbers = np.asarray(output.predictions).argmax(-1).tolist()
+            for example, number in zip(examples, numbers, strict=True):
+                prediction = Prediction(
+                    language=code,
+                    row=example.row,
+                    label=example.label,
+                    prediction=tokens.labels[number],
+                )
+                predictions.append(prediction)
+    figures = {
+        "lr": best.lr,
+        "validation_loss": best.loss,
+        "steps": trainer.state.global_step,
+        "trained_parameters": sum(weight.numel() for weight in classifier.parameters()),
+    }
+    return Outcome(predictions, figures)
+
+
+def _arguments(
+    folder: str, rate: float, seed: int, num_rows: int, device: str
+) -> TrainingArguments:
+    """What the Trainer is told of a run.
+
+    Args:
+        folder: of which nothing is kept.
+        rate: the learning rate.
+        seed: of the order of rows, and dropout.
+        num_rows: to train on.
+        device: the kind of device.
+    """
+    steps = EPOCHS * math.ceil(num_rows / BATCH_SIZE)
+    return TrainingArguments(
+        output_dir=folder,
+        seed=seed,
+        report_to="none",
+        num_train_epochs=EPOCHS,
+        per_device_train_batch_size=BATCH_SIZE,
+        per_device_eval_batch_size=2 * BATCH_SIZE,
+        learning_rate=rate,
+        lr_scheduler_type="linear",
+        warmup_steps=int(WARMUP * steps),
+        weight_decay=WEIGHT_DECAY,
+        eval_strategy="epoch",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device == "cuda",
+        remove_unused_columns=False,
+    )

@@ -1,0 +1,123 @@
+"""Several bridges that answer together: the mean of their log-probabilities.
+
+The errors that are one bridge's own become fewer; those of the encoder, which all of them share,
+stay.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from palam.errors import PalamError
+from palam.inference.batches import Progress
+from palam.inference.scoring import LabelScorer
+from palam.models.configuration import PalamConfig
+from palam.tasks.text_template import fill, slots
+
+ONE_TEXT = "{text}"
+"""How a bridge reads texts that was trained on no task."""
+
+
+class EnsembleScorer:
+    """Scores the same labels for texts as [`LabelScorer`] does, with several bridges.
+
+    A label's score is the mean of what the bridges give it. A bridge that is there twice counts
+    twice; alone, it gives its own scores.
+
+    Args:
+        scorers: of each bridge one, all of the same labels in the same order.
+
+    Attributes:
+        labels: the words of each label.
+
+    Raises:
+        PalamError: no scorer, or some of other labels.
+    """
+
+    def __init__(self, scorers: Sequence[LabelScorer]) -> None:
+        if not scorers:
+            raise PalamError("an ensemble needs a bridge or more")
+        self.scorers = list(scorers)
+        self.labels = self.scorers[0].labels
+        for scorer in self.scorers:
+            if scorer.labels != self.labels:
+                raise PalamError(
+                    f"the labels of an ensemble must be the same: {scorer.labels} and {self.labels}"
+                )
+
+    def score(
+        self,
+        texts: Sequence[str],
+        languages: Sequence[str | None] | None = None,
+        *,
+        batch_size: int = 32,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """The mean of the bridges' log-probabilities of each label; see [`LabelScorer.score`].
+
+        Args:
+            texts, languages, batch_size: see [`LabelScorer.score`].
+            progress: called with the number of texts that the last bridge has just read.
+
+        Returns:
+            Scores [texts, labels] in natural log, fp32 on the CPU. They do not depend on the order
+            of the bridges.
+        """
+        scores: list[Tensor] = []
+        for scorer in self.scorers:
+            is_last = len(scores) == len(self.scorers) - 1
+            own = scorer.score(
+                texts,
+                languages,
+                batch_size=batch_size,
+                progress=progress if is_last else None,
+            )
+            scores.append(own)
+        # In twice the digits, in which the sum is the same in any order.
+        return torch.stack(scores).double().mean(0).float()
+
+
+def check_alike(configs: Sequence[PalamConfig], *, same_labels: bool = True) -> None:
+    """Refuse bridges that cannot answer together.
+
+    Args:
+        configs: of the bridges.
+        same_labels: whether the labels are those they were trained on, which must then be the same.
+
+    Raises:
+        PalamError: two of them have other labels, or read other columns of a row.
+    """
+    first, *others = configs
+    for other in others:
+        if same_labels and _labels(other) != _labels(first):
+            raise PalamError(
+                f"{_name(other)} has the labels {_listed(other)}, and {_name(first)} "
+                f"{_listed(first)}; bridges that answer together need the same, or --labels"
+            )
+        if _text_form(other) != _text_form(first):
+            raise PalamError(
+                f"{_name(other)} reads a row as {_text_form(other)!r}, and {_name(first)} as "
+                f"{_text_form(first)!r}; bridges that answer together must read the same"
+            )
+
+
+def _name(config: PalamConfig) -> str:
+    return str(config.name_or_path)
+
+
+def _labels(config: PalamConfig) -> dict[str, str]:
+    """Each label with its words; none of a bridge that was trained on no task."""
+    return dict((config.task or {}).get("labels", ()))
+
+
+def _listed(config: PalamConfig) -> str:
+    return ", ".join(_labels(config)) or "none"
+
+
+def _text_form(config: PalamConfig) -> str:
+    """How a row becomes a text: a template over the row's columns."""
+    task = config.task or {}
+    columns = dict(task.get("columns") or {})
+    template = str(task.get("text", ONE_TEXT))
+    return fill(template, {slot: f"{{{columns.get(slot, slot)}}}" for slot in slots(template)})

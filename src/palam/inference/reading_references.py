@@ -1,0 +1,140 @@
+"""What readings are compared with: answers that need no bridge, and the encoder without an LLM."""
+
+import random
+from collections.abc import Sequence
+from typing import Unpack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from palam.inference.batches import padded_batches
+from palam.inference.evaluation import (
+    Evaluation,
+    Prediction,
+    PredictionOptions,
+    Predictor,
+    predictions_of_readings,
+)
+from palam.models.modeling import PalamModel
+from palam.tasks.task import Example, Task
+
+COPY = "the text, copied"
+UNRELATED = "an unrelated sentence"
+OTHER_ANSWERS = "answers to other texts"
+LLM_ALONE = "the LLM alone"
+NEAREST = "nearest for the encoder"
+
+
+def reading_references(
+    model: PalamModel,
+    task: Task,
+    examples: dict[str, list[Example]],
+    evaluation: Evaluation,
+    *,
+    seed: int = 0,
+    **options: Unpack[PredictionOptions],
+) -> dict[str, Evaluation]:
+    """What a reading is compared with, by name; each in the same languages and of the same rows.
+
+    These are: the source text as it stands; the English sentence of another row; the bridge's own
+    answers, each given to another text; the LLM that reads the text itself; and the English
+    sentence that is nearest to the text for the encoder (the cosine of the mean of its last layer's
+    states), by which rows can be identified alone. The last two are left out where the LLM reads
+    the texts itself already.
+
+    Args:
+        model, task, examples: that were evaluated.
+        evaluation: of them.
+        seed: of the draws.
+        **options: see [`PredictionOptions`].
+    """
+    has_bridge = not (model.config.llm_only or options.get("llm_only"))
+    names = [COPY, UNRELATED, OTHER_ANSWERS]
+    if has_bridge:
+        names += [LLM_ALONE, NEAREST]
+    references = {
+        name: Evaluation(task.name, evaluation.split, name, is_reading=True) for name in names
+    }
+    mode = model.processor.template.mode
+    options = {**options, "llm_only": True}
+    llm_alone = Predictor(model, task, **options)
+    for language, rows in examples.items():
+        texts = [task.render(example, mode) for example in rows]
+        sentences = [example.label for example in rows]
+        answers = [str(row["prediction"]) for row in evaluation.of_language(language)]
+        order = derangement(len(rows), seed)
+        given = {
+            COPY: texts,
+            UNRELATED: [sentences[place] for place in order],
+            OTHER_ANSWERS: [answers[place] for place in order],
+        }
+        for name, said in given.items():
+            references[name].add(language, predictions_of_readings(rows, said, texts))
+        if has_bridge:
+            references[LLM_ALONE].add(language, llm_alone.predict(rows, language))
+            nearest = _nearest_predictions(model, task, rows, texts, language)
+            references[NEAREST].add(language, nearest)
+    return references
+
+
+def derangement(count: int, seed: int) -> list[int]:
+    """Numbers from 0 in an order in which none stands at its own place; one alone has no other."""
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    places = [0] * count
+    for number, following in zip(order, [*order[1:], *order[:1]], strict=True):
+        places[number] = following
+    return places
+
+
+def _nearest_predictions(
+    model: PalamModel,
+    task: Task,
+    rows: Sequence[Example],
+    texts: Sequence[str],
+    language: str,
+) -> list[Prediction]:
+    """The English sentence that is nearest to each text for the encoder."""
+    sentences = [example.label for example in rows]
+    sources = text_vectors(model, texts, language)
+    english = text_vectors(model, sentences, task.reference_language)
+    nearest = (sources @ english.T).argmax(1).tolist()
+    predictions = []
+    for place, (example, chosen) in enumerate(zip(rows, nearest, strict=True)):
+        prediction = Prediction(
+            row=example.row,
+            label=example.label,
+            prediction=sentences[chosen],
+            identified=chosen == place,
+        )
+        predictions.append(prediction)
+    return predictions
+
+
+@torch.no_grad()
+def text_vectors(
+    model: PalamModel, texts: Sequence[str], language: str | None, *, batch_size: int = 32
+) -> Tensor:
+    """The mean of the encoder's last states of each text, with length 1.
+
+    Args:
+        model: whose encoder reads.
+        texts: any strings.
+        language: of all of them, for encoders that must be told.
+        batch_size: texts at a time.
+
+    Returns:
+        [texts, d_enc] in fp32 on the CPU.
+    """
+    encoded = model.processor.encode_texts(texts, [language] * len(texts), count=False)
+    features = [{"encoder_input_ids": text["input_ids"]} for text in encoded]
+    vectors = torch.zeros(len(texts), model.config.encoder_hidden_size)
+    with model.evaluating():
+        for batch in padded_batches(model, features, batch_size, None):
+            ids = batch.inputs["encoder_input_ids"]
+            mask = batch.inputs["encoder_attention_mask"]
+            last = model.encode(ids, mask)[-1].float().cpu()  # [tokens, d_enc], row after row
+            of_rows = torch.split(last, mask.sum(1).tolist())
+            vectors[batch.rows] = torch.stack([states.mean(0) for states in of_rows])
+    return F.normalize(vectors, dim=-1)

@@ -1,0 +1,68 @@
+"""The quickstart's first page: what sentences say in English, through the bridge of the package."""
+
+from collections.abc import Mapping, Sequence
+
+from transformers import NoRepeatNGramLogitsProcessor
+
+from palam.inference.generation import generate
+from palam.models.bases import Bases
+from palam.models.modeling import PalamModel
+from palam.quickstart.result import ReadSentence
+from palam.starter.sources import BRIDGE
+from palam.tasks.task import Example
+
+MAX_NEW_TOKENS = 32
+"""Of an answer."""
+MAX_REPEATED = 2
+"""So many tokens may be said twice in an answer: small models go round in circles."""
+
+
+def read_sentences(
+    bases: Bases, rows: Mapping[str, Sequence[Example]], english: str
+) -> list[ReadSentence]:
+    """Read a sentence of each language with the package's bridge, and with the LLM alone.
+
+    The sentences are not chosen: the first language's first one, the second's second, and so on.
+    Both are asked with the bridge's own prompt, all languages in one batch.
+
+    Args:
+        bases: the starter models.
+        rows: by language, in parallel; English too.
+        english: the code of English, which is not read.
+    """
+    codes = [code for code in rows if code != english]
+    chosen = [rows[code][number % len(rows[code])] for number, code in enumerate(codes)]
+    translations = {example.row: example.fields["text"] for example in rows[english]}
+    texts = [example.fields["text"] for example in chosen]
+    model = PalamModel.from_pretrained(BRIDGE, bases.encoder, bases.llm)
+    through_bridge = _answers(model, texts, codes, llm_only=False)
+    alone = _answers(model, texts, codes, llm_only=True)
+    return [
+        ReadSentence(
+            language=code,
+            text=example.fields["text"],
+            english=translations.get(example.row),
+            bridge=answer,
+            llm_alone=answer_alone,
+        )
+        for code, example, answer, answer_alone in zip(
+            codes, chosen, through_bridge, alone, strict=True
+        )
+    ]
+
+
+def _answers(
+    model: PalamModel, texts: Sequence[str], codes: Sequence[str], *, llm_only: bool
+) -> list[str]:
+    """The first line of each greedy answer: what follows is no longer about the sentence."""
+    answers = generate(
+        model,
+        texts,
+        codes,
+        llm_only=llm_only,
+        batch_size=len(texts),
+        max_new_tokens=MAX_NEW_TOKENS,
+        # As an option of `generate`, it would warn that the prompt does not count.
+        logits_processor=[NoRepeatNGramLogitsProcessor(MAX_REPEATED + 1)],
+    )
+    return [answer.partition("\n")[0].strip() for answer in answers]

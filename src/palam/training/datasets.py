@@ -1,0 +1,157 @@
+"""A run's rows, tokenised once and kept as arrays."""
+
+import hashlib
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from palam.models.processing import PalamProcessor
+from palam.tasks.sampling import passage
+from palam.training.token_table import RaggedArray, TokenTable, batched
+from palam.utils.processes import on_main
+
+Features = dict[str, Any]
+"""A row's unpadded lists, as [`PalamProcessor.features`] gives them, and its number as `row`."""
+CHUNK_ROWS = 4096
+"""So many rows are tokenised at a time."""
+
+
+def seeded_number(*key: object) -> int:
+    """A large number that depends on the key alone: the same in every process and resumed run."""
+    text = "/".join(map(str, key))
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+class TrainingDataset(Dataset[Features], ABC):
+    """Tokenised rows, which may be other ones in each epoch.
+
+    Attributes:
+        lengths: of the rows, to batch them by.
+        epoch: whose rows they are.
+    """
+
+    lengths: Sequence[int]
+    epoch: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's rows."""
+
+    @abstractmethod
+    def content(self) -> Iterator[tuple[str | None, ...]]:
+        """Row by row what it was made of, the same in every epoch."""
+
+    @abstractmethod
+    def repeated_encoder_ids(self) -> RaggedArray | None:
+        """The encoder's token ids of the texts that it reads again in every epoch, if any."""
+
+
+class AnswerDataset(TrainingDataset):
+    """Input → answer pairs, tokenised once (passages: once an epoch), a chunk at a time.
+
+    Args:
+        processor: makes the features.
+        texts, answers: what is read and what is to be answered.
+        languages: one code per text, or None.
+        passage_words: read a passage of whole sentences with at least so many words in place of
+            each text, another one in every epoch; None is the text itself.
+        seed: of the passages.
+        llm_only: see [`PalamProcessor.features`].
+        folder: where the tokens are kept, memory-mapped; None is in memory. Several processes need
+            one: the first of them tokenises, and only it needs texts and answers.
+    """
+
+    def __init__(
+        self,
+        processor: PalamProcessor,
+        texts: Sequence[str],
+        answers: Sequence[str],
+        languages: Sequence[str | None] | None = None,
+        *,
+        passage_words: int | None = None,
+        seed: int = 0,
+        llm_only: bool = False,
+        folder: Path | None = None,
+    ) -> None:
+        self.processor = processor
+        self.texts = texts
+        self.answers = answers
+        self.languages = languages
+        self.passage_words = passage_words
+        self.seed = seed
+        self.llm_only = llm_only
+        self.folder = folder
+        self._tokenize(0, count=True)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's passages."""
+        if self.passage_words is not None and epoch != self.epoch:
+            self._tokenize(epoch, count=False)
+
+    def current_texts(self, rows: Sequence[int]) -> Sequence[str]:
+        """What is read of these rows in this epoch."""
+        texts = [self.texts[row] for row in rows]
+        if self.passage_words is None:
+            return texts
+        passages = []
+        for row, text in zip(rows, texts, strict=True):
+            number = seeded_number(self.seed, self.epoch, row)
+            passages.append(passage(text, self.passage_words, number))
+        return passages
+
+    def content(self) -> Iterator[tuple[str | None, ...]]:
+        """See [`TrainingDataset.content`]: text, answer and language."""
+        languages = self.languages or repeat(None, len(self.texts))
+        yield from zip(self.texts, self.answers, languages, strict=True)
+
+    def repeated_encoder_ids(self) -> RaggedArray | None:
+        """See [`TrainingDataset.repeated_encoder_ids`]; none if these are passages."""
+        if self.passage_words is not None:
+            return None
+        return self.rows.encoder_input_ids
+
+    def _tokenize(self, epoch: int, *, count: bool) -> None:
+        """Make the epoch's rows; `count` adds them to the processor's statistics."""
+        self.epoch = epoch
+        if self.folder is None:
+            self.rows = TokenTable.build(self._chunks(count))
+        else:
+            folder = self.folder / f"epoch-{epoch}"
+            on_main(lambda: self._write_rows(folder, count))
+            self.rows = TokenTable.open(folder)
+        self.lengths: Any = self.rows.lengths()
+
+    def _write_rows(self, folder: Path, count: bool) -> None:
+        """Make the epoch's rows, in place of another epoch's."""
+        for other in folder.parent.glob("epoch-*"):
+            shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(parents=True)
+        TokenTable.build(self._chunks(count), folder)
+
+    def _chunks(self, count: bool) -> Iterator[list[Features]]:
+        for rows in batched(range(len(self.texts)), CHUNK_ROWS):
+            languages = self.languages
+            if languages is not None:
+                languages = [languages[row] for row in rows]
+            yield self.processor.features(
+                self.current_texts(rows),
+                [self.answers[row] for row in rows],
+                languages,
+                llm_only=self.llm_only,
+                count=count,
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Features:
+        return {**self.rows[index], "row": index}

@@ -1,0 +1,1 @@
+"""What can be learned from raw English text: a file an objective."""

@@ -1,0 +1,67 @@
+"""What every objective shares: the texts, and how their rows are drawn."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from palam.models.processing import PalamProcessor
+from palam.models.template import Template
+from palam.training.datasets import Features
+from palam.training.noise import WordNoise
+
+
+@dataclass
+class RawTexts:
+    """Raw texts, and what all objectives do with them alike."""
+
+    processor: PalamProcessor
+    """Makes the features. An objective has templates of its own."""
+    texts: Sequence[str]
+    """Of two words or more, without space at the ends."""
+    seed: int = 0
+    """Of what is drawn."""
+    language: str | None = None
+    """Of the texts, for encoders that must be told."""
+    noise: WordNoise = field(default_factory=WordNoise)
+    """On the encoder's side alone."""
+    max_answer: int = 128
+    """Most tokens that the LLM is to continue a text with."""
+    distill: bool = False
+    """Continue as the LLM does where it reads the beginning itself, not as the text does."""
+    prompted: dict[int, Features] = field(default_factory=dict)
+    """By row, the features of a prompt about the whole text and of the LLM's answer."""
+
+
+class Objective(ABC):
+    """Makes rows of raw texts; what it draws depends on seed, epoch and row alone.
+
+    Args:
+        source: the texts.
+    """
+
+    def __init__(self, source: RawTexts) -> None:
+        self.source = source
+
+    def processor_with(self, template: Template) -> PalamProcessor:
+        """A processor with another template, whose texts are counted with the model's own."""
+        own = self.source.processor
+        other = replace(own, template=template)
+        other.stats = own.stats
+        other.llm_stats = own.llm_stats
+        return other
+
+    def applies_to(self, index: int) -> bool:
+        """Whether a row can be made of this text."""
+        return True
+
+    def length(self, index: int, epoch: int) -> int:
+        """How long a row is, in characters that the LLM reads, to batch rows by."""
+        return len(self.source.texts[index])
+
+    @abstractmethod
+    def rows(self, indices: Sequence[int], epoch: int) -> list[Features]:
+        """The features of some texts in an epoch, in their order.
+
+        Those with `teacher_ids` are learned from the LLM that reads these, see
+        [`distillation_loss`]; the others by cross-entropy.
+        """

@@ -1,0 +1,54 @@
+"""The recipe of a general bridge: settings with other defaults than a task's.
+
+A general bridge is trained to say English texts again. What it was trained on and what it reaches
+is on the page "A general bridge".
+"""
+
+from dataclasses import dataclass, field, replace
+
+from palam.models.model_config import ModelConfig
+from palam.training.config import OptimConfig
+from palam.training.objectives.prompts import SAME_IN_ENGLISH
+
+VALIDATION_LINES = 256
+"""Of the text, for validation; to read them takes as long as a few steps."""
+
+
+def _objectives() -> dict[str, float]:
+    return {"repeat": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptimConfig(OptimConfig):
+    """What is learned, and how the weights are moved; set as a general bridge needs it.
+
+    Raises:
+        PalamError: see [`OptimConfig`].
+    """
+
+    epochs: float = 1.0
+    """Passes over the text."""
+    batch_size: int = 32
+    """Texts per batch, of all processes together."""
+    patience: int = 0
+    """Stop after so many validations without a better loss; 0 never stops."""
+    eval_steps: int | None = 250
+    """Validate and save every so many steps; not set is every epoch."""
+    warmup: float = 0.02
+    """Share of the steps in which the learning rate rises."""
+    objectives: dict[str, float] = field(default_factory=_objectives)
+    """What is learned from the text, by weight: repeat (say it again, in English), continue, answer
+    (needs prompts_file)."""
+    swap_words: float = 0.15
+    """Share of neighbouring words that the encoder reads in the other order."""
+    drop_words: float = 0.07
+    """Share of the words that the encoder does not read."""
+
+
+def with_general_prompt(model: ModelConfig) -> ModelConfig:
+    """The same base models and bridge; where no prompt is set, the one that a general bridge is
+    measured with."""
+    return replace(model, prompt=model.prompt or SAME_IN_ENGLISH)
+
+
+PRETRAIN_OPTIM = PretrainOptimConfig()

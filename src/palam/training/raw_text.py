@@ -1,0 +1,97 @@
+"""A run's rows of raw text, each made when it is read."""
+
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from palam.models.processing import PalamProcessor
+from palam.training.datasets import Features, TrainingDataset, seeded_number
+from palam.training.noise import WordNoise
+from palam.training.objectives.base import RawTexts
+from palam.training.objectives.registry import EARLIER_WEIGHTS, OBJECTIVES
+
+DRAWS = 2**64
+"""How many numbers [`seeded_number`] gives."""
+
+
+class RawTextDataset(TrainingDataset):
+    """Raw English text, of which each row is for one of several objectives in an epoch.
+
+    Which one is drawn by their weights, from seed, epoch and row alone.
+
+    Args:
+        processor: makes the features.
+        texts: raw texts; those of fewer than two words are left out.
+        objectives: weights of [`OBJECTIVES`] by name; None is `EARLIER_WEIGHTS`.
+        seed, language, noise, max_answer, distill: see [`RawTexts`].
+    """
+
+    def __init__(
+        self,
+        processor: PalamProcessor,
+        texts: Sequence[str],
+        *,
+        objectives: Mapping[str, float] | None = None,
+        seed: int = 0,
+        language: str | None = None,
+        noise: WordNoise | None = None,
+        max_answer: int = 128,
+        distill: bool = False,
+    ) -> None:
+        self.texts = [text.strip() for text in texts if len(text.split()) > 1]
+        self.source = RawTexts(
+            processor,
+            self.texts,
+            seed=seed,
+            language=language,
+            noise=noise or WordNoise(),
+            max_answer=max_answer,
+            distill=distill,
+        )
+        self.weights = dict(objectives or EARLIER_WEIGHTS)
+        self.objectives = {name: OBJECTIVES.lookup(name)(self.source) for name in self.weights}
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's rows."""
+        self.epoch = epoch
+        self.lengths = []
+        for index in range(len(self.texts)):
+            objective = self.objectives[self.objective_of(index)]
+            self.lengths.append(objective.length(index, epoch))
+
+    def content(self) -> Iterator[tuple[str | None, ...]]:
+        """See [`TrainingDataset.content`]: text and language."""
+        for text in self.texts:
+            yield text, self.source.language
+
+    def repeated_encoder_ids(self) -> None:
+        """None: see [`TrainingDataset.repeated_encoder_ids`]."""
+
+    def objective_of(self, index: int) -> str:
+        """The name of the objective that a row is for in this epoch."""
+        names = []
+        for name, objective in self.objectives.items():
+            if objective.applies_to(index):
+                names.append(name)
+        bounds = list(accumulate(self.weights[name] for name in names))
+        number = seeded_number("objective", self.source.seed, self.epoch, index)
+        place = bisect(bounds, number / DRAWS * bounds[-1])
+        return names[min(place, len(names) - 1)]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> Features:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Features]:
+        """Several rows at once; the data loader calls it."""
+        by_objective: dict[str, list[int]] = {}
+        for index in indices:
+            by_objective.setdefault(self.objective_of(index), []).append(index)
+        rows: dict[int, Features] = {}
+        for name, own_indices in by_objective.items():
+            made = self.objectives[name].rows(own_indices, self.epoch)
+            rows.update(zip(own_indices, made, strict=True))
+        return [rows[index] for index in indices]

@@ -1,0 +1,62 @@
+"""The baseline `finetune` in a recipe: with every seed, planned, recorded and tested as others."""
+
+import json
+
+import pytest
+import yaml
+
+SMALL = {"languages": ["en", "si"], "split": "dev", "limit": 7}
+
+
+@pytest.fixture
+def recipe(data, base_folder, tmp_path):
+    bases = {"encoder": str(base_folder("bert")), "llm": str(base_folder("llama"))}
+    content = {
+        "train": {"task": "sib200", "data": str(data), "device": "cpu", "dtype": "fp32", **bases},
+        "read": SMALL,
+        "seeds": [0, 1],
+        "methods": {"most": {"baseline": "majority"}, "tuned": {"baseline": "finetune"}},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_it_is_run_with_every_seed_at_the_rate_of_the_first(palam, recipe, tmp_path, jsonl):
+    out = tmp_path / "out"
+    result = palam("bench", recipe, "--out", out)
+    assert result.code == 0, result.err
+    cells = jsonl((out / "cells.jsonl").read_text())
+    tuned = [cell for cell in cells if cell["method"] == "tuned"]
+    assert [cell["seed"] for cell in tuned] == [0, 1]
+    assert [cell["seed"] for cell in cells if cell["method"] == "most"] == [0]
+    assert tuned[0]["lr"] == tuned[1]["lr"]
+    assert tuned[0]["validation_loss"] != tuned[1]["validation_loss"]
+    assert tuned[0]["trained_parameters"] > 40_000
+    assert set(tuned[0]["results"]) == {"eng_Latn", "sin_Sinh"}
+    predictions = jsonl((out / "predictions" / "tuned.1.jsonl").read_text())
+    assert len(predictions) == 14
+    report = palam("report", out, "--against", "tuned")
+    assert report.code == 0, report.err
+    assert "tuned" in report.out
+    # What is finished is not repeated.
+    before = (out / "cells.jsonl").read_text()
+    assert palam("bench", recipe, "--out", out).code == 0
+    assert (out / "cells.jsonl").read_text() == before
+
+
+def test_a_dry_run_counts_its_training(palam, recipe):
+    result = palam("bench", recipe, "--dry-run", "--tflops", 1)
+    assert result.code == 0, result.err
+    (row,) = (line.split() for line in result.out.splitlines() if line.startswith("tuned"))
+    # Three rates with the first seed, one with the second; 3 epochs of 21 rows and as many to
+    # validate on; 14 rows are read with each seed; 64 tokens a text.
+    tokens = 64 * (4 * 3 * (21 + 21) + 2 * 14)
+    assert row[1:3] == ["4", f"{tokens:,}"]
+
+
+def test_it_has_no_settings(refused, recipe):
+    content = yaml.safe_load(recipe.read_text())
+    content["methods"]["tuned"]["layers"] = "last"
+    recipe.write_text(json.dumps(content))
+    assert "method tuned: there is no setting layers" in refused("bench", recipe, "--dry-run")
