@@ -2,8 +2,9 @@
 
 import pytest
 
+from palam.inference.label_prompt import LABEL_PROMPT
 from palam.models.template import Template
-from palam.scale.work import LABEL_PROMPT, Answering, Labelling
+from palam.scale.work import Answering, Labelling
 from palam.training.align_run import RAW_TEXT_PROMPT
 from palam.training.objectives.repetition import SAME_IN_ENGLISH
 

@@ -10,11 +10,10 @@ from plain_ridge import TEXTS
 from palam import PalamError
 from palam.models.model_config import ModelConfig
 from palam.models.processing import IGNORE
-from palam.models.template import Template
+from palam.models.template import SAME_IN_ENGLISH, Template
 from palam.training.collator import Collator
 from palam.training.config import TrainConfig
 from palam.training.distillation import distillation_loss
-from palam.training.objectives.prompts import SAME_IN_ENGLISH
 from palam.training.pretraining import PretrainOptimConfig, with_general_prompt
 from palam.training.raw_text import RawTextDataset
 from palam.training.run import train

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
 
 from palam.errors import PalamError
 from palam.inference.generation import asked_with, generate, generate_about
+from palam.inference.label_prompt import label_template
 from palam.inference.metrics import ClassificationMetrics
 from palam.inference.reading_likelihood import likeliest_of_several
 from palam.inference.reading_metrics import (
@@ -100,8 +101,8 @@ class PredictionOptions(TypedDict, total=False):
 class Predictor:
     """Predicts a task's labels, for any number of languages, with one [`LabelScorer`].
 
-    A model that was trained for no task is asked for a text or for answers to questions with the
-    task's own prompt; else it is asked as it was trained.
+    A model that was trained for no task, and whose own prompt asks nothing, is asked with the
+    task's; for a text or for answers to questions, every model without a task is.
 
     Args:
         model: any checkpoint.
@@ -143,7 +144,8 @@ class Predictor:
         if method == "score" and not task.has_free_answers:
             # Several labels may have the same words, which are then one answer.
             answers = list(dict.fromkeys(task.labels.values()))
-            self.scorer = LabelScorer(model, answers, llm_only=llm_only)
+            with asked_with(model, self._template_of_labels()):
+                self.scorer = LabelScorer(model, answers, llm_only=llm_only)
 
     def predict(self, examples: Sequence[Example], language: str | None) -> list[Prediction]:
         """A prediction for each example.
@@ -153,17 +155,23 @@ class Predictor:
             language: its code, for encoders that must be told.
         """
         mode = self.model.processor.template.mode
+        if self.task.reference_language or self.task.questions:
+            texts = [self.task.render(example, mode) for example in examples]
+            languages = [language] * len(texts)
+            if self.task.reference_language:
+                return self._predict_texts(examples, texts, languages)
+            return self._answer_questions(examples, texts, languages)
+        template = self._template_of_labels()
+        if template is not None:
+            mode = template.mode
         texts = [self.task.render(example, mode) for example in examples]
         languages = [language] * len(texts)
-        if self.task.number:
-            return self._predict_numbers(examples, texts, languages)
-        if self.task.reference_language:
-            return self._predict_texts(examples, texts, languages)
-        if self.task.questions:
-            return self._answer_questions(examples, texts, languages)
-        if self.scorer is None:
-            return self._predict_by_generation(examples, texts, languages)
-        return self._predict_by_score(self.scorer, examples, texts, languages)
+        with asked_with(self.model, template):
+            if self.task.number:
+                return self._predict_numbers(examples, texts, languages)
+            if self.scorer is None:
+                return self._predict_by_generation(examples, texts, languages)
+            return self._predict_by_score(self.scorer, examples, texts, languages)
 
     def _predict_by_score(
         self,
@@ -308,6 +316,14 @@ class Predictor:
             )
             predictions.append(prediction)
         return predictions
+
+    def _template_of_labels(self) -> Template | None:
+        """What asks for a label or a number: the task's own prompt, where the model's asks nothing,
+        see [`label_template`]; None is as it was trained."""
+        model = self.model
+        if label_template(model.processor, model.config) is None:
+            return None
+        return self._template(self.task.prompt)
 
     def _template(self, prompt: str) -> Template:
         """What stands around a text that the LLM is asked about with this prompt."""

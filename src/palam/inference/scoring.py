@@ -27,8 +27,9 @@ from palam.inference.finite import check_scores
 from palam.models.backbones.loading import LIBRARY_ERRORS
 from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
-from palam.models.processing import TEXT_SLOT
+from palam.models.processing import TEXT_SLOT, PalamProcessor
 from palam.models.sequence import LLMInputs
+from palam.models.template import Template
 from palam.utils.memory import is_out_of_memory
 from palam.utils.texts import checked_texts
 
@@ -95,6 +96,7 @@ class LabelScorer:
         llm_only: the LLM reads the text itself instead of through the bridge.
         calibrated: subtract the labels' priors, if the bridge is used and has them for all of these
             labels; see [`measure_priors`].
+        template: what stands around each text; None is the model's own.
 
     Attributes:
         cache_is_exact: whether this LLM scores the tokens of a label after its cache of the text as
@@ -119,11 +121,13 @@ class LabelScorer:
         *,
         llm_only: bool = False,
         calibrated: bool = True,
+        template: Template | None = None,
     ) -> None:
         self.labels = checked_texts(labels, "labels")
         if not self.labels or not all(self.labels):
             raise PalamError(f"the labels are {self.labels}; give at least one, and none empty")
         self.model = model
+        self._own_processor = None if template is None else model.processor.with_template(template)
         self.llm_only = llm_only
         self.calibrated = calibrated
         self.cache_is_exact: bool | None = None
@@ -132,7 +136,12 @@ class LabelScorer:
         self._one_token_at_a_time = False
         self._reader = AnswerReader(model)
         self._compared_length = 0
-        self._answers = _tokenised(model, self.labels)
+        self._answers = _tokenised(self._processor, self.labels)
+
+    @property
+    def _processor(self) -> PalamProcessor:
+        """The model's, with this scorer's template if it has one."""
+        return self._own_processor or self.model.processor
 
     def read_as(self, other: "LabelScorer") -> None:
         """Read labels as another scorer has found that this LLM may read them.
@@ -176,7 +185,7 @@ class LabelScorer:
         model = self.model
         llm_only = self.llm_only or model.config.llm_only
         priors = self._priors()
-        features = model.processor.features(texts, languages=languages, llm_only=llm_only)
+        features = self._processor.features(texts, languages=languages, llm_only=llm_only)
         scores = torch.empty(len(texts), len(self.labels))
         with model.evaluating():
             self._compare_readings(features)
@@ -230,7 +239,7 @@ class LabelScorer:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise PalamError(f"LLM {self._llm_name()!r} cannot score labels: {reason}") from None
         self._compared_length = max(2 * length, SURELY_ALIKE_TOKENS)
-        batch = self.model.processor.pad(probes)
+        batch = self._processor.pad(probes)
         expected = torch.cat(plain)
         if self.cache_is_exact is not False:
             self._compare_cached(batch, answers, expected)
@@ -258,7 +267,7 @@ class LabelScorer:
 
     def _score_plainly(self, row: Features, answers: Sequence[Answer]) -> Tensor:
         """Scores [1, answers] of one text with each answer behind it, without padding or cache."""
-        batch = self.model.processor.pad([row])
+        batch = self._processor.pad([row])
         read = self._read_texts(batch, use_cache=False)
         scores = self._score_read(read, answers, self._score_whole_sequences)
         check_scores(self.model, batch, scores)
@@ -334,7 +343,7 @@ class LabelScorer:
         """
         if not self.cache_is_exact or len(features) < 3:
             return NO_PREFIX
-        processor = self.model.processor
+        processor = self._processor
         ids = _common_prefix([row["input_ids"] for row in features])
         ids = ids[:-1]  # the last one stays, so that no row is left empty
         if len(ids) < MIN_PREFIX_TOKENS:
@@ -501,7 +510,7 @@ def score_labels(
 
 
 # ---------------------------------------------------------------------- texts and answers
-def _tokenised(model: PalamModel, labels: Sequence[str]) -> list[Answer]:
+def _tokenised(processor: PalamProcessor, labels: Sequence[str]) -> list[Answer]:
     """The ids of labels.
 
     Raises:
@@ -510,7 +519,7 @@ def _tokenised(model: PalamModel, labels: Sequence[str]) -> list[Answer]:
     answers: list[Answer] = []
     label_of: dict[tuple[int, ...], str] = {}
     for label in labels:
-        answer = model.processor.answer_ids(label)
+        answer = processor.answer_ids(label)
         if len(answer) > MAX_LABEL_TOKENS:
             raise PalamError(
                 f"the label {label[:40]!r}... has {len(answer)} tokens; "

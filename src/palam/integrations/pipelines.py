@@ -14,6 +14,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from palam.errors import PalamError
 from palam.inference.generation import generate
+from palam.inference.label_prompt import label_template
 from palam.inference.scoring import LabelScorer
 from palam.models.modeling import PalamModel
 from palam.tasks.text_template import fill, slots
@@ -158,7 +159,8 @@ class PalamClassifyPipeline(PalamPipeline):
             raise PalamError("this bridge was not trained on labels; give some, labels=[...]")
         known: LabelScorer | None = getattr(self, "_known_scorer", None)
         if known is None or known.labels != list(words.values()):
-            known = LabelScorer(self.model, list(words.values()))
+            template = label_template(self.model.processor, self.model.config)
+            known = LabelScorer(self.model, list(words.values()), template=template)
             self._known_scorer = known
         return list(words), known
 

@@ -4,7 +4,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -247,6 +247,13 @@ class PalamProcessor:
             template=template,
             **settings,
         )
+
+    def with_template(self, template: Template) -> "PalamProcessor":
+        """A processor with another template; its texts are counted with this one's."""
+        other = replace(self, template=template)
+        other.stats = self.stats
+        other.llm_stats = self.llm_stats
+        return other
 
     # -------------------------------------------------------------- the encoder's tokens
     def encode_texts(

@@ -13,6 +13,10 @@ from palam.errors import PalamError
 SLOT = "{text}"
 ANSWER = "{answer}"
 """What stands in an answer's place while a chat template is rendered."""
+SAME_IN_ENGLISH = f"{SLOT}\nThe same in English:"
+"""The prompt that a general bridge is trained with."""
+RAW_TEXT_PROMPT = f"{SLOT}\n"
+"""Around raw text that is read in the mode prompt or chat, where no prompt is set."""
 MAX_CHARACTERS = 100_000
 """Of what stands before or after the text."""
 MODES = ("paper", "prompt", "chat")

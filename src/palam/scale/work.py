@@ -27,8 +27,6 @@ DIGITS = 6
 """Of a probability, after the point."""
 SCORE_DIGITS = 4
 """Of a log-probability, after the point."""
-LABEL_PROMPT = "{text}\nTopic:"
-"""What asks for labels, where a bridge that was trained on no task has no prompt that does."""
 
 
 def probabilities(scores: Iterable[float]) -> list[float]:
@@ -80,7 +78,7 @@ class Labelling:
     """Texts at a time."""
     prompt: str | None = None
     """What asks for the label, with one {text} slot; None is as the bridge was trained, or
-    `LABEL_PROMPT` for one that was trained to say texts again or to continue them."""
+    see [`label_template`]."""
     description: ClassVar[str] = "classifying"
     results: ClassVar[tuple[str, ...]] = ("prediction", "confidence", SCORES)
     """Usual names of what each text gets."""
@@ -136,14 +134,14 @@ class Labelling:
             processor: the model's; its template is changed.
             config: of the bridge.
         """
-        prompt = self.prompt
-        if prompt is None and config.task is None and _asks_nothing(processor):
-            prompt = LABEL_PROMPT
-        if prompt is None:
+        from palam.inference.label_prompt import label_template
+
+        own = processor.template
+        if self.prompt is None:
+            processor.template = label_template(processor, config) or own
             return
-        template = processor.template
-        mode = "prompt" if template.mode == "paper" else template.mode
-        processor.template = template.with_prompt(mode, prompt, processor.llm_tokenizer)
+        mode = "prompt" if own.mode == "paper" else own.mode
+        processor.template = own.with_prompt(mode, self.prompt, processor.llm_tokenizer)
 
     def on(self, model: "PalamModel", *others: "PalamModel") -> TextReader:
         """What reads texts so with a model, whose template is set; or with several together.
@@ -165,24 +163,6 @@ class Labelling:
             words = list(words_by_label.values())
             scorers.append(LabelScorer(each, words, calibrated=calibrated))
         return _LabelReader(EnsembleScorer(scorers), tuple(words_by_label), self.batch_size)
-
-
-def _asks_nothing(processor: "PalamProcessor") -> bool:
-    """Whether a bridge's own prompt is the text alone, or asks for the same text in English.
-
-    No label can be an answer to that. In the mode paper there is never a prompt.
-    """
-    from palam.training.align_run import RAW_TEXT_PROMPT
-    from palam.training.objectives.repetition import SAME_IN_ENGLISH
-
-    template = processor.template
-    tokenizer = processor.llm_tokenizer
-    if template.mode == "paper" or (template.mode == "chat" and not _has_chat(processor)):
-        return False
-    prompts = (None, RAW_TEXT_PROMPT, SAME_IN_ENGLISH)
-    return any(
-        template == template.with_prompt(template.mode, prompt, tokenizer) for prompt in prompts
-    )
 
 
 def _has_chat(processor: "PalamProcessor") -> bool:

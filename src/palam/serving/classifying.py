@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from palam.errors import PalamError
+from palam.inference.label_prompt import label_template
 from palam.inference.scoring import LabelScorer
 from palam.serving.bridges import ServedBridge
 from palam.serving.errors import RequestError, failure_of, is_out_of_memory, timed_out
@@ -189,7 +190,9 @@ class Classifier:
         """The scorer of some labels; the least recently used ones are forgotten."""
         scorer = self._scorers.pop(key, None)
         if scorer is None:
-            scorer = LabelScorer(self._bridges[key.bridge].model, list(key.labels))
+            model = self._bridges[key.bridge].model
+            template = label_template(model.processor, model.config)
+            scorer = LabelScorer(model, list(key.labels), template=template)
         self._scorers[key] = scorer
         while len(self._scorers) > MAX_SCORERS:
             self._scorers.popitem(last=False)

@@ -21,7 +21,7 @@ from palam.models.checkpoint import CHECKPOINT_MARKER, bridge_card
 from palam.models.model_card import public_name
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
-from palam.models.template import SLOT
+from palam.models.template import RAW_TEXT_PROMPT
 from palam.tasks.readers import read_texts
 from palam.training.build import build_model, resolve_dtype
 from palam.training.config import DataConfig, RuntimeConfig, flat_settings, settings_to_yaml
@@ -33,8 +33,6 @@ from palam.utils.processes import check_single_process
 from palam.utils.templating import render
 
 PAGE_FILE = "probe.html"
-RAW_TEXT_PROMPT = f"{SLOT}\n"
-"""Around raw text that is read in the mode prompt or chat, where no prompt is set."""
 
 
 def run_alignment(

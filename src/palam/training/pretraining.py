@@ -7,8 +7,8 @@ is on the page "A general bridge".
 from dataclasses import dataclass, field, replace
 
 from palam.models.model_config import ModelConfig
+from palam.models.template import SAME_IN_ENGLISH
 from palam.training.config import OptimConfig
-from palam.training.objectives.prompts import SAME_IN_ENGLISH
 
 VALIDATION_LINES = 256
 """Of the text, for validation; to read them takes as long as a few steps."""

@@ -6,12 +6,12 @@ from dataclasses import replace
 from plain_ridge import TEXTS
 
 from palam.models.processing import IGNORE
-from palam.models.template import Template
+from palam.models.template import SAME_IN_ENGLISH, Template
 from palam.tasks.sampling import passage
 from palam.training.noise import WordNoise
 from palam.training.objectives import repetition
 from palam.training.objectives.base import RawTexts
-from palam.training.objectives.prompts import CHAT_PROMPTS, PLAIN_PROMPTS, SAME_IN_ENGLISH
+from palam.training.objectives.prompts import CHAT_PROMPTS, PLAIN_PROMPTS
 from palam.training.objectives.repetition import MOST_WORDS, PASSAGE_WORDS, Repetition
 
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"

@@ -2,10 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from palam.models.processing import PalamProcessor
-from palam.models.template import Template
 from palam.training.datasets import Features
 from palam.training.noise import WordNoise
 
@@ -41,14 +40,6 @@ class Objective(ABC):
 
     def __init__(self, source: RawTexts) -> None:
         self.source = source
-
-    def processor_with(self, template: Template) -> PalamProcessor:
-        """A processor with another template, whose texts are counted with the model's own."""
-        own = self.source.processor
-        other = replace(own, template=template)
-        other.stats = own.stats
-        other.llm_stats = own.llm_stats
-        return other
 
     def applies_to(self, index: int) -> bool:
         """Whether a row can be made of this text."""

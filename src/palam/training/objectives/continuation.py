@@ -28,7 +28,7 @@ class Continuation(Objective):
 
     def __init__(self, source: RawTexts) -> None:
         super().__init__(source)
-        self.processor = self.processor_with(Template())
+        self.processor = source.processor.with_template(Template())
 
     def cut(self, index: int, epoch: int) -> Cut:
         """The two parts of a row in an epoch."""

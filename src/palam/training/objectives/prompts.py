@@ -2,8 +2,6 @@
 
 from palam.models.template import SLOT
 
-SAME_IN_ENGLISH = f"{SLOT}\nThe same in English:"
-"""The prompt that most rows have; a bridge of raw text is measured with it."""
 PLAIN_PROMPTS = (
     f"{SLOT}\nIn English:",
     f"Text: {SLOT}\nEnglish:",

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from palam.models.processing import PalamProcessor
-from palam.models.template import Template
+from palam.models.template import SAME_IN_ENGLISH, Template
 from palam.tasks.sampling import passage
 from palam.training.datasets import Features, seeded_number
 from palam.training.objectives.base import Objective, RawTexts
-from palam.training.objectives.prompts import CHAT_PROMPTS, PLAIN_PROMPTS, SAME_IN_ENGLISH
+from palam.training.objectives.prompts import CHAT_PROMPTS, PLAIN_PROMPTS
 
 PLAIN_FROM = 60
 """Of a hundred rows, those before this one have the first prompt."""
@@ -32,16 +32,18 @@ class Repetition(Objective):
         super().__init__(source)
         tokenizer = source.processor.llm_tokenizer
         own = source.processor.template
-        self._first = self.processor_with(Template.build("prompt", SAME_IN_ENGLISH, tokenizer))
+        self._first = source.processor.with_template(
+            Template.build("prompt", SAME_IN_ENGLISH, tokenizer)
+        )
         self._plain = []
         for prompt in PLAIN_PROMPTS:
             template = Template.build("prompt", prompt, tokenizer)
-            self._plain.append(self.processor_with(template))
+            self._plain.append(source.processor.with_template(template))
         self._chat = []
         if getattr(tokenizer, "chat_template", None):
             for prompt in CHAT_PROMPTS:
                 template = own.with_prompt("chat", prompt, tokenizer)
-                self._chat.append(self.processor_with(template))
+                self._chat.append(source.processor.with_template(template))
 
     def length(self, index: int, epoch: int) -> int:
         """See [`Objective.length`]: a chat's turns are longer than a plain prompt."""
