@@ -95,7 +95,7 @@ def test_options_go_to_the_fusion_or_the_mapper():
 def test_an_option_that_neither_has_is_refused():
     options = {"fusion": "mean", "mapper": "mlp", "rank": 4}
     assert refusal(ModelConfig.from_options, **options) == (
-        "'rank' is no option of mean and mlp; their options are: hidden_size"
+        "'rank' is no option of mean and mlp; their options are: first_layer, hidden_size"
     )
     assert refusal(ModelConfig.from_options, fusion="last", num_layers=4) == (
         "'num_layers' is no option of last and linear; their options are: none"
