@@ -10,6 +10,8 @@ import tiny
 import yaml
 
 from palam.cli.main import run
+from palam.models.template import SAME_IN_ENGLISH
+from palam.starter import resolve
 from palam.tasks.registry import get_task
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
@@ -45,6 +47,15 @@ def untrained(tiny_model, tmp_path_factory):
     """A bridge that reads texts; not to be changed."""
     folder = tmp_path_factory.mktemp("untrained") / "bridge"
     tiny_model(mode="prompt", prompt="{text}\nTopic:").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def general(tiny_model, tmp_path_factory, monkeypatch):
+    """A tiny general bridge in the place of the package's."""
+    folder = tmp_path_factory.mktemp("package") / "bridge"
+    tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH, fusion="mean").save_pretrained(folder)
+    monkeypatch.setattr(resolve, "BRIDGE_FOLDER", folder)
     return folder
 
 

@@ -10,8 +10,6 @@ import pytest
 from palam import PalamModel, generate
 from palam.cli import chat as module
 from palam.models.template import Template
-from palam.starter import resolve as starter
-from palam.training.objectives.repetition import SAME_IN_ENGLISH
 
 CPU = ("--device", "cpu", "--dtype", "fp32", "--max-new-tokens", "6")
 SINHALA = "මම ගෙදර යනවා."
@@ -25,15 +23,6 @@ class Stdin(io.TextIOWrapper):
     def __init__(self, content):
         content = content if isinstance(content, bytes) else content.encode()
         super().__init__(io.BytesIO(content), encoding="ascii")
-
-
-@pytest.fixture
-def general(tiny_model, tmp_path_factory, monkeypatch):
-    """A tiny general bridge in the place of the package's."""
-    folder = tmp_path_factory.mktemp("package") / "bridge"
-    tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH, fusion="mean").save_pretrained(folder)
-    monkeypatch.setattr(starter, "BRIDGE_FOLDER", folder)
-    return folder
 
 
 @pytest.fixture

@@ -6,21 +6,10 @@ import pytest
 
 from palam import PalamModel
 from palam.serving.bridges import load_bridges
-from palam.starter import resolve as starter
 from palam.starter.sources import BRIDGE
-from palam.training.objectives.repetition import SAME_IN_ENGLISH
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
 TEXT = ("--text", "මම ගෙදර යනවා.")
-
-
-@pytest.fixture
-def tiny_bridge(tiny_model, tmp_path_factory, monkeypatch):
-    """A tiny general bridge in the place of the package's."""
-    folder = tmp_path_factory.mktemp("package") / "bridge"
-    tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH, fusion="mean").save_pretrained(folder)
-    monkeypatch.setattr(starter, "BRIDGE_FOLDER", folder)
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -34,25 +23,25 @@ def tiny_bridge(tiny_model, tmp_path_factory, monkeypatch):
         ("push", ("lab/bridge", "--dry-run")),
     ],
 )
-def test_a_command_reads_with_it_as_with_its_folder(palam, tiny_bridge, command, options):
+def test_a_command_reads_with_it_as_with_its_folder(palam, general, command, options):
     device = () if command in ("info", "push") else CPU
     by_name = palam(command, BRIDGE, *options, *device)
-    by_folder = palam(command, tiny_bridge, *options, *device)
+    by_folder = palam(command, general, *options, *device)
     assert by_name.code == 0, by_name.err
     assert by_name.out
     assert by_name.out == by_folder.out
 
 
-def test_it_is_evaluated_and_keeps_no_results(palam, tiny_bridge, data):
+def test_it_is_evaluated_and_keeps_no_results(palam, general, data):
     options = ("--task", "sib200", "--data", data, "--split", "dev", "--languages", "si", *CPU)
     assert palam("evaluate", BRIDGE, *options).code == 0
-    before = sorted(tiny_bridge.iterdir())
+    before = sorted(general.iterdir())
     result = palam("evaluate", BRIDGE, *options, "--record")
     assert (result.code, result.out) == (2, "")
-    assert sorted(tiny_bridge.iterdir()) == before
+    assert sorted(general.iterdir()) == before
 
 
-@pytest.mark.usefixtures("tiny_bridge")
+@pytest.mark.usefixtures("general")
 def test_a_training_starts_from_it(palam, data, base_options, tmp_path):
     options = ("--task", "sib200", "--data", data, "--normalize", "none", *base_options)
     steps = ("--max-steps", 1, "--init-from", BRIDGE)
@@ -61,7 +50,7 @@ def test_a_training_starts_from_it(palam, data, base_options, tmp_path):
     assert "init_from: starter:bridge" in (tmp_path / "topics" / "settings.yaml").read_text()
 
 
-@pytest.mark.usefixtures("tiny_bridge")
+@pytest.mark.usefixtures("general")
 @pytest.mark.parametrize("base", ["encoder", "llm"])
 def test_it_is_no_base_model(palam, data, base_options, tmp_path, base):
     options = ("--task", "sib200", "--data", data, *base_options, f"--{base}", BRIDGE)
@@ -70,14 +59,14 @@ def test_it_is_no_base_model(palam, data, base_options, tmp_path, base):
     assert f"{BRIDGE!r}" in result.err.splitlines()[-1]
 
 
-@pytest.mark.usefixtures("tiny_bridge")
+@pytest.mark.usefixtures("general")
 def test_it_is_served_under_its_name():
     (bridge,) = load_bridges([BRIDGE], {})
     assert bridge.name == BRIDGE
     assert isinstance(bridge.model, PalamModel)
 
 
-@pytest.mark.usefixtures("tiny_bridge")
+@pytest.mark.usefixtures("general")
 def test_labels_are_asked_for_as_the_user_asks(palam, jsonl):
     def scores(*options):
         result = palam("classify", BRIDGE, *TEXT, "--labels", "good,bad", *options, *CPU)
@@ -88,7 +77,7 @@ def test_labels_are_asked_for_as_the_user_asks(palam, jsonl):
     assert scores("--prompt", "{text}\nMood:") != scores()
 
 
-@pytest.mark.usefixtures("tiny_bridge")
+@pytest.mark.usefixtures("general")
 def test_a_run_with_another_prompt_is_not_gone_on_with(palam, refused, tmp_path):
     (tmp_path / "a.txt").write_text("one\ntwo\nthree\n", encoding="utf-8")
     run = ("classify", BRIDGE, "--file", tmp_path / "a.txt", "--labels", "good,bad", *CPU)

@@ -3,10 +3,9 @@
 import pytest
 
 from palam.inference.label_prompt import LABEL_PROMPT
-from palam.models.template import Template
+from palam.models.template import SAME_IN_ENGLISH, Template
 from palam.scale.work import Answering, Labelling
 from palam.training.align_run import RAW_TEXT_PROMPT
-from palam.training.objectives.repetition import SAME_IN_ENGLISH
 
 TEXT = "මම ගෙදර යනවා."
 LABELS = ("good", "bad")

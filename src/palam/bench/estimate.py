@@ -106,7 +106,9 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
             if isinstance(method, BaselineMethod):
                 model = recipe.config().model
                 runs = len(LEARNING_RATES) + len(seeds) - 1 if method.has_seeds else 1
-                readings = _baseline_readings(method, model, placement, amounts, len(seeds))
+                readings = _baseline_readings(
+                    method, model, placement, amounts, runs=runs, num_seeds=len(seeds)
+                )
                 made = _estimate_baseline(name, readings, runs, rate)
             else:
                 # All rates with the first seed, then the best with the others.
@@ -155,6 +157,8 @@ def _baseline_readings(
     model: ModelConfig,
     placement: Placement,
     amounts: _Amounts,
+    *,
+    runs: int,
     num_seeds: int,
 ) -> list[_Reading]:
     """What a baseline reads; [] if it reads no text.
@@ -168,7 +172,7 @@ def _baseline_readings(
         texts = amounts.train + amounts.dev + amounts.read
         return [_Reading(texts, plan_encoder_reading(model, placement))]
     if method.baseline == "finetune":
-        return _finetuning_readings(model, placement, amounts, num_seeds)
+        return _finetuning_readings(model, placement, amounts, runs=runs, num_seeds=num_seeds)
     # The examples that it is shown are read once for all texts.
     texts = LLM_WAYS * amounts.dev + amounts.read
     readings = [_Reading(texts, plan_llm_reading(model, placement, amounts.labels))]
@@ -179,7 +183,7 @@ def _baseline_readings(
 
 
 def _finetuning_readings(
-    model: ModelConfig, placement: Placement, amounts: _Amounts, num_seeds: int
+    model: ModelConfig, placement: Placement, amounts: _Amounts, *, runs: int, num_seeds: int
 ) -> list[_Reading]:
     """What the fine-tuned encoder reads, with and without being trained on it.
 
@@ -188,7 +192,6 @@ def _finetuning_readings(
     Raises:
         PalamError: an encoder that cannot be found or used.
     """
-    runs = len(LEARNING_RATES) + num_seeds - 1
     training = plan_encoder_training(model, placement)
     reading = training._replace(operations=training.operations / (1 + BACKWARD), memory_bytes=0)
     texts = runs * EPOCHS * amounts.dev + num_seeds * amounts.read

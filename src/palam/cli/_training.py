@@ -9,7 +9,7 @@ from palam.cli._options import silence_libraries
 from palam.cli._output import check_writable
 from palam.errors import PalamError
 from palam.training.config import TrainConfig, settings_of_task
-from palam.utils.processes import is_main
+from palam.utils.processes import is_main, leave_processes
 
 
 def run_training(config: TrainConfig, out: Path, *, resume: bool) -> bool:
@@ -32,7 +32,6 @@ def run_training(config: TrainConfig, out: Path, *, resume: bool) -> bool:
 
     from palam.training.run import train
     from palam.training.trainer import NonFiniteLoss, newest_checkpoint
-    from palam.utils.processes import leave_processes
 
     silence_libraries()
     tell_task_settings(config.data.task, config.settings())

@@ -155,18 +155,13 @@ class Predictor:
             language: its code, for encoders that must be told.
         """
         mode = self.model.processor.template.mode
-        if self.task.reference_language or self.task.questions:
-            texts = [self.task.render(example, mode) for example in examples]
-            languages = [language] * len(texts)
-            if self.task.reference_language:
-                return self._predict_texts(examples, texts, languages)
-            return self._answer_questions(examples, texts, languages)
-        template = self._template_of_labels()
-        if template is not None:
-            mode = template.mode
         texts = [self.task.render(example, mode) for example in examples]
         languages = [language] * len(texts)
-        with asked_with(self.model, template):
+        if self.task.reference_language:
+            return self._predict_texts(examples, texts, languages)
+        if self.task.questions:
+            return self._answer_questions(examples, texts, languages)
+        with asked_with(self.model, self._template_of_labels()):
             if self.task.number:
                 return self._predict_numbers(examples, texts, languages)
             if self.scorer is None:

@@ -41,13 +41,8 @@ def generate(
         PalamError: texts that are no strings, or numbers that are not finite: the message names the
             part that they come from.
     """
-    texts = checked_texts(texts)
-    answers = [""] * len(texts)
-    features = _features(model, texts, languages, llm_only)
-    for rows, ids in _generated(model, features, batch_size, progress, generate_kwargs):
-        for row, answer in zip(rows, model.processor.decode(ids), strict=True):
-            answers[row] = answer
-    return answers
+    features = _features(model, checked_texts(texts), languages, llm_only)
+    return _decoded(model, features, batch_size, progress, generate_kwargs)
 
 
 def generate_about(
@@ -75,18 +70,13 @@ def generate_about(
         PalamError: see [`generate`].
     """
     texts = checked_texts(texts)
-    llm_only = llm_only or model.config.llm_only
     codes = languages or [None] * len(texts)
     features: list[Features] = []
-    answers = [""] * len(texts)
     for text, template, code in zip(texts, templates, codes, strict=True):
         with asked_with(model, template):
-            features += model.processor.features([text], languages=[code], llm_only=llm_only)
+            features += _features(model, [text], [code], llm_only)
     with asked_with(model, templates[0] if templates else None):
-        for rows, ids in _generated(model, features, batch_size, progress, generate_kwargs):
-            for row, answer in zip(rows, model.processor.decode(ids), strict=True):
-                answers[row] = answer
-    return answers
+        return _decoded(model, features, batch_size, progress, generate_kwargs)
 
 
 @contextmanager
@@ -148,6 +138,21 @@ def _features(
         texts, languages=languages, llm_only=llm_only
     )
     return features
+
+
+def _decoded(
+    model: PalamModel,
+    features: Sequence[Features],
+    batch_size: int,
+    progress: Progress | None,
+    generate_kwargs: dict[str, Any],
+) -> list[str]:
+    """An answer in words for each text."""
+    answers = [""] * len(features)
+    for rows, ids in _generated(model, features, batch_size, progress, generate_kwargs):
+        for row, answer in zip(rows, model.processor.decode(ids), strict=True):
+            answers[row] = answer
+    return answers
 
 
 def _generated(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers import NoRepeatNGramLogitsProcessor
 
+from palam.inference.evaluation import first_line
 from palam.inference.generation import generate
 from palam.models.bases import Bases
 from palam.models.modeling import PalamModel
@@ -54,7 +55,7 @@ def read_sentences(
 def _answers(
     model: PalamModel, texts: Sequence[str], codes: Sequence[str], *, llm_only: bool
 ) -> list[str]:
-    """The first line of each greedy answer: what follows is no longer about the sentence."""
+    """The first line of each greedy answer."""
     answers = generate(
         model,
         texts,
@@ -65,4 +66,4 @@ def _answers(
         # As an option of `generate`, it would warn that the prompt does not count.
         logits_processor=[NoRepeatNGramLogitsProcessor(MAX_REPEATED + 1)],
     )
-    return [answer.partition("\n")[0].strip() for answer in answers]
+    return [first_line(answer) for answer in answers]

@@ -9,6 +9,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from palam.errors import PalamError
@@ -257,12 +258,7 @@ class BridgeReader:
     @property
     def bridge(self) -> Bridge:
         """What is read with; several bridges that answer together are one."""
-        loaded = self._ready()
-        model = loaded.model
-        if not loaded.others:
-            return model
-        identity = identity_together([model, *loaded.others])
-        return BridgeView(model.config, model.processor, identity)
+        return self._ready().bridge
 
     def read_all(
         self, chunks: Iterable[C], *, keep_errors: bool, progress: Progress | None
@@ -395,6 +391,14 @@ class _Loaded:
 
     def __post_init__(self) -> None:
         self.reader = self.work.on(self.model, *self.others)
+
+    @cached_property
+    def bridge(self) -> Bridge:
+        """See [`BridgeReader.bridge`]; the identity of several is found once."""
+        if not self.others:
+            return self.model
+        identity = identity_together([self.model, *self.others])
+        return BridgeView(self.model.config, self.model.processor, identity)
 
     def remember(self, key: bytes, result: Row, most: int) -> None:
         """Keep a text's results, and forget the oldest where they become too many."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from palam.models.processing import PalamProcessor
-from palam.training.datasets import Features
+from palam.training.datasets import Features, seeded_number
 from palam.training.noise import WordNoise
 
 
@@ -40,6 +40,11 @@ class Objective(ABC):
 
     def __init__(self, source: RawTexts) -> None:
         self.source = source
+
+    def noisy(self, text: str, index: int, epoch: int) -> str:
+        """What the encoder reads of a row in an epoch, in place of this text."""
+        number = seeded_number("noise", self.source.seed, epoch, index)
+        return self.source.noise.applied(text, number)
 
     def applies_to(self, index: int) -> bool:
         """Whether a row can be made of this text."""

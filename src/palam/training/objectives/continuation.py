@@ -45,8 +45,7 @@ class Continuation(Objective):
         cuts = [self.cut(index, epoch) for index in indices]
         beginnings = []
         for index, cut in zip(indices, cuts, strict=True):
-            number = seeded_number("noise", source.seed, epoch, index)
-            beginnings.append(source.noise.applied(cut.beginning, number))
+            beginnings.append(self.noisy(cut.beginning, index, epoch))
         languages = [source.language] * len(cuts)
         with truncating_left(processor.encoder_tokenizer):  # a long text is read up to its cut
             encoded = processor.encode_texts(beginnings, languages)

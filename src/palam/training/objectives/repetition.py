@@ -54,7 +54,6 @@ class Repetition(Objective):
 
     def rows(self, indices: Sequence[int], epoch: int) -> list[Features]:
         """See [`Objective.rows`]."""
-        source = self.source
         places_by_prompt = defaultdict(list)
         for place, index in enumerate(indices):
             places_by_prompt[self._prompt_of(index, epoch)].append(place)
@@ -64,9 +63,8 @@ class Repetition(Objective):
             pieces = [self._piece(indices[place], epoch) for place in places]
             noisy = []
             for place, piece in zip(places, pieces, strict=True):
-                draw = seeded_number("noise", source.seed, epoch, indices[place])
-                noisy.append(source.noise.applied(piece, draw))
-            languages = [source.language] * len(places)
+                noisy.append(self.noisy(piece, indices[place], epoch))
+            languages = [self.source.language] * len(places)
             made = processor.features(noisy, pieces, languages)
             for place, row in zip(places, made, strict=True):
                 rows[place] = {**row, "row": indices[place]}
