@@ -43,8 +43,10 @@ WIDTH = 100
 
 
 def plain(text: Any) -> str:
-    """An annotation or parameter without the modules in which its types happen to be defined."""
-    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])", "", str(text))
+    """An annotation or parameter without the modules in which its types happen to be defined, and
+    without the addresses of its functions."""
+    named = re.sub(r"<function (\w+) at 0x\w+>", r"\1", str(text))
+    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])", "", named)
 
 
 def described(name: str, function: Any) -> str:

@@ -47,6 +47,19 @@ def test_a_general_bridge(palam, pretraining, tmp_path):
     assert palam("train", *task, *start, *pretraining[5:]).code == 0
 
 
+def test_labels_of_tasks_are_learned_beside_the_text(palam, pretraining, data, tmp_path):
+    mix = ("--objectives.repeat", 1, "--objectives.label", 2, "--label-tasks", "sib200")
+    steps = ("--max-steps", 2, "--batch-size", 4)
+    result = palam(*pretraining, *steps, *mix, "--data", data)
+    assert (result.code, result.out) == (0, ""), result.err
+    settings = yaml.safe_load((tmp_path / "general" / "settings.yaml").read_text())
+    assert settings["label_tasks"] == ["sib200"]
+    assert settings["objectives"] == {"repeat": 1.0, "label": 2.0}
+    result = palam(*pretraining, *steps, "--objectives.label", 2, "--label-tasks", "nothing")
+    assert result.code == 2
+    assert "nothing" in result.err
+
+
 def test_what_it_will_need_is_told_before(palam, pretraining, tmp_path):
     result = palam(*pretraining, "--dry-run", "--batch-size", 8, "--epochs", 2)
     assert result.code == 0, result.err

@@ -96,6 +96,7 @@ OUT_OF_RANGE = {
     "lr": [float("inf"), -1.0],
     "fusion_lr": [float("inf"), float("nan")],
     "weight_decay": [float("inf"), float("nan")],
+    "hidden_weight": [float("inf"), float("nan"), -1.0],
     "max_grad_norm": [float("nan")],
 }
 
@@ -125,6 +126,20 @@ EXCLUDING = [
     ({**TASK, "distill": True}, "distill needs raw text to learn from; give --text-file"),
     ({**TEXT, "prompts_file": "p.txt"}, PROMPTS),
     ({**TEXT, "prompts_file": "p.txt", "distill": True, "mode": "paper"}, PROMPTS),
+    ({**TEXT, "hidden_weight": 0.1}, "hidden_weight is for --distill"),
+    ({**TEXT, "label_tasks": ["demo"]}, "the objective label and label_tasks need each other"),
+    (
+        {**TEXT, "objectives": {"label": 1}},
+        "the objective label and label_tasks need each other",
+    ),
+    (
+        {**TEXT, "objectives": {"label": 1}, "label_tasks": ["reading"]},
+        "label_tasks has reading, a task without labels",
+    ),
+    (
+        {**TASK, "objectives": {"label": 1}, "label_tasks": ["demo"]},
+        "objectives needs raw text to learn from; give --text-file",
+    ),
     ({**TEXT, "append_source_tokens": True}, RAW_TEXT),
     ({**TEXT, "llm_only": True, "lora_rank": 2}, RAW_TEXT),
     ({**TASK, "llm_only": True}, LLM_ONLY),

@@ -19,6 +19,7 @@ from palam.training.distillation import (
     MAX_ANSWER_TOKENS,
     answer_prompts_with_llm,
     distillation_loss,
+    hidden_distance,
     using_template,
 )
 from palam.training.raw_text import RawTextDataset
@@ -56,8 +57,9 @@ def one_batch(model, rows=4):
     return Collator(model.processor)(data.__getitems__(range(rows)))
 
 
-def trainer_of(model, folder):
-    return PalamTrainer(model, PalamTrainingArguments(output_dir=str(folder), use_cpu=True))
+def trainer_of(model, folder, **arguments):
+    options = {"output_dir": str(folder), "use_cpu": True, **arguments}
+    return PalamTrainer(model, PalamTrainingArguments(**options))
 
 
 def test_the_loss_is_the_divergence_row_by_row(tiny_model, tmp_path):
@@ -90,8 +92,45 @@ def test_a_bridge_that_gives_the_llms_own_embeddings_has_no_loss(tiny_model, tmp
     batch = one_batch(model)
     embedded = model.llm_inputs(**batch["teacher"])
     monkeypatch.setattr(model, "llm_inputs", lambda **_: embedded)
-    loss = trainer_of(model, tmp_path).compute_loss(model, batch)
+    loss = trainer_of(model, tmp_path, hidden_weight=1.0).compute_loss(model, batch)
     assert loss.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_hidden_states_are_compared_row_by_row(tiny_model, tmp_path):
+    model = tiny_model("xlmr", fusion="mean")
+    plain = trainer_of(model, tmp_path).compute_loss(model, one_batch(model))
+    weighted = trainer_of(model, tmp_path, hidden_weight=3.0)
+    loss = weighted.compute_loss(model, one_batch(model))
+    data = RawTextDataset(model.processor, TEXTS[:4], distill=True)
+    total = 0.0
+    count = 0
+    for index in range(4):
+        row = data[index]
+        answer = sum(label != IGNORE for label in row["labels"])
+        teacher = torch.tensor([row["teacher_ids"]])
+        read = model.llm(input_ids=teacher, output_hidden_states=True).hidden_states[-1]
+        inputs = model.llm_inputs(
+            encoder_input_ids=torch.tensor([row["encoder_input_ids"]]),
+            input_ids=torch.tensor([row["input_ids"]]),
+        )
+        output = model.llm(inputs_embeds=inputs.inputs_embeds, output_hidden_states=True)
+        theirs = read[0, -answer - 1 : -1]
+        ours = output.hidden_states[-1][0, -answer - 1 : -1]
+        total += ((ours - theirs).norm(dim=-1) / theirs.norm(dim=-1)).square().sum().item()
+        count += answer
+    assert loss.item() == pytest.approx(plain.item() + 3 * total / count, rel=1e-4)
+    assert loss.requires_grad
+
+
+def test_the_distance_of_hidden_states():
+    states = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]]])
+    teacher_states = torch.tensor([[[5.0, 5.0], [2.0, 0.0], [0.0, 1.0], [1.0, 1.0]]])
+    labels = torch.tensor([[IGNORE, 0, 1]])  # the last position is before no label
+    distance = hidden_distance(states, teacher_states, labels)
+    assert distance.item() == pytest.approx((0.25 + 0) / 2)
+    assert hidden_distance(states, teacher_states, labels, 1).item() == pytest.approx(0.25)
+    nothing = hidden_distance(states, teacher_states, torch.full((1, 3), IGNORE))
+    assert nothing.item() == 0
 
 
 def test_the_loss_of_logits():

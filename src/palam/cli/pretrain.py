@@ -16,6 +16,7 @@ from palam.cli._options import (
     TRAIN_RUNTIME_DEFAULTS,
     ConfigFile,
     ModelOptions,
+    NameList,
     TrainRuntimeOptions,
     silence_libraries,
 )
@@ -39,6 +40,10 @@ class RawTextConfig:
     text_file: Path
     """English, a sentence or a short paragraph a line, in any order; the last lines are for
     validation."""
+    label_tasks: NameList = None
+    """With the objective label: tasks whose English rows are learned too."""
+    data: Path | None = None
+    """Folder of these tasks, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."""
     max_train_samples: PositiveInt | None = None
     """Train on so many lines, a seeded sample."""
     max_eval_samples: PositiveInt = VALIDATION_LINES

@@ -453,6 +453,7 @@ class PalamModel(nn.Module):
         labels: Tensor | None = None,
         logits_to_keep: int = 0,
         num_items_in_batch: Tensor | int | None = None,
+        output_hidden_states: bool = False,
         **_: Any,
     ) -> CausalLMOutputWithPast:
         """Read texts through the bridge, as a [`PalamProcessor`] prepares them.
@@ -471,10 +472,13 @@ class PalamModel(nn.Module):
                 labels after the first of them count in the loss.
             num_items_in_batch: number of labels over which the loss is averaged; None is this
                 batch's own.
+            output_hidden_states: also return the LLM's last hidden states.
 
         Returns:
-            `loss` (mean cross-entropy per label, or None) and `logits` [batch, positions,
-            vocabulary]. Sequences end at the last position: rows are padded on the left.
+            `loss` (mean cross-entropy per label, or None), `logits` [batch, positions, vocabulary],
+            and in `hidden_states`, if asked for, one tensor [batch, positions, d_llm], from which
+            the logits are computed. Sequences end at the last position: rows are padded on the
+            left.
 
         Raises:
             PalamError: nothing to read, more than one slot in a row, or a slot without a text.
@@ -486,11 +490,15 @@ class PalamModel(nn.Module):
             attention_mask=attention_mask,
             labels=labels,
         )
-        logits = self.run_llm(inputs, logits_to_keep).logits
+        output = self.run_llm(inputs, logits_to_keep, output_hidden_states=output_hidden_states)
+        logits = output.logits
         loss = None
         if inputs.labels is not None:
             loss = answer_loss(logits, inputs.labels, num_items_in_batch)
-        return CausalLMOutputWithPast(loss=loss, logits=logits)
+        hidden_states = None
+        if output_hidden_states:
+            hidden_states = (output.hidden_states[-1][:, -logits.shape[1] :],)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=hidden_states)
 
     def run_llm(
         self,
@@ -499,6 +507,7 @@ class PalamModel(nn.Module):
         *,
         use_cache: bool = False,
         cache: Any = None,
+        output_hidden_states: bool = False,
     ) -> Any:
         """The LLM over its input, after what a cache holds.
 
@@ -507,6 +516,7 @@ class PalamModel(nn.Module):
             logits_to_keep: at how many last positions logits are wanted; 0 is all.
             use_cache: whether the output has a cache.
             cache: of what was read before, or None.
+            output_hidden_states: whether the output has the hidden states of all positions.
 
         Returns:
             The LLM's own output: `logits` [batch, positions, vocabulary] and its cache.
@@ -525,6 +535,8 @@ class PalamModel(nn.Module):
             # An index tensor: an int slices a view whose matmul copies the whole vocabulary
             # matrix once per row.
             arguments["logits_to_keep"] = torch.arange(length - keep, length, device=embeds.device)
+        if output_hidden_states:
+            arguments["output_hidden_states"] = True
         compiled = self._compiled_layers if torch.is_grad_enabled() and not use_cache else []
         with with_compiled(compiled):
             output = self.llm(

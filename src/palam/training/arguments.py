@@ -50,6 +50,7 @@ def training_arguments(
         # the optimiser
         learning_rate=optim.lr,
         fusion_learning_rate=fusion_lr,
+        hidden_weight=optim.hidden_weight,
         lr_scheduler_type=schedule,
         warmup_steps=int(optim.warmup * steps),
         average_from=average_from,

@@ -165,7 +165,11 @@ def build_dataset(
     seed = config.runtime.seed
     if data.task is None:
         optim = config.optim
-        noise = WordNoise(optim.swap_words, optim.drop_words) if examples is data.train else None
+        noise = WordNoise()
+        labelled = data.labelled_dev
+        if examples is data.train:
+            noise = WordNoise(optim.swap_words, optim.drop_words)
+            labelled = data.labelled
         dataset = RawTextDataset(
             processor,
             texts,
@@ -174,6 +178,7 @@ def build_dataset(
             language=data.language,
             noise=noise,
             distill=optim.distill,
+            labelled=labelled,
         )
         if not len(dataset):
             raise PalamError(

@@ -18,6 +18,7 @@ from palam.tasks.registry import get_task
 from palam.tasks.text_template import slots
 from palam.training.objectives.registry import OBJECTIVES
 from palam.utils.languages import find_language
+from palam.utils.names import NameList
 from palam.utils.settings import (
     check_least,
     check_range,
@@ -80,6 +81,8 @@ class DataConfig:
     """Of labels that differ only in case or space, make one."""
     text_file: Path | None = None
     """Raw English text, a text a line, in place of labelled data."""
+    label_tasks: NameList = None
+    """With raw text and the objective label: tasks whose English rows are learned too."""
     data: Path | None = None
     """Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."""
     language: str | None = None
@@ -98,6 +101,10 @@ class DataConfig:
         if sources.count(None) != len(sources) - 1:
             raise PalamError("give exactly one of --task, --file and --text-file")
         self._refuse_other_options()
+
+        for name in self.label_tasks or ():
+            if not get_task(name).labels:
+                raise PalamError(f"label_tasks has {name}, a task without labels")
 
     def _refuse_other_options(self) -> None:
         """Refuse options of a file where none is read, and of labels where there are none."""
@@ -168,9 +175,13 @@ class OptimConfig:
     has it."""
     objectives: dict[str, float] = field(default_factory=dict)
     """With raw text: what is learned from it, by weight: repeat (say the text again, in English),
-    continue, answer (needs prompts_file); not set is continue 1 and, with prompts, answer 2."""
+    continue, answer (needs prompts_file), label (needs label_tasks); not set is continue 1 and,
+    with prompts, answer 2."""
     distill: bool = False
     """With raw text: learn to continue it as the LLM does when it reads the text itself."""
+    hidden_weight: float = 0.0
+    """With distill: weight in the loss of how far the LLM's last hidden states are from those where
+    it reads the text itself; 0 is the distance of its predictions alone."""
     prompts_file: Path | None = None
     """With distill: prompts with a {text} slot, one a line; learn the LLM's answers too."""
     swap_words: float = 0.0
@@ -212,8 +223,8 @@ class OptimConfig:
             patience=(0, MAX_COUNT),
             passage_words=(0, MAX_COUNT),
         )
-        check_least(self, fusion_lr=0, weight_decay=0, max_grad_norm=0)
-        for name in ("fusion_lr", "weight_decay"):
+        check_least(self, fusion_lr=0, weight_decay=0, max_grad_norm=0, hidden_weight=0)
+        for name in ("fusion_lr", "weight_decay", "hidden_weight"):
             if getattr(self, name) == float("inf"):
                 raise PalamError(f"{name} is inf; it must be finite")
         for name in ("epochs", "lr"):
@@ -226,6 +237,8 @@ class OptimConfig:
                 raise PalamError(f"{name} is {value}; it must be from 0 to below 1")
         if self.prompts_file and not self.distill:
             raise PalamError(PROMPTS_NEED)
+        if self.hidden_weight and not self.distill:
+            raise PalamError("hidden_weight is for --distill, which has an LLM to be close to")
         self._check_objectives()
         if self.llm_only and not self.lora_rank:
             raise PalamError(LLM_ONLY_NEEDS)
@@ -332,6 +345,8 @@ class TrainConfig:
         if self.optim.raw_text_settings and not raw_text:
             name = self.optim.raw_text_settings[0].replace("_", "-")
             raise PalamError(f"--{name} needs raw text to learn from; give --text-file")
+        if bool(self.data.label_tasks) != ("label" in self.optim.objectives):
+            raise PalamError("the objective label and label_tasks need each other")
         if self.runtime.shard_llm and self.optim.lora_rank:
             raise PalamError("shard_llm spreads the LLM as it is; give no lora_rank")
         if self.optim.prompts_file and self.model.mode == "paper":

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -15,6 +15,7 @@ from palam.tasks.registry import get_task
 from palam.tasks.sampling import balanced, hold_out, num_shared, sample
 from palam.tasks.task import Example, Task
 from palam.training.config import DataConfig
+from palam.training.objectives.base import LabelledText
 from palam.utils.processes import on_main
 
 
@@ -32,6 +33,10 @@ class TrainingData:
     """What the validation data are, e.g. `dev.eng_Latn`."""
     columns: dict[str, str] | None = None
     """Of a file: the user's columns by the task's fields, and by `label`."""
+    labelled: list[LabelledText] = field(default_factory=list)
+    """With raw text: rows of tasks with labels to train on."""
+    labelled_dev: list[LabelledText] = field(default_factory=list)
+    """And to validate on."""
     inspection: Inspection | None = None
     """A look at all of the data, before any sample is drawn."""
 
@@ -220,13 +225,45 @@ def _read_raw_text(data: DataConfig, seed: int) -> TrainingData:
     limit = data.max_train_samples
     if limit is not None and limit < len(train):
         train = random.Random(seed).sample(train, limit)
+    labelled, labelled_dev = _read_label_tasks(data, seed)
     return TrainingData(
         task=None,
         train=train,
         dev=dev,
         language=data.text_language,
         note=note,
+        labelled=labelled,
+        labelled_dev=labelled_dev,
         inspection=inspection,
+    )
+
+
+def _read_label_tasks(data: DataConfig, seed: int) -> tuple[list[LabelledText], list[LabelledText]]:
+    """The rows of the tasks whose labels are learned beside raw text, to train and to validate on.
+
+    Of each task at most as many rows as the smallest has, so that none is learned much more often
+    than another.
+    """
+    tasks = []
+    for name in data.label_tasks or ():
+        tasks.append(_read_task(get_task(name), data, seed, notes=None))
+    fewest = min((len(each.train) for each in tasks), default=0)
+    train: list[LabelledText] = []
+    dev: list[LabelledText] = []
+    for each in tasks:
+        train += [_labelled_text(each.task, row) for row in sample(each.train, fewest, seed)]
+        most = data.max_eval_samples
+        dev += [_labelled_text(each.task, row) for row in sample(each.dev, most, seed)]
+    return train, dev
+
+
+def _labelled_text(task: Task, example: Example) -> LabelledText:
+    """A row of a task as the objective label learns it."""
+    return LabelledText(
+        text=task.render(example),
+        prompt=task.prompt,
+        answer=task.answer(example.label),
+        passage_words=task.passage_words,
     )
 
 

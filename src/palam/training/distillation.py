@@ -56,6 +56,34 @@ def distillation_loss(
     return total / num_items_in_batch
 
 
+def hidden_distance(
+    states: Tensor,
+    teacher_states: Tensor,
+    labels: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+) -> Tensor:
+    """Σ |h − t|² / |t|² over the labels, divided by their number: 0 where the states are equal.
+
+    h and t are the LLM's last hidden states at the position before a label, h where it reads
+    through the bridge and t where it reads the text itself.
+
+    Args:
+        states: [batch, positions, d_llm], of the LLM that reads through the bridge.
+        teacher_states: [batch, positions, d_llm], of the LLM that reads the text itself; the
+            positions may be more or fewer.
+        labels, num_items_in_batch: see [`distillation_loss`].
+    """
+    positions = min(states.shape[1], teacher_states.shape[1])
+    has_label = labels[:, -positions:][:, 1:] != IGNORE
+    own = states[:, -positions:-1][has_label].float()
+    taught = teacher_states[:, -positions:-1][has_label].float()
+    sizes = taught.square().sum(-1).clamp(min=1e-12)
+    total = ((own - taught).square().sum(-1) / sizes).sum()
+    if num_items_in_batch is None:
+        return total / has_label.sum().clamp(min=1)
+    return total / num_items_in_batch
+
+
 def _log_probs(logits: Tensor, has_label: Tensor) -> Tensor:
     """Log-probabilities [labels, vocabulary] at the positions whose next one has a label."""
     before_label = logits[:, :-1][has_label]

@@ -3,10 +3,10 @@
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from palam.models.processing import PalamProcessor
 from palam.training.datasets import Features, TrainingDataset, seeded_number
-from palam.training.noise import WordNoise
 from palam.training.objectives.base import RawTexts
 from palam.training.objectives.registry import EARLIER_WEIGHTS, OBJECTIVES
 
@@ -23,7 +23,7 @@ class RawTextDataset(TrainingDataset):
         processor: makes the features.
         texts: raw texts; those of fewer than two words are left out.
         objectives: weights of [`OBJECTIVES`] by name; None is `EARLIER_WEIGHTS`.
-        seed, language, noise, max_answer, distill: see [`RawTexts`].
+        **shared: the other fields of [`RawTexts`], such as `seed`, `language` and `noise`.
     """
 
     def __init__(
@@ -32,22 +32,10 @@ class RawTextDataset(TrainingDataset):
         texts: Sequence[str],
         *,
         objectives: Mapping[str, float] | None = None,
-        seed: int = 0,
-        language: str | None = None,
-        noise: WordNoise | None = None,
-        max_answer: int = 128,
-        distill: bool = False,
+        **shared: Any,
     ) -> None:
         self.texts = [text.strip() for text in texts if len(text.split()) > 1]
-        self.source = RawTexts(
-            processor,
-            self.texts,
-            seed=seed,
-            language=language,
-            noise=noise or WordNoise(),
-            max_answer=max_answer,
-            distill=distill,
-        )
+        self.source = RawTexts(processor, self.texts, **shared)
         self.weights = dict(objectives or EARLIER_WEIGHTS)
         self.objectives = {name: OBJECTIVES.lookup(name)(self.source) for name in self.weights}
         self.set_epoch(0)
@@ -61,9 +49,11 @@ class RawTextDataset(TrainingDataset):
             self.lengths.append(objective.length(index, epoch))
 
     def content(self) -> Iterator[tuple[str | None, ...]]:
-        """See [`TrainingDataset.content`]: text and language."""
+        """See [`TrainingDataset.content`]: text and language, and the labelled rows."""
         for text in self.texts:
             yield text, self.source.language
+        for row in self.source.labelled:
+            yield row.text, row.prompt, row.answer
 
     def repeated_encoder_ids(self) -> None:
         """None: see [`TrainingDataset.repeated_encoder_ids`]."""

@@ -30,7 +30,7 @@ from palam.models.processing import IGNORE
 from palam.training.averaging import AveragedAdamW
 from palam.training.checksums import is_whole, write_checksums
 from palam.training.collator import Collator
-from palam.training.distillation import distillation_loss
+from palam.training.distillation import distillation_loss, hidden_distance
 from palam.training.sampler import FilledDataset, LengthGroupedSampler, WholeBatches
 from palam.utils.files import atomic_directory
 from palam.utils.processes import any_process, gather, is_main, process_index, wait_for_all
@@ -47,12 +47,16 @@ class PalamTrainingArguments(TrainingArguments):
 
     Args:
         fusion_learning_rate: learning rate of the fusion's own weights; None is that of the mapper.
+        hidden_weight: weight of [`hidden_distance`] in the loss of taught rows.
         average_from: take the mean of the weights since this step, see [`AveragedAdamW`]; None
             takes the weights themselves.
     """
 
     fusion_learning_rate: float | None = field(
         default=None, metadata={"help": "learning rate of the fusion"}
+    )
+    hidden_weight: float = field(
+        default=0.0, metadata={"help": "weight of the hidden states' distance"}
     )
     average_from: int | None = field(
         default=None, metadata={"help": "first step of the mean of the weights"}
@@ -318,15 +322,21 @@ class PalamTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The library's; where rows of the batch are taught, with [`distillation_loss`] of them."""
+        """The library's; where rows of the batch are taught, with [`distillation_loss`] and
+        [`hidden_distance`] of them."""
         teacher = inputs.pop("teacher", None)
         if teacher is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         taught = inputs.pop("taught")
         labels = inputs.pop("labels")
+        keeps_states = self.args.hidden_weight > 0
         with torch.no_grad():
-            teaching = self.model(**teacher, logits_to_keep=inputs["logits_to_keep"])
-        output = model(**inputs)
+            teaching = self.model(
+                **teacher,
+                logits_to_keep=inputs["logits_to_keep"],
+                output_hidden_states=keeps_states,
+            )
+        output = model(**inputs, output_hidden_states=keeps_states)
         if num_items_in_batch is None:
             num_labels = (labels != IGNORE).sum().clamp(min=1)
         else:
@@ -334,6 +344,14 @@ class PalamTrainer(Trainer):
         loss = distillation_loss(
             output.logits[taught], teaching.logits, labels[taught], num_items_in_batch=num_labels
         )
+        if keeps_states:
+            distance = hidden_distance(
+                output.hidden_states[0][taught],
+                teaching.hidden_states[0],
+                labels[taught],
+                num_items_in_batch=num_labels,
+            )
+            loss = loss + self.args.hidden_weight * distance
         if len(taught) < len(labels):
             own_labels = labels.clone()
             own_labels[taught] = IGNORE

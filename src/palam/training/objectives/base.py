@@ -3,10 +3,24 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from palam.models.processing import PalamProcessor
 from palam.training.datasets import Features, seeded_number
 from palam.training.noise import WordNoise
+
+
+class LabelledText(NamedTuple):
+    """A row of a task with labels."""
+
+    text: str
+    """As the encoder reads it."""
+    prompt: str
+    """The task's, with a `{text}` slot."""
+    answer: str
+    """The label's words."""
+    passage_words: int | None = None
+    """Of a longer text, a passage of at least so many words is read, another in each epoch."""
 
 
 @dataclass
@@ -27,6 +41,8 @@ class RawTexts:
     """Most tokens that the LLM is to continue a text with."""
     distill: bool = False
     """Continue as the LLM does where it reads the beginning itself, not as the text does."""
+    labelled: Sequence[LabelledText] = ()
+    """Rows of tasks, which are learned in the place of some texts."""
     prompted: dict[int, Features] = field(default_factory=dict)
     """By row, the features of a prompt about the whole text and of the LLM's answer."""
 

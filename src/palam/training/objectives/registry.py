@@ -13,6 +13,7 @@ OBJECTIVES: "Registry[Objective]" = Registry(
         "continue": "palam.training.objectives.continuation:Continuation",
         "answer": "palam.training.objectives.answers:Answers",
         "repeat": "palam.training.objectives.repetition:Repetition",
+        "label": "palam.training.objectives.labels:Labels",
     },
 )
 """The objectives of raw text by name."""

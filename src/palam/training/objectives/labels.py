@@ -1,0 +1,67 @@
+"""The labels of tasks, asked for by the tasks' own prompts."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from palam.tasks.sampling import passage
+from palam.training.datasets import Features, seeded_number
+from palam.training.objectives.base import LabelledText, Objective, RawTexts
+
+
+class Labels(Objective):
+    """Answer with the label of an English text of a task that has labels.
+
+    The rows are those of the tasks, not the raw texts: in each epoch one is drawn in the place of a
+    raw text. So the objective's weight says how many rows are for it, however large the tasks are.
+    """
+
+    def __init__(self, source: RawTexts) -> None:
+        super().__init__(source)
+        processor = source.processor
+        template = processor.template
+        mode = "prompt" if template.mode == "paper" else template.mode
+        self._processors = {}
+        for prompt in dict.fromkeys(row.prompt for row in source.labelled):
+            asking = template.with_prompt(mode, prompt, processor.llm_tokenizer)
+            self._processors[prompt] = processor.with_template(asking)
+
+    def applies_to(self, index: int) -> bool:
+        """See [`Objective.applies_to`]: every row, if there are labelled texts."""
+        return bool(self.source.labelled)
+
+    def length(self, index: int, epoch: int) -> int:
+        """See [`Objective.length`]."""
+        row = self._drawn(index, epoch)
+        text = self._text(row, index, epoch)
+        return len(text) + len(row.prompt) + len(row.answer)
+
+    def rows(self, indices: Sequence[int], epoch: int) -> list[Features]:
+        """See [`Objective.rows`]."""
+        drawn = [self._drawn(index, epoch) for index in indices]
+        places_by_prompt = defaultdict(list)
+        for place, row in enumerate(drawn):
+            places_by_prompt[row.prompt].append(place)
+        rows: list[Features] = [{} for _ in indices]
+        for prompt, places in places_by_prompt.items():
+            noisy = []
+            for place in places:
+                text = self._text(drawn[place], indices[place], epoch)
+                noisy.append(self.noisy(text, indices[place], epoch))
+            answers = [drawn[place].answer for place in places]
+            languages = [self.source.language] * len(places)
+            made = self._processors[prompt].features(noisy, answers, languages)
+            for place, features in zip(places, made, strict=True):
+                rows[place] = {**features, "row": indices[place]}
+        return rows
+
+    def _text(self, row: LabelledText, index: int, epoch: int) -> str:
+        """A labelled row's text, or a passage of it."""
+        if row.passage_words is None:
+            return row.text
+        number = seeded_number("passage", self.source.seed, epoch, index)
+        return passage(row.text, row.passage_words, number)
+
+    def _drawn(self, index: int, epoch: int) -> LabelledText:
+        """The labelled text in the place of a row in an epoch."""
+        number = seeded_number("label", self.source.seed, epoch, index)
+        return self.source.labelled[number % len(self.source.labelled)]
