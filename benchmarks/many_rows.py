@@ -8,6 +8,7 @@ pair of an inference task has them. No model is loaded.
 
 import argparse
 import json
+import math
 import random
 import tempfile
 import threading
@@ -30,8 +31,10 @@ WORDS_OF_A_TEXT = (6, 20)
 LABELS = ("entailment", "neutral", "contradiction")
 SAMPLE_SECONDS = 0.5
 MEGABYTE = 1e6
-WIDTH, HEIGHT, MARGIN = 640, 240, 48
-"""Of the picture."""
+WIDTH, HEIGHT, MARGIN, LINE = 640, 240, 48, 14
+"""Of the picture; the last is a line of text."""
+MOST_POINTS = 400
+"""Of the curve."""
 
 
 class MemoryLog:
@@ -113,16 +116,22 @@ def picture(log: MemoryLog) -> str:
         across = MARGIN + (WIDTH - 2 * MARGIN) * seconds / end
         return across, HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * megabytes / most
 
-    points = " ".join("{:.1f},{:.1f}".format(*place(*sample)) for sample in log.samples)
+    step = math.ceil(len(log.samples) / MOST_POINTS)
+    points = " ".join("{:.1f},{:.1f}".format(*place(*sample)) for sample in log.samples[::step])
     shapes = [f'<polyline points="{points}" fill="none" stroke="#1f6f8b" stroke-width="2"/>']
     bottom = HEIGHT - MARGIN
-    for seconds, name in log.marks:
+    for number, (seconds, name) in enumerate(log.marks):
         across, _ = place(seconds, 0)
+        anchor, beside = ("end", across - 3) if across > WIDTH / 2 else ("start", across + 3)
+        above = MARGIN - 6 - LINE * (number % 2)  # two that begin close together do not overlap
         shapes.append(
             f'<line x1="{across:.1f}" x2="{across:.1f}" y1="{MARGIN}" y2="{bottom}" '
             'stroke="#999" stroke-dasharray="3 3"/>'
         )
-        shapes.append(f'<text x="{across + 3:.1f}" y="{MARGIN - 6}">{name}, {seconds:.0f} s</text>')
+        shapes.append(
+            f'<text x="{beside:.1f}" y="{above}" text-anchor="{anchor}">'
+            f"{name}, {seconds:,.0f} s</text>"
+        )
     shapes.append(
         f'<path d="M{MARGIN} {MARGIN}V{bottom}H{WIDTH - MARGIN}" fill="none" stroke="#333"/>'
     )

@@ -12,6 +12,7 @@ from helpers import refusal
 
 from palam.tasks.loading import (
     available,
+    drained,
     load_split,
     native_language,
     task_from_file,
@@ -555,3 +556,12 @@ def test_a_labelled_pipe_is_read_once(tmp_path):
     writer.start()
     _, examples = task_from_file(tmp_path / "a.csv")
     assert len(examples) == 2
+
+
+def test_rows_leave_the_list_as_they_are_read():
+    rows = [{"text": "a"}, {"text": "b"}, {"text": "c"}]
+    reading = drained(rows)
+    assert next(reading) == {"text": "a"}
+    assert len(rows) == 2
+    assert list(reading) == [{"text": "b"}, {"text": "c"}]
+    assert rows == []

@@ -8,7 +8,9 @@ from tiny import TEXT
 
 from palam.models.processing import IGNORE, TEXT_SLOT
 from palam.tasks.sampling import passage
+from palam.tasks.task import Example
 from palam.training.collator import Collator
+from palam.training.data import JoinedTexts
 from palam.training.datasets import AnswerDataset
 from palam.training.raw_text import RawTextDataset
 from palam.training.sampler import LengthGroupedSampler
@@ -164,3 +166,12 @@ def test_only_texts_that_stay_the_same_are_read_again(tiny_model):
         RawTextDataset(processor, LINES),
     ):
         assert changing.repeated_encoder_ids() is None
+
+
+def test_the_fields_of_examples_as_one_text():
+    examples = [Example(row, {"a": f"a {row}", "b": "b"}, "label") for row in range(4)]
+    texts = JoinedTexts(examples)
+    assert len(texts) == 4
+    assert texts[2] == texts[-2] == "a 2\nb"
+    assert texts[1:3] == ["a 1\nb", "a 2\nb"]
+    assert list(texts) == texts[:]

@@ -229,7 +229,7 @@ def inspect_texts(
 
     Args:
         source: where they are from, for the first line.
-        texts: of every row.
+        texts: of every row; they are asked for several times and not kept.
         labels: of every row, None where it has no gold label; None is data without labels.
         language: what the texts are taken for; None is not known.
         notes: lines about what was found while the data were read.
@@ -239,8 +239,8 @@ def inspect_texts(
         counts = Counter(label for label in labels if label is not None)
     repetition = _Repetition.of(texts, labels)
     lengths = [len(text.split()) for text in texts]
-    written = [text for text in texts if text.strip()]
-    sample = written[:: max(1, len(written) // SAMPLED_TEXTS)]
+    written = [row for row, length in enumerate(lengths) if length]
+    sample = [texts[row] for row in written[:: max(1, len(written) // SAMPLED_TEXTS)]]
     return Inspection(
         source=source,
         rows=len(texts),

@@ -1,8 +1,8 @@
 """Loading labelled examples: from a data folder, this package, the hub, or a user's own file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from palam.errors import PalamError
 from palam.tasks.examples import examples_from_rows, with_questions, with_references
@@ -24,6 +24,7 @@ from palam.tasks.text_template import slots
 from palam.utils.languages import language_name, resolve_language
 from palam.utils.notes import tell
 
+Item = TypeVar("Item")
 CUSTOM_PROMPT = "{text}\nThe label of this text is"
 """The prompt of a task of one's own."""
 
@@ -247,13 +248,23 @@ def task_from_file(
         fields=tuple(columns),
     )
     columns["label"] = label_column
-    examples = examples_from_rows(task, rows, source.name, columns, notes=notes)
+    examples = examples_from_rows(task, drained(rows), source.name, columns, notes=notes)
     if len(task.labels) < 2:
         only_label = next(iter(task.labels))
         raise PalamError(
             f"{source.name}: every row has the label {only_label!r}; a task has two labels or more"
         )
     return task, examples
+
+
+def drained(items: list[Item]) -> Iterator[Item]:
+    """The items of a list in their order, each taken out of it as it is asked for.
+
+    What is made of very many rows then never stands in memory together with all of them.
+    """
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def _tell_similar_labels(values: Sequence[object], source: str, notes: list[str] | None) -> None:

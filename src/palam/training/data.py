@@ -82,6 +82,29 @@ class RenderedTexts(Sequence[str]):
         return self.task.render(example, self.mode)
 
 
+class JoinedTexts(Sequence[str]):
+    """All fields of each example as one text, none of them kept.
+
+    Args:
+        examples: of any task.
+    """
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return ["\n".join(example.fields.values()) for example in self.examples[index]]
+        return "\n".join(self.examples[index].fields.values())
+
+
 def read_training_data(
     data: DataConfig,
     *,
@@ -193,7 +216,7 @@ def _inspect(labelled: _Labelled, notes: Iterable[str]) -> Inspection:
         labels = [example.label for example in examples]
     inspection = inspect_texts(
         labelled.source,
-        ["\n".join(example.fields.values()) for example in examples],
+        JoinedTexts(examples),
         labels,
         language=labelled.language,
         notes=notes,
