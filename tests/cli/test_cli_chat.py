@@ -36,7 +36,7 @@ def talk(palam, monkeypatch):
     return call
 
 
-def answers(folder, text, *questions):
+def answers(folder, text, *questions, no_repeat_ngram_size=3):
     """What the bridge answers to each question in the LLM's chat."""
     model = PalamModel.from_pretrained(folder)
     given = []
@@ -44,7 +44,8 @@ def answers(folder, text, *questions):
         prompt = f"{{text}}\n{question}"
         tokenizer = model.processor.llm_tokenizer
         model.processor.template = Template.build("chat", prompt, tokenizer)
-        given += generate(model, [text], max_new_tokens=6)
+        options = {"max_new_tokens": 6, "no_repeat_ngram_size": no_repeat_ngram_size}
+        given += generate(model, [text], **options)
     return "".join(f"{answer}\n" for answer in given)
 
 
@@ -148,3 +149,17 @@ def test_an_answer_is_there_before_the_next_question_is_asked(general):
         process.stdin.write("/quit\n")
         process.stdin.close()
         assert process.wait() == 0
+
+
+def test_an_answer_may_repeat_itself_if_asked_to(talk, general):
+    for size in (0, 1):
+        expected = answers(general, SINHALA, "Who?", no_repeat_ngram_size=size)
+        talked = talk(f"{SINHALA}\n\nWho?\n", "--no-repeat-ngram-size", str(size))
+        assert printed(talked) == expected
+    assert printed(talk(f"{SINHALA}\n\nWho?\n")) == answers(general, SINHALA, "Who?")
+
+
+def test_an_llm_that_cannot_be_kept_from_repeating_itself_answers_too(talk, general, monkeypatch):
+    monkeypatch.setattr("palam.models.modeling.generates_from_vectors", lambda llm: False)
+    expected = answers(general, SINHALA, "Who?", no_repeat_ngram_size=0)
+    assert printed(talk(f"{SINHALA}\n\nWho?\n")) == expected

@@ -54,6 +54,16 @@ def test_the_llm_alone_answers_as_it_does_in_python(generated, trained, text_fil
     assert [row["answer"] for row in through_bridge] != answers
 
 
+def test_an_answer_that_repeats_nothing(generated, trained, text_file, jsonl):
+    options = ("--max-new-tokens", 12, "--no-repeat-ngram-size", 1)
+    rows = jsonl(generated("--file", text_file, *options))
+    answers = [row["answer"] for row in rows]
+    model = PalamModel.from_pretrained(trained)
+    assert answers == generate(model, TEXTS, max_new_tokens=12, no_repeat_ngram_size=1)
+    assert answers != generate(model, TEXTS, max_new_tokens=12)
+    assert generated("--text", TEXTS[0], *options).rstrip() == answers[0]
+
+
 def test_another_prompt_and_sampled_answers(generated):
     def answer(*options):
         return generated("--text", TEXTS[0], *options)

@@ -1,5 +1,6 @@
 """Generating: what transformers' own generate does, after text that came through the bridge."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -95,6 +96,11 @@ def test_generating_takes_the_librarys_arguments(tiny_model):
     assert beams.shape[0] == 2 * len(TEXTS)
     config = tf.GenerationConfig(max_new_tokens=3, do_sample=False, eos_token_id=1, pad_token_id=0)
     assert model.generate(**prompt, generation_config=config).tolist() == ids[:, :3].tolist()
+    (varied,) = model.generate(
+        **prompt, max_new_tokens=30, do_sample=False, eos_token_id=None, no_repeat_ngram_size=2
+    ).tolist()
+    pairs = list(itertools.pairwise(varied))
+    assert len(set(pairs)) == len(pairs)
     output = model.generate(
         **prompt, max_new_tokens=2, return_dict_in_generate=True, output_scores=True
     )

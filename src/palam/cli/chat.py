@@ -4,10 +4,11 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from cyclopts.types import PositiveInt
+from cyclopts.types import NonNegativeInt, PositiveInt
 
 from palam.cli._engine import check_engine
 from palam.cli._languages import check_given_language
@@ -37,6 +38,9 @@ QUESTION_PROMPT = "ask> "
 TEXT_HELP = f"Paste a text in any language and end it with an empty line; {QUIT} ends."
 QUESTION_HELP = f"Ask about it in English, a question a line; {NEW_TEXT} takes another text."
 
+NO_REPEAT_NGRAM_SIZE = 3
+"""Small models go round in circles; answers here are short."""
+
 ReadLine = Callable[[str], str | None]
 """Gives the next line without its end, after a prompt on a terminal; None where there is none."""
 
@@ -49,6 +53,7 @@ def chat(
     *,
     language: str | None = None,
     max_new_tokens: PositiveInt = 64,
+    no_repeat_ngram_size: NonNegativeInt | None = None,
     config: ConfigFile = None,
     loading: EngineLoadingOptions = ENGINE_LOADING_DEFAULTS,
 ) -> None:
@@ -62,11 +67,17 @@ def chat(
     Args:
         language: Language of the texts, e.g. si or sin_Sinh; NLLB-style encoders need it.
         max_new_tokens: Most tokens of an answer.
+        no_repeat_ngram_size: No so many tokens in a row are said twice in an answer; 0 is no limit;
+            not set is 3, or 0 where the engine or the LLM's class has no such setting.
     """
     check_engine(loading.engine, loading.load_in)
     read_line = _line_reader()
     model = load_model(checkpoint, loading)
-    conversation = Conversation(model, language, max_new_tokens)
+    if no_repeat_ngram_size is None:
+        can_be_set = model.token_engine is None and model.generates_from_vectors
+        no_repeat_ngram_size = NO_REPEAT_NGRAM_SIZE if can_be_set else 0
+    decoding = Answering(max_new_tokens=max_new_tokens, no_repeat_ngram_size=no_repeat_ngram_size)
+    conversation = Conversation(model, language, decoding)
     _show_help(TEXT_HELP)
     while (text := _read_text(read_line)) is not None:
         _show_help(QUESTION_HELP)
@@ -80,16 +91,16 @@ class Conversation:
     Args:
         model: that answers.
         language: of the texts; None is not known.
-        max_new_tokens: most tokens of an answer.
+        decoding: how each question is answered; its prompt does not count.
 
     Raises:
         PalamError: a language that is not known, or none where the encoder must be told it.
     """
 
-    def __init__(self, model: "PalamModel", language: str | None, max_new_tokens: int) -> None:
+    def __init__(self, model: "PalamModel", language: str | None, decoding: Answering) -> None:
         self.model = model
         self.language = language
-        self.max_new_tokens = max_new_tokens
+        self.decoding = decoding
         self._encoding_watch = EncodingWatch()
         uses_encoder = Answering().uses_encoder(model.config)
         check_given_language(model, self._source(""), uses_encoder=uses_encoder)
@@ -128,7 +139,7 @@ class Conversation:
 
         prompt = question if SLOT in question else f"{SLOT}\n{question}"
         try:
-            print_answer(self.model, chunk, Answering(prompt, max_new_tokens=self.max_new_tokens))
+            print_answer(self.model, chunk, replace(self.decoding, prompt=prompt))
         except PalamError as error:
             print(f"palam: {error}", file=sys.stderr)
 

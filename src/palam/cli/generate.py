@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
-from cyclopts.types import NonNegativeFloat, PositiveInt
+from cyclopts.types import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from palam.cli._engine import check_engine
 from palam.cli._languages import check_given_language
@@ -40,6 +40,9 @@ class AnswerConfig:
     """Most tokens of an answer."""
     temperature: NonNegativeFloat = 0.0
     """0 is greedy; above, the answer is sampled."""
+    no_repeat_ngram_size: NonNegativeInt = 0
+    """No so many tokens in a row are said twice in an answer, for small models, which go round in
+    circles; 0 is no limit."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
 

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import LogitsProcessorList, PreTrainedModel
+from transformers import LogitsProcessorList, NoRepeatNGramLogitsProcessor, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from palam.errors import PalamError
@@ -77,6 +77,7 @@ class PalamModel(nn.Module):
         token_engine: the [`TokenEngine`] that makes free answers; None is the LLM itself.
         card: the model card's text, if it was loaded with one; it is saved again.
         vector_dropout: share of the mapped vectors that are zero in training.
+        generates_from_vectors: whether the LLM's class can; else it generates greedily alone.
         shards_llm: whether the LLM's layers are spread over several processes, which then must read
             at the same time.
     """
@@ -105,7 +106,7 @@ class PalamModel(nn.Module):
         self._compiled_layers: list[CompiledLayer] = []
         bare_llm = without_adapter(self.llm)
         processor.llm_positions = table_positions(bare_llm)
-        self._generates_from_vectors = generates_from_vectors(bare_llm)
+        self.generates_from_vectors = generates_from_vectors(bare_llm)
         self._llm_arguments = frozenset(inspect.signature(bare_llm.forward).parameters)
         self.eval()
 
@@ -566,7 +567,8 @@ class PalamModel(nn.Module):
 
         Args:
             encoder_input_ids, encoder_attention_mask, input_ids, attention_mask: as in `forward`.
-            **generate_kwargs: of transformers' `generate`.
+            **generate_kwargs: of transformers' `generate`. `no_repeat_ngram_size` is of the answer
+                alone: what stands in the prompt may be said.
 
         Returns:
             The new ids [batch, n], without the prompt; or what else transformers' `generate`
@@ -592,9 +594,13 @@ class PalamModel(nn.Module):
             )
             length = inputs.inputs_embeds.shape[1]
             self._check_length(length - 1 + (options.get("max_new_tokens") or 1))
-            if not self._generates_from_vectors:
+            if not self.generates_from_vectors:
                 return generate_greedily(self.run_llm, self.embed, inputs, options)
-            others = options.pop("logits_processor", None) or []
+            others = list(options.pop("logits_processor", None) or [])
+            if options.get("no_repeat_ngram_size"):
+                # As an option, it would warn in each call that the prompt does not count.
+                others.append(NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]))
+                options["no_repeat_ngram_size"] = 0
             return self.llm.generate(
                 inputs_embeds=inputs.inputs_embeds,
                 attention_mask=inputs.attention_mask,

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from transformers import NoRepeatNGramLogitsProcessor
-
 from palam.inference.evaluation import first_line
 from palam.inference.generation import generate
 from palam.models.bases import Bases
@@ -63,7 +61,6 @@ def _answers(
         llm_only=llm_only,
         batch_size=len(texts),
         max_new_tokens=MAX_NEW_TOKENS,
-        # As an option of `generate`, it would warn that the prompt does not count.
-        logits_processor=[NoRepeatNGramLogitsProcessor(MAX_REPEATED + 1)],
+        no_repeat_ngram_size=MAX_REPEATED + 1,
     )
     return [first_line(answer) for answer in answers]

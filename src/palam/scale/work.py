@@ -226,6 +226,8 @@ class Answering:
     """Most tokens of an answer."""
     temperature: float = 0.0
     """0 is greedy; above, the answer is sampled."""
+    no_repeat_ngram_size: int = 0
+    """No so many tokens in a row are said twice in an answer; 0 is no limit."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
     seed: int = 0
@@ -242,13 +244,14 @@ class Answering:
 
     def decoding(self) -> dict[str, Any]:
         """The decoding settings as transformers names them."""
+        decoding: dict[str, Any] = {"max_new_tokens": self.max_new_tokens}
         if self.temperature == 0:
-            return {"max_new_tokens": self.max_new_tokens, "do_sample": False}
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "do_sample": True,
-            "temperature": float(self.temperature),
-        }
+            decoding["do_sample"] = False
+        else:
+            decoding |= {"do_sample": True, "temperature": float(self.temperature)}
+        if self.no_repeat_ngram_size:
+            decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
+        return decoding
 
     def label_names(self, config: Any) -> tuple[str, ...]:
         """None: no labels are scored."""

@@ -100,11 +100,10 @@ class DataConfig:
         sources = [self.task, self.file, self.text_file]
         if sources.count(None) != len(sources) - 1:
             raise PalamError("give exactly one of --task, --file and --text-file")
-        self._refuse_other_options()
-
         for name in self.label_tasks or ():
             if not get_task(name).labels:
                 raise PalamError(f"label_tasks has {name}, a task without labels")
+        self._refuse_other_options()
 
     def _refuse_other_options(self) -> None:
         """Refuse options of a file where none is read, and of labels where there are none."""
