@@ -49,10 +49,10 @@ def test_a_dry_run_counts_its_training(palam, recipe):
     result = palam("bench", recipe, "--dry-run", "--tflops", 1)
     assert result.code == 0, result.err
     (row,) = (line.split() for line in result.out.splitlines() if line.startswith("tuned"))
-    # Three rates with the first seed, one with the second; 3 epochs of 21 rows and as many to
+    # Four rates with the first seed, one with the second; 3 epochs of 21 rows and as many to
     # validate on; 14 rows are read with each seed; 64 tokens a text.
-    tokens = 64 * (4 * 3 * (21 + 21) + 2 * 14)
-    assert row[1:3] == ["4", f"{tokens:,}"]
+    tokens = 64 * (5 * 3 * (21 + 21) + 2 * 14)
+    assert row[1:3] == ["5", f"{tokens:,}"]
 
 
 def test_it_has_no_settings(refused, recipe):

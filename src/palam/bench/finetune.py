@@ -37,8 +37,8 @@ from palam.models.processing import source_language
 from palam.tasks.task import Example, Task
 from palam.training.data import TrainingData
 
-LEARNING_RATES = (1e-5, 2e-5, 5e-5)
-"""To choose from, by the validation loss."""
+LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
+"""To choose from, by the validation loss; small encoders and few rows need the higher ones."""
 EPOCHS = 3
 BATCH_SIZE = 16
 WARMUP = 0.1
