@@ -1,6 +1,7 @@
 """What a training run reads: examples found and checked."""
 
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,40 +51,8 @@ class TrainingData:
         return RenderedTexts(self.task, examples, mode)
 
 
-class RenderedTexts(Sequence[str]):
-    """The texts of examples, none of them kept.
-
-    Args:
-        task: renders them; None is raw text.
-        examples: of the task.
-        mode: of the template.
-    """
-
-    def __init__(self, task: Task | None, examples: Sequence[Example], mode: str) -> None:
-        self.task = task
-        self.examples = examples
-        self.mode = mode
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self._render(example) for example in self.examples[index]]
-        return self._render(self.examples[index])
-
-    def _render(self, example: Example) -> str:
-        if self.task is None:
-            return example.fields["text"]
-        return self.task.render(example, self.mode)
-
-
-class JoinedTexts(Sequence[str]):
-    """All fields of each example as one text, none of them kept.
+class LazyTexts(Sequence[str], ABC):
+    """A text of each example, put together when it is asked for and not kept.
 
     Args:
         examples: of any task.
@@ -101,8 +70,38 @@ class JoinedTexts(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return ["\n".join(example.fields.values()) for example in self.examples[index]]
-        return "\n".join(self.examples[index].fields.values())
+            return [self._render(example) for example in self.examples[index]]
+        return self._render(self.examples[index])
+
+    @abstractmethod
+    def _render(self, example: Example) -> str: ...
+
+
+class RenderedTexts(LazyTexts):
+    """What the encoder reads of examples.
+
+    Args:
+        task: renders them; None is raw text.
+        examples: of the task.
+        mode: of the template.
+    """
+
+    def __init__(self, task: Task | None, examples: Sequence[Example], mode: str) -> None:
+        super().__init__(examples)
+        self.task = task
+        self.mode = mode
+
+    def _render(self, example: Example) -> str:
+        if self.task is None:
+            return example.fields["text"]
+        return self.task.render(example, self.mode)
+
+
+class JoinedTexts(LazyTexts):
+    """All fields of each example as one text."""
+
+    def _render(self, example: Example) -> str:
+        return "\n".join(example.fields.values())
 
 
 def read_training_data(

@@ -1,6 +1,7 @@
 """What every objective shares: the texts, and how their rows are drawn."""
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -61,6 +62,34 @@ class Objective(ABC):
         """What the encoder reads of a row in an epoch, in place of this text."""
         number = seeded_number("noise", self.source.seed, epoch, index)
         return self.source.noise.applied(text, number)
+
+    def asked(
+        self,
+        processors: Sequence[PalamProcessor],
+        texts: Sequence[str],
+        answers: Sequence[str],
+        indices: Sequence[int],
+        epoch: int,
+    ) -> list[Features]:
+        """The features of rows that the encoder reads with noise, each by its own processor.
+
+        Args:
+            processors: of each row; rows of the same one are made together.
+            texts, answers: of each row.
+            indices, epoch: the rows' numbers, and the epoch, from which the noise is drawn.
+        """
+        places_by_processor = defaultdict(list)
+        for place, processor in enumerate(processors):
+            places_by_processor[id(processor)].append(place)
+        rows: list[Features] = [{} for _ in indices]
+        for places in places_by_processor.values():
+            noisy = [self.noisy(texts[place], indices[place], epoch) for place in places]
+            own_answers = [answers[place] for place in places]
+            languages = [self.source.language] * len(places)
+            made = processors[places[0]].features(noisy, own_answers, languages)
+            for place, row in zip(places, made, strict=True):
+                rows[place] = {**row, "row": indices[place]}
+        return rows
 
     def applies_to(self, index: int) -> bool:
         """Whether a row can be made of this text."""

@@ -1,6 +1,5 @@
 """The labels of tasks, asked for by the tasks' own prompts."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from palam.tasks.sampling import passage
@@ -38,21 +37,12 @@ class Labels(Objective):
     def rows(self, indices: Sequence[int], epoch: int) -> list[Features]:
         """See [`Objective.rows`]."""
         drawn = [self._drawn(index, epoch) for index in indices]
-        places_by_prompt = defaultdict(list)
-        for place, row in enumerate(drawn):
-            places_by_prompt[row.prompt].append(place)
-        rows: list[Features] = [{} for _ in indices]
-        for prompt, places in places_by_prompt.items():
-            noisy = []
-            for place in places:
-                text = self._text(drawn[place], indices[place], epoch)
-                noisy.append(self.noisy(text, indices[place], epoch))
-            answers = [drawn[place].answer for place in places]
-            languages = [self.source.language] * len(places)
-            made = self._processors[prompt].features(noisy, answers, languages)
-            for place, features in zip(places, made, strict=True):
-                rows[place] = {**features, "row": indices[place]}
-        return rows
+        texts = []
+        for row, index in zip(drawn, indices, strict=True):
+            texts.append(self._text(row, index, epoch))
+        processors = [self._processors[row.prompt] for row in drawn]
+        answers = [row.answer for row in drawn]
+        return self.asked(processors, texts, answers, indices, epoch)
 
     def _text(self, row: LabelledText, index: int, epoch: int) -> str:
         """A labelled row's text, or a passage of it."""

@@ -1,6 +1,5 @@
 """The text again: what crosses the bridge must be enough to say it."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from palam.models.processing import PalamProcessor
@@ -54,21 +53,12 @@ class Repetition(Objective):
 
     def rows(self, indices: Sequence[int], epoch: int) -> list[Features]:
         """See [`Objective.rows`]."""
-        places_by_prompt = defaultdict(list)
-        for place, index in enumerate(indices):
-            places_by_prompt[self._prompt_of(index, epoch)].append(place)
-        rows: list[Features] = [{} for _ in indices]
-        for (kind, number), places in places_by_prompt.items():
-            processor = self._processors(kind)[number]
-            pieces = [self._piece(indices[place], epoch) for place in places]
-            noisy = []
-            for place, piece in zip(places, pieces, strict=True):
-                noisy.append(self.noisy(piece, indices[place], epoch))
-            languages = [self.source.language] * len(places)
-            made = processor.features(noisy, pieces, languages)
-            for place, row in zip(places, made, strict=True):
-                rows[place] = {**row, "row": indices[place]}
-        return rows
+        processors = []
+        for index in indices:
+            kind, number = self._prompt_of(index, epoch)
+            processors.append(self._processors(kind)[number])
+        pieces = [self._piece(index, epoch) for index in indices]
+        return self.asked(processors, pieces, pieces, indices, epoch)
 
     def _processors(self, kind: str) -> list[PalamProcessor]:
         return {"first": [self._first], "plain": self._plain, "chat": self._chat}[kind]
