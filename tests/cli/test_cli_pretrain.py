@@ -60,6 +60,18 @@ def test_labels_of_tasks_are_learned_beside_the_text(palam, pretraining, data, t
     assert "nothing" in result.err
 
 
+def test_soft_labels_are_learned_beside_the_text(palam, pretraining, tmp_path):
+    topics = tmp_path / "topics.jsonl"
+    topics.write_text('{"text": "The team won.", "scores": {"sports": -0.1, "travel": -2.5}}\n')
+    mix = ("--objectives.repeat", 1, "--objectives.label", 1, "--soft-label-file", topics)
+    result = palam(*pretraining, "--max-steps", 2, "--batch-size", 4, *mix)
+    assert (result.code, result.out) == (0, ""), result.err
+    topics.write_text('{"text": "The team won.", "label": "sports"}\n')
+    result = palam(*pretraining, "--max-steps", 2, "--batch-size", 4, *mix)
+    assert result.code == 2
+    assert 'topics.jsonl, line 1: there is no "scores"' in result.err
+
+
 def test_what_it_will_need_is_told_before(palam, pretraining, tmp_path):
     result = palam(*pretraining, "--dry-run", "--batch-size", 8, "--epochs", 2)
     assert result.code == 0, result.err

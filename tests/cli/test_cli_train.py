@@ -49,6 +49,21 @@ def test_the_command_it_says_comes_next_works(palam, trained, data):
     assert palam("evaluate", trained, *task, "--device", "cpu").code == 0
 
 
+def test_a_bridge_learns_from_what_others_say_of_a_text(palam, training, trained, out, tmp_path):
+    english = tmp_path / "english.txt"
+    english.write_text("The team won.\nThe rice price went up.\nA book about the Moon.\n")
+    labelled = tmp_path / "labelled.jsonl"
+    files = ("--file", english, "--out", labelled, "--device", "cpu")
+    assert palam("classify", trained, trained, *files).code == 0
+    result = palam(*training, "--soft-label-file", labelled, "--epochs", 2)
+    assert (result.code, result.out) == (0, ""), result.err
+    assert json.loads((out / "results.json").read_text())["rows"] == 21 + 3
+    assert settings_of(out)["soft_label_file"] == str(labelled)
+    result = palam(*training, "--soft-label-file", english)
+    assert result.code == 2
+    assert 'english.txt, line 1: there is neither "scores" nor a column "' in result.err
+
+
 def test_a_csv_file_of_ones_own(palam, base_options, out, tmp_path, jsonl):
     lines = ["head,kind"]
     for word in ("cat", "dog", "rice", "moon", "book", "team"):

@@ -8,7 +8,7 @@ from helpers import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palam.tasks.sampling import balanced, passage, sample
+from palam.tasks.sampling import balanced, passage, sample, weighted_place
 from palam.tasks.task import Example
 
 
@@ -93,3 +93,10 @@ def test_a_passage_of_any_text(text):
     for number in range(4):
         assert passage(text, 2, number) in text
         assert passage(text, 2, number).strip() or not text.strip()
+
+
+def test_a_place_is_chosen_as_often_as_its_weight_says():
+    weights = [3, 0, 1]
+    numbers = [round(place / 400 * 2**64) for place in range(400)]
+    assert Counter(weighted_place(weights, number) for number in numbers) == {0: 300, 2: 100}
+    assert weighted_place(weights, 2**64 - 1) == 2

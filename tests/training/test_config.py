@@ -127,10 +127,11 @@ EXCLUDING = [
     ({**TEXT, "prompts_file": "p.txt"}, PROMPTS),
     ({**TEXT, "prompts_file": "p.txt", "distill": True, "mode": "paper"}, PROMPTS),
     ({**TEXT, "hidden_weight": 0.1}, "hidden_weight is for --distill"),
-    ({**TEXT, "label_tasks": ["demo"]}, "the objective label and label_tasks need each other"),
+    ({**TEXT, "label_tasks": ["demo"]}, "label_tasks needs the objective label"),
+    ({**TEXT, "soft_label_file": "x.jsonl"}, "soft_label_file needs the objective label"),
     (
         {**TEXT, "objectives": {"label": 1}},
-        "the objective label and label_tasks need each other",
+        "the objective label needs label_tasks or soft_label_file",
     ),
     (
         {**TEXT, "objectives": {"label": 1}, "label_tasks": ["reading"]},

@@ -8,6 +8,7 @@ from tiny import TEXT
 
 from palam.models.processing import IGNORE, TEXT_SLOT
 from palam.tasks.sampling import passage
+from palam.tasks.soft_labels import SoftAnswer
 from palam.tasks.task import Example
 from palam.training.collator import Collator
 from palam.training.data import JoinedTexts
@@ -43,6 +44,29 @@ def test_less_padding_than_in_random_order():
 
     shuffled = torch.randperm(len(LENGTHS), generator=torch.Generator().manual_seed(0)).tolist()
     assert padding(order()) < 0.3 * padding(shuffled)
+
+
+def test_of_a_soft_answer_one_is_drawn_in_each_epoch(tiny_model):
+    processor = tiny_model().processor
+    soft = SoftAnswer(("sports", "health"), (0.5, 0.5))
+    data = AnswerDataset(processor, LINES[:3], ["travel", soft, soft])
+    plain = {
+        word: AnswerDataset(processor, LINES[:3], [word] * 3) for word in ("travel", *soft.answers)
+    }
+    drawn = set()
+    for epoch in range(12):
+        data.set_epoch(epoch)
+        assert data[0] == plain["travel"][0]
+        words = data.current_answers([1, 2])
+        assert [data[1], data[2]] == [plain[words[0]][1], plain[words[1]][2]]
+        drawn.add(tuple(words))
+    assert len(drawn) == 4
+    data.set_epoch(3)
+    again = AnswerDataset(processor, LINES[:3], ["travel", soft, soft])
+    again.set_epoch(3)
+    assert [data[row] for row in range(3)] == [again[row] for row in range(3)]
+    # The texts are the same in every epoch, so the encoder need not read them again.
+    assert data.repeated_encoder_ids() is not None
 
 
 def test_answers_are_the_processors_features(tiny_model):

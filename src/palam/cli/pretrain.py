@@ -42,6 +42,9 @@ class RawTextConfig:
     validation."""
     label_tasks: NameList = None
     """With the objective label: tasks whose English rows are learned too."""
+    soft_label_file: Path | None = None
+    """With the objective label: texts that `palam classify` labelled, as JSON lines, are learned
+    too."""
     data: Path | None = None
     """Folder of these tasks, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."""
     max_train_samples: PositiveInt | None = None

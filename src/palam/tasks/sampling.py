@@ -5,6 +5,7 @@ import math
 import random
 import re
 from array import array
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, compress, cycle, islice
@@ -17,6 +18,8 @@ from palam.errors import PalamError
 from palam.tasks.labels import label_key
 from palam.tasks.task import Example
 
+DRAWS = 2**64
+"""How many numbers there are from which [`weighted_place`] chooses."""
 SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["')\]])\s+|\n+""")
 """The white space between two sentences."""
 
@@ -177,6 +180,18 @@ class Span(NamedTuple):
 
     start: int
     end: int
+
+
+def weighted_place(weights: Sequence[float], number: int) -> int:
+    """Choose a place, each as often as its weight says.
+
+    Args:
+        weights: of the places, at least one above 0.
+        number: below 2⁶⁴; where it is uniform, so is the choice within the weights.
+    """
+    bounds = list(accumulate(weights))
+    place = bisect(bounds, number / DRAWS * bounds[-1])
+    return min(place, len(bounds) - 1)
 
 
 def passage(text: str, words: int, number: int) -> str:

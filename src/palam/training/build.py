@@ -10,6 +10,7 @@ from palam.models.bases import Bases
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
 from palam.models.processing import PalamProcessor
+from palam.tasks.soft_labels import SoftAnswer
 from palam.tasks.task import Example, Task
 from palam.training.config import (
     Dtype,
@@ -161,9 +162,9 @@ def build_dataset(
     Raises:
         PalamError: raw text of too few lines with two words or more.
     """
-    texts = data.texts(examples, config.model.mode)
     seed = config.runtime.seed
     if data.task is None:
+        texts = data.texts(examples, config.model.mode)
         optim = config.optim
         noise = WordNoise()
         labelled = data.labelled_dev
@@ -189,12 +190,17 @@ def build_dataset(
     passage_words = config.optim.passage_words
     if passage_words is None:
         passage_words = data.task.passage_words
+    answers: list[str | SoftAnswer] = [data.task.answer(example.label) for example in examples]
+    if examples is data.train:
+        answers += [row.answer for row in data.soft]
+        examples = [*examples, *(Example(0, row.fields, label="") for row in data.soft)]
+    texts = data.texts(examples, config.model.mode)
     if num_processes() == 1 and len(examples) <= MEMORY_ROWS:
         folder = None
     return AnswerDataset(
         processor,
         texts,
-        [data.task.answer(example.label) for example in examples],
+        answers,
         [data.language] * len(texts),
         passage_words=passage_words or None,
         seed=seed,

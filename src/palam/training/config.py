@@ -83,6 +83,9 @@ class DataConfig:
     """Raw English text, a text a line, in place of labelled data."""
     label_tasks: NameList = None
     """With raw text and the objective label: tasks whose English rows are learned too."""
+    soft_label_file: Path | None = None
+    """Texts that `palam classify` labelled, learned too: in each epoch one of the labels, drawn by
+    its probability. With raw text they need the objective label."""
     data: Path | None = None
     """Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."""
     language: str | None = None
@@ -174,8 +177,8 @@ class OptimConfig:
     has it."""
     objectives: dict[str, float] = field(default_factory=dict)
     """With raw text: what is learned from it, by weight: repeat (say the text again, in English),
-    continue, answer (needs prompts_file), label (needs label_tasks); not set is continue 1 and,
-    with prompts, answer 2."""
+    continue, answer (needs prompts_file), label (needs label_tasks or soft_label_file); not set is
+    continue 1 and, with prompts, answer 2."""
     distill: bool = False
     """With raw text: learn to continue it as the LLM does when it reads the text itself."""
     hidden_weight: float = 0.0
@@ -344,8 +347,7 @@ class TrainConfig:
         if self.optim.raw_text_settings and not raw_text:
             name = self.optim.raw_text_settings[0].replace("_", "-")
             raise PalamError(f"--{name} needs raw text to learn from; give --text-file")
-        if bool(self.data.label_tasks) != ("label" in self.optim.objectives):
-            raise PalamError("the objective label and label_tasks need each other")
+        self._check_labels(raw_text)
         if self.runtime.shard_llm and self.optim.lora_rank:
             raise PalamError("shard_llm spreads the LLM as it is; give no lora_rank")
         if self.optim.prompts_file and self.model.mode == "paper":
@@ -357,6 +359,19 @@ class TrainConfig:
             )
         if self.optim.llm_only and self.model.append_source_tokens:
             raise PalamError(LLM_ONLY_NEEDS)
+
+    def _check_labels(self, raw_text: bool) -> None:
+        """Refuse labels beside raw text that nothing learns, and the objective without labels."""
+        learns_labels = "label" in self.optim.objectives
+        given = []
+        if self.data.label_tasks:
+            given.append("label_tasks")
+        if self.data.soft_label_file and raw_text:
+            given.append("soft_label_file")
+        if given and not learns_labels:
+            raise PalamError(f"{given[0]} needs the objective label: give --objectives.label 1")
+        if learns_labels and not given:
+            raise PalamError("the objective label needs label_tasks or soft_label_file")
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":

@@ -3,17 +3,19 @@
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, overload
 
 from palam.errors import PalamError
+from palam.inference.label_prompt import LABEL_PROMPT
 from palam.tasks.inspection import Inspection, check_trainable, inspect_texts
 from palam.tasks.loading import native_language, task_from_file, train_and_dev
-from palam.tasks.readers import read_texts
+from palam.tasks.readers import RowSource, read_texts
 from palam.tasks.registry import get_task
 from palam.tasks.sampling import balanced, hold_out, num_shared, sample
+from palam.tasks.soft_labels import SoftlyLabelled, read_soft_labels
 from palam.tasks.task import Example, Task
 from palam.training.config import DataConfig
 from palam.training.objectives.base import LabelledText
@@ -34,6 +36,8 @@ class TrainingData:
     """What the validation data are, e.g. `dev.eng_Latn`."""
     columns: dict[str, str] | None = None
     """Of a file: the user's columns by the task's fields, and by `label`."""
+    soft: list[SoftlyLabelled] = field(default_factory=list)
+    """Beside `train`: texts of which the labels' probabilities are learned."""
     labelled: list[LabelledText] = field(default_factory=list)
     """With raw text: rows of tasks with labels to train on."""
     labelled_dev: list[LabelledText] = field(default_factory=list)
@@ -133,7 +137,21 @@ def read_training_data(
     chosen.inspection = _inspect(labelled, notes or ())
     if data.file is not None:
         chosen.columns = data.columns
+    if data.soft_label_file is not None:
+        chosen.soft = _read_soft_labels(data.soft_label_file, labelled.task, chosen.columns or {})
     return chosen
+
+
+def _read_soft_labels(
+    path: Path, task: Task | None, columns: Mapping[str, str]
+) -> list[SoftlyLabelled]:
+    """The texts of a file with soft labels, whose text columns are the task's or the user's own."""
+    fields = ("text",) if task is None else task.fields
+    text_columns = {name: columns.get(name, name) for name in fields}
+    rows = list(read_soft_labels(RowSource(path), text_columns, task))
+    if not rows:
+        raise PalamError(f"{path} holds no text with labels")
+    return rows
 
 
 def first_reads(read: Callable[[], TrainingData]) -> TrainingData:
@@ -248,6 +266,9 @@ def _read_raw_text(data: DataConfig, seed: int) -> TrainingData:
     if limit is not None and limit < len(train):
         train = random.Random(seed).sample(train, limit)
     labelled, labelled_dev = _read_label_tasks(data, seed)
+    if data.soft_label_file is not None:
+        rows = _read_soft_labels(data.soft_label_file, None, {"text": data.text_column})
+        labelled += [LabelledText(row.fields["text"], LABEL_PROMPT, row.answer) for row in rows]
     return TrainingData(
         task=None,
         train=train,

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from palam.models.processing import PalamProcessor
 from palam.tasks.sampling import passage
+from palam.tasks.soft_labels import SoftAnswer, answer_in_epoch
 from palam.training.token_table import RaggedArray, TokenTable, batched
 from palam.utils.processes import on_main
 
@@ -56,15 +57,16 @@ class TrainingDataset(Dataset[Features], ABC):
 
 
 class AnswerDataset(TrainingDataset):
-    """Input → answer pairs, tokenised once (passages: once an epoch), a chunk at a time.
+    """Input → answer pairs, tokenised a chunk at a time: once, or what changes once an epoch.
 
     Args:
         processor: makes the features.
-        texts, answers: what is read and what is to be answered.
+        texts: what is read.
+        answers: what is to be answered to each; of a soft answer, one is drawn in every epoch.
         languages: one code per text, or None.
         passage_words: read a passage of whole sentences with at least so many words in place of
             each text, another one in every epoch; None is the text itself.
-        seed: of the passages.
+        seed: of the passages and of the answers that are drawn.
         llm_only: see [`PalamProcessor.features`].
         folder: where the tokens are kept, memory-mapped; None is in memory. Several processes need
             one: the first of them tokenises, and only it needs texts and answers.
@@ -74,7 +76,7 @@ class AnswerDataset(TrainingDataset):
         self,
         processor: PalamProcessor,
         texts: Sequence[str],
-        answers: Sequence[str],
+        answers: Sequence[str | SoftAnswer],
         languages: Sequence[str | None] | None = None,
         *,
         passage_words: int | None = None,
@@ -90,11 +92,13 @@ class AnswerDataset(TrainingDataset):
         self.seed = seed
         self.llm_only = llm_only
         self.folder = folder
+        has_soft_answers = any(isinstance(answer, SoftAnswer) for answer in answers)
+        self.changes = passage_words is not None or has_soft_answers
         self._tokenize(0, count=True)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's passages."""
-        if self.passage_words is not None and epoch != self.epoch:
+        """Choose the epoch's passages and answers."""
+        if self.changes and epoch != self.epoch:
             self._tokenize(epoch, count=False)
 
     def current_texts(self, rows: Sequence[int]) -> Sequence[str]:
@@ -108,10 +112,19 @@ class AnswerDataset(TrainingDataset):
             passages.append(passage(text, self.passage_words, number))
         return passages
 
+    def current_answers(self, rows: Sequence[int]) -> Sequence[str]:
+        """What is to be answered to these rows in this epoch."""
+        answers = []
+        for row in rows:
+            number = seeded_number("answer", self.seed, self.epoch, row)
+            answers.append(answer_in_epoch(self.answers[row], number))
+        return answers
+
     def content(self) -> Iterator[tuple[str | None, ...]]:
         """See [`TrainingDataset.content`]: text, answer and language."""
         languages = self.languages or repeat(None, len(self.texts))
-        yield from zip(self.texts, self.answers, languages, strict=True)
+        for text, answer, language in zip(self.texts, self.answers, languages, strict=True):
+            yield text, str(answer), language
 
     def repeated_encoder_ids(self) -> RaggedArray | None:
         """See [`TrainingDataset.repeated_encoder_ids`]; none if these are passages."""
@@ -144,7 +157,7 @@ class AnswerDataset(TrainingDataset):
                 languages = [languages[row] for row in rows]
             yield self.processor.features(
                 self.current_texts(rows),
-                [self.answers[row] for row in rows],
+                self.current_answers(rows),
                 languages,
                 llm_only=self.llm_only,
                 count=count,

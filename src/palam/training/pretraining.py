@@ -38,7 +38,7 @@ class PretrainOptimConfig(OptimConfig):
     """Share of the steps in which the learning rate rises."""
     objectives: dict[str, float] = field(default_factory=_objectives)
     """What is learned from the text, by weight: repeat (say it again, in English), continue, answer
-    (needs prompts_file), label (needs label_tasks)."""
+    (needs prompts_file), label (needs label_tasks or soft_label_file)."""
     swap_words: float = 0.15
     """Share of neighbouring words that the encoder reads in the other order."""
     drop_words: float = 0.07

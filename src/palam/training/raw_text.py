@@ -1,17 +1,13 @@
 """A run's rows of raw text, each made when it is read."""
 
-from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 from palam.models.processing import PalamProcessor
+from palam.tasks.sampling import weighted_place
 from palam.training.datasets import Features, TrainingDataset, seeded_number
 from palam.training.objectives.base import RawTexts
 from palam.training.objectives.registry import EARLIER_WEIGHTS, OBJECTIVES
-
-DRAWS = 2**64
-"""How many numbers [`seeded_number`] gives."""
 
 
 class RawTextDataset(TrainingDataset):
@@ -53,7 +49,7 @@ class RawTextDataset(TrainingDataset):
         for text in self.texts:
             yield text, self.source.language
         for row in self.source.labelled:
-            yield row.text, row.prompt, row.answer
+            yield row.text, row.prompt, str(row.answer)
 
     def repeated_encoder_ids(self) -> None:
         """None: see [`TrainingDataset.repeated_encoder_ids`]."""
@@ -64,10 +60,9 @@ class RawTextDataset(TrainingDataset):
         for name, objective in self.objectives.items():
             if objective.applies_to(index):
                 names.append(name)
-        bounds = list(accumulate(self.weights[name] for name in names))
+        weights = [self.weights[name] for name in names]
         number = seeded_number("objective", self.source.seed, self.epoch, index)
-        place = bisect(bounds, number / DRAWS * bounds[-1])
-        return names[min(place, len(names) - 1)]
+        return names[weighted_place(weights, number)]
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -6,6 +6,7 @@ from plain_ridge import TEXTS
 
 from palam.models.template import Template
 from palam.tasks.sampling import passage
+from palam.tasks.soft_labels import SoftAnswer
 from palam.training.noise import WordNoise
 from palam.training.objectives.base import LabelledText, RawTexts
 from palam.training.objectives.labels import Labels
@@ -83,3 +84,18 @@ def test_rows_of_tasks_stand_in_the_place_of_texts_by_weight(tiny_model):
 def test_without_rows_of_tasks_only_the_text_is_learned(tiny_model):
     data = RawTextDataset(tiny_model().processor, TEXTS, objectives={"repeat": 1, "label": 1})
     assert {data.objective_of(index) for index in range(len(data))} == {"repeat"}
+
+
+def test_of_soft_labels_one_is_drawn_in_each_epoch(tiny_model):
+    model = tiny_model("xlmr")
+    words = ("sports", "health")
+    row = LabelledText("The match was won.", TOPIC, SoftAnswer(words, (0.7, 0.3)))
+    objective = labels(model, [row])
+    expected = [features_of(model, row._replace(answer=word)) for word in words]
+    counts = Counter()
+    for epoch in range(200):
+        (made,) = objective.rows([0], epoch)
+        assert objective.rows([0], epoch) == [made]
+        del made["row"]
+        counts[expected.index(made)] += 1
+    assert abs(counts[0] / counts.total() - 0.7) < 0.1

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from palam.models.processing import PalamProcessor
+from palam.tasks.soft_labels import SoftAnswer
 from palam.training.datasets import Features, seeded_number
 from palam.training.noise import WordNoise
 
@@ -18,8 +19,8 @@ class LabelledText(NamedTuple):
     """As the encoder reads it."""
     prompt: str
     """The task's, with a `{text}` slot."""
-    answer: str
-    """The label's words."""
+    answer: str | SoftAnswer
+    """The label's words; or those of several labels, of which one is drawn in each epoch."""
     passage_words: int | None = None
     """Of a longer text, a passage of at least so many words is read, another in each epoch."""
 

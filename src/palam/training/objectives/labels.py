@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from palam.tasks.sampling import passage
+from palam.tasks.soft_labels import answer_in_epoch
 from palam.training.datasets import Features, seeded_number
 from palam.training.objectives.base import LabelledText, Objective, RawTexts
 
@@ -32,7 +33,7 @@ class Labels(Objective):
         """See [`Objective.length`]."""
         row = self._drawn(index, epoch)
         text = self._text(row, index, epoch)
-        return len(text) + len(row.prompt) + len(row.answer)
+        return len(text) + len(row.prompt) + len(self._answer(row, index, epoch))
 
     def rows(self, indices: Sequence[int], epoch: int) -> list[Features]:
         """See [`Objective.rows`]."""
@@ -41,7 +42,9 @@ class Labels(Objective):
         for row, index in zip(drawn, indices, strict=True):
             texts.append(self._text(row, index, epoch))
         processors = [self._processors[row.prompt] for row in drawn]
-        answers = [row.answer for row in drawn]
+        answers = []
+        for row, index in zip(drawn, indices, strict=True):
+            answers.append(self._answer(row, index, epoch))
         return self.asked(processors, texts, answers, indices, epoch)
 
     def _text(self, row: LabelledText, index: int, epoch: int) -> str:
@@ -50,6 +53,11 @@ class Labels(Objective):
             return row.text
         number = seeded_number("passage", self.source.seed, epoch, index)
         return passage(row.text, row.passage_words, number)
+
+    def _answer(self, row: LabelledText, index: int, epoch: int) -> str:
+        """What is to be answered to a labelled row in an epoch."""
+        number = seeded_number("answer", self.source.seed, epoch, index)
+        return answer_in_epoch(row.answer, number)
 
     def _drawn(self, index: int, epoch: int) -> LabelledText:
         """The labelled text in the place of a row in an epoch."""
