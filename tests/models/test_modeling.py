@@ -130,7 +130,7 @@ def test_nothing_padded_reaches_the_llm(tiny_model, encoder, llm, options, monke
         poisoned["encoder_input_ids"][batch["encoder_attention_mask"] == 0] = 7
         poisoned["input_ids"][batch["attention_mask"] == 0] = 10**9
         poisoned["labels"][batch["attention_mask"] == 0] = 10**9
-        real = palam.models.encoding.encode
+        real = palam.models.backbones.encoder_pair.encode
 
         def encode(module, ids, mask):
             states = [state.clone() for state in real(module, ids, mask)]
@@ -138,7 +138,7 @@ def test_nothing_padded_reaches_the_llm(tiny_model, encoder, llm, options, monke
                 state[mask == 0] = float("nan")
             return states
 
-        monkeypatch.setattr(palam.models.encoding, "encode", encode)
+        monkeypatch.setattr(palam.models.backbones.encoder_pair, "encode", encode)
         output = model(**poisoned)
     assert (batch["encoder_attention_mask"] == 0).any()
     assert (batch["attention_mask"] == 0).any()

@@ -10,6 +10,7 @@ from torch import Tensor
 from palam.alignment.ridge import STRENGTHS, RidgeStatistics
 from palam.alignment.token_alignment import AlignedBatch, AlignedTokens
 from palam.errors import PalamError
+from palam.models.bridge import PalamBridge
 from palam.models.finite import check_finite
 from palam.models.fusion.base import Fusion
 from palam.models.modeling import PalamModel
@@ -48,8 +49,7 @@ class AlignedSample(NamedTuple):
         Raises:
             PalamError: too little text.
         """
-        config = model.config
-        numbers_per_token = config.encoder_num_layers * config.encoder_hidden_size
+        numbers_per_token = sum(model.config.layer_widths)
         limit = min(MAX_SAMPLE_TOKENS, MAX_SAMPLE_NUMBERS // numbers_per_token)
         fit: list[AlignedTokens] = []
         held_out: list[AlignedTokens] = []
@@ -125,24 +125,55 @@ def probe_layers(model: PalamModel, sample: AlignedSample) -> list[ProbeRow]:
         sample: of [`AlignedSample.take`].
 
     Returns:
-        A row for each layer, then one for each fusion.
+        A row for each layer of each encoder, then one for each fusion.
     """
-    fusion = model.bridge.fusion
+    samples = _samples_by_fusion(model.bridge, sample)
     rows = []
-    for layer in range(fusion.num_layers):
-        fit = fusion.prepare(sample.fit.states[layer].float())
-        held_out = fusion.prepare(sample.held_out.states[layer].float())
-        name = f"layer {layer + 1}"
-        rows.append(_probe(name, model, sample, fit, held_out))
+    for number, (fusion, own) in enumerate(samples):
+        for layer in range(fusion.num_layers):
+            fit = fusion.prepare(own.fit.states[layer].float())
+            held_out = fusion.prepare(own.held_out.states[layer].float())
+            name = f"layer {layer + 1}" if number == 0 else f"second encoder's layer {layer + 1}"
+            rows.append(_probe(name, model, sample, fit, held_out))
     for name, kind in FUSIONS.items():
-        candidate = fusion
-        if type(fusion) is not kind:
-            candidate = _new_fusion(kind, fusion).to(model.device)
-            fit_fusion_weights(candidate, sample)
-        fit = _fused(candidate, sample.fit)
-        held_out = _fused(candidate, sample.held_out)
-        rows.append(_probe(name, model, sample, fit, held_out))
+        parts = []
+        for fusion, own in samples:
+            candidate = fusion
+            if type(fusion) is not kind:
+                candidate = _new_fusion(kind, fusion).to(model.device)
+                fit_fusion_weights(candidate, own)
+            parts.append((_fused(candidate, own.fit), _fused(candidate, own.held_out)))
+        fits, held_outs = zip(*parts, strict=True)
+        rows.append(_probe(name, model, sample, torch.cat(fits, -1), torch.cat(held_outs, -1)))
     return rows
+
+
+def fit_fusions(bridge: PalamBridge, sample: AlignedSample) -> None:
+    """Fit the own weights of a bridge's fusion, or of both; see [`fit_fusion_weights`].
+
+    Args:
+        bridge: its fusions are changed.
+        sample: of [`AlignedSample.take`].
+    """
+    for fusion, own in _samples_by_fusion(bridge, sample):
+        fit_fusion_weights(fusion, own)
+
+
+def _samples_by_fusion(
+    bridge: PalamBridge, sample: AlignedSample
+) -> list[tuple[Fusion, AlignedSample]]:
+    """Each encoder's fusion, with the sample's states of that encoder."""
+    pairs = zip(
+        bridge.fusions(sample.fit.states), bridge.fusions(sample.held_out.states), strict=True
+    )
+    samples = []
+    for (fusion, fit), (_, held_out) in pairs:
+        own = AlignedSample(
+            sample.fit._replace(states=list(fit)),
+            sample.held_out._replace(states=list(held_out)),
+        )
+        samples.append((fusion, own))
+    return samples
 
 
 def _new_fusion(kind: type[Fusion], like: Fusion) -> Fusion:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 
-from palam.alignment.layer_probe import AlignedSample, fit_fusion_weights, nearest_token_accuracy
+from palam.alignment.layer_probe import AlignedSample, fit_fusions, nearest_token_accuracy
 from palam.alignment.passages import PassageSplitter
 from palam.alignment.ridge import RidgeStatistics
 from palam.alignment.token_alignment import AlignedBatch, align_tokens
@@ -70,8 +70,7 @@ def align(
     """
     texts = checked_texts(texts)
     sample = None
-    weights = list(model.bridge.fusion.parameters())
-    if weights:
+    if model.bridge.fusion_weights():
         batches = aligned_batches(model, texts, languages)
         sample = AlignedSample.take(model, batches)
     return solve_bridge(model, texts, languages, batch_size=batch_size, sample=sample)
@@ -108,7 +107,7 @@ def solve_bridge(
     try:
         with model.evaluating():
             if sample is not None:
-                fit_fusion_weights(model.bridge.fusion, sample)
+                fit_fusions(model.bridge, sample)
             batches = aligned_batches(model, texts, languages, batch_size)
             sums = _collect_sums(model, batches)
         return _solve_mapper(model, sums)
@@ -171,7 +170,7 @@ def _collect_sums(model: PalamModel, batches: Iterable[AlignedBatch]) -> _Sums:
     )
     for held_out, tokens in batches:
         states = [state.float() for state in tokens.states]
-        fused, _ = bridge.fusion(states)
+        fused, _ = bridge.fuse(states)
         features = bridge.mapper.features(fused)
         check_finite(features, "the bridge's fused states")
         check_finite(tokens.targets, "the LLM's embeddings", model.llm.dtype)

@@ -52,7 +52,9 @@ def plan_encoder_reading(
     """
     resolve(model.encoder)  # a starter model is converted with real tensors
     with FakeTensorMode():
-        encoder = sketch_encoder(model, placement["dtype"], placement["attention"])
+        encoder = sketch_encoder(
+            model.encoder, model.encoder_revision, placement["dtype"], placement["attention"]
+        )
         operations = encoder_operations(encoder, text_tokens)
         return ReadingPlan(operations, text_tokens, size_in_bytes(encoder.parameters()))
 

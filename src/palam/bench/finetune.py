@@ -32,8 +32,8 @@ from palam.errors import PalamError
 from palam.inference.evaluation import Prediction
 from palam.models.backbones.encoder import encoder_max_length, encoder_shape
 from palam.models.backbones.loading import load_tokenizer
+from palam.models.encoder_text import source_language
 from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
-from palam.models.processing import source_language
 from palam.tasks.task import Example, Task
 from palam.training.data import TrainingData
 

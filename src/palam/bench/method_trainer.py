@@ -14,14 +14,16 @@ from transformers import TrainerCallback
 from palam.bench.methods import TrainedMethod
 from palam.bench.recipe import Recipe
 from palam.bench.results import ResultsFolder, TrainedRun
-from palam.models.bases import BaseName, Bases, load_bases
+from palam.models.bases import BaseName, Bases, load_bases, locate_encoder
 from palam.models.modeling import PalamModel
 from palam.training.run import RESULTS_FILE, train
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
 from palam.utils.device import resolve_placement
 from palam.utils.files import remove_directory
 
-BASE_SETTINGS = frozenset({"encoder", "llm", "lora_rank", "dtype", "device", "load_in"})
+BASE_SETTINGS = frozenset(
+    {"encoder", "second_encoder", "llm", "lora_rank", "dtype", "device", "load_in"}
+)
 """A method that changes one of them cannot use the base models of the others."""
 
 
@@ -77,11 +79,11 @@ class MethodTrainer:
 
     @cached_property
     def bases(self) -> Bases:
-        """The recipe's encoder and LLM, loaded once."""
+        """The recipe's encoder, or two, and LLM, loaded once."""
         config = self.recipe.config()
         model, runtime = config.model, config.runtime
         placement = resolve_placement(runtime.device, runtime.dtype, runtime.load_in)
-        encoder = BaseName(model.encoder, model.encoder_revision)
+        encoder = locate_encoder(None, None, model)
         llm = BaseName(model.llm, model.llm_revision)
         return load_bases(encoder, llm, placement)
 

@@ -20,7 +20,7 @@ from palam.bench.sketches import (
     add_low_rank,
     size_in_bytes,
     sketch_bridge,
-    sketch_encoder,
+    sketch_encoders,
     sketch_llm,
     trained_parameters,
     unchanged,
@@ -247,10 +247,10 @@ def plan(
         answer=answer_tokens,
         own_text=text_tokens if reads_text else 0,
     )
-    for base in (model.encoder, model.llm):
+    for base in (model.encoder, model.second_encoder or model.encoder, model.llm):
         resolve(base)  # a starter model is converted with real tensors
     with FakeTensorMode():
-        encoder = sketch_encoder(model, dtype, placement["attention"])
+        encoders = sketch_encoders(model, dtype, placement["attention"])
         llm = sketch_llm(model, dtype, placement["attention"])
         if runtime.gradient_checkpointing:
             enable_checkpointing(llm)
@@ -259,8 +259,12 @@ def plan(
         if optim.lora_rank is not None:
             add_low_rank(llm, optim.lora_rank)
             trained += trained_parameters(llm)
-        encoding = _run_encoder(encoder, lengths)
-        bridge = sketch_bridge(model, encoding.states, llm)
+        encodings = [_run_encoder(encoder, lengths) for encoder in encoders]
+        bridge = sketch_bridge(model, [each.states for each in encodings], llm)
+        encoding = _Encoding(
+            [state for each in encodings for state in each.states],
+            sum(each.operations for each in encodings),
+        )
         if optim.llm_only:
             encoding = _Encoding((), 0)
             reading = _run_bridge_and_llm(None, llm, (), lengths)
@@ -285,7 +289,7 @@ def plan(
     return Plan(
         trained_parameters=trained,
         memory={
-            "encoder": size_in_bytes(encoder.parameters()),
+            "encoder": sum(size_in_bytes(encoder.parameters()) for encoder in encoders),
             "LLM": llm_weights.held(runtime.load_in, shards=processes if runtime.shard_llm else 1),
             "bridge": 4 * trained * 4,  # fp32: weights, gradients, AdamW's two moments
             "encoder states": size_in_bytes(encoding.states),

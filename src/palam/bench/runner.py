@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from transformers import PreTrainedModel
 
 from palam.bench.baselines import Outcome, llm_only, majority
 from palam.bench.finetune import LEARNING_RATES, finetune
@@ -30,6 +31,7 @@ from palam.bench.translation import translate_rows
 from palam.errors import PalamError
 from palam.inference.evaluation import Evaluation, Prediction, evaluate
 from palam.inference.layer_weights import LayerView
+from palam.models.backbones.encoder_pair import encoders_of
 from palam.models.modeling import PalamModel
 from palam.training.config import TrainConfig
 from palam.training.data import read_training_data
@@ -142,7 +144,7 @@ class Bench:
         if method.baseline == "head":
             return head(
                 config.model,
-                self.trainer.bases.encoder,
+                self._first_encoder,
                 self.data,
                 self.task,
                 self.rows,
@@ -169,6 +171,11 @@ class Bench:
             batch_size=batch_size,
         )
 
+    @property
+    def _first_encoder(self) -> PreTrainedModel:
+        """The encoder that baselines read: of two, the first."""
+        return encoders_of(self.trainer.bases.encoder)[0]
+
     def _finetune(self, run: Run, config: TrainConfig) -> Outcome:
         """The encoder fine-tuned on this seed's rows, at the rate that the first has chosen."""
         data = self.data
@@ -181,7 +188,7 @@ class Bench:
         ]
         return finetune(
             config.model,
-            self.trainer.bases.encoder,
+            self._first_encoder,
             data,
             self.task,
             self.rows,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from palam.models.backbones.adapters import target_names
 from palam.models.backbones.encoder import encoder_part
@@ -21,10 +21,22 @@ from palam.models.model_config import ModelConfig
 FAULT = "cannot be planned with"
 
 
-def sketch_encoder(model: ModelConfig, dtype: torch.dtype, attention: str | None) -> Any:
-    """The encoder without weights."""
-    located = load_config(model.encoder, "encoder", model.encoder_revision)
-    with readable_errors(model.encoder, "encoder", FAULT):
+def sketch_encoders(
+    model: ModelConfig, dtype: torch.dtype, attention: str | None
+) -> list[PreTrainedModel]:
+    """The encoder without weights, or both."""
+    names = [(model.encoder, model.encoder_revision)]
+    if model.second_encoder is not None:
+        names.append((model.second_encoder, model.second_encoder_revision))
+    return [sketch_encoder(name, revision, dtype, attention) for name, revision in names]
+
+
+def sketch_encoder(
+    name: str, revision: str | None, dtype: torch.dtype, attention: str | None
+) -> Any:
+    """An encoder without weights."""
+    located = load_config(name, "encoder", revision)
+    with readable_errors(name, "encoder", FAULT):
         part = encoder_part(located.config)
         encoder_class: Any = part.model_class
         options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
@@ -55,11 +67,26 @@ def sketch_translator(name: str, dtype: torch.dtype) -> Any:
         return freeze(translator)
 
 
-def sketch_bridge(model: ModelConfig, states: Sequence[Tensor], llm: Any) -> PalamBridge:
-    """The bridge without weights, between states [..., d_enc] and the LLM."""
+def sketch_bridge(model: ModelConfig, states: Sequence[Sequence[Tensor]], llm: Any) -> PalamBridge:
+    """The bridge without weights.
+
+    Args:
+        model: its settings.
+        states: of each encoder, one tensor [..., d_enc] per layer.
+        llm: without weights.
+    """
+    first, *others = states
+    second: dict[str, Any] = {}
+    for layers in others:
+        second = {
+            "second_encoder": model.second_encoder,
+            "second_encoder_hidden_size": layers[0].shape[-1],
+            "second_encoder_num_layers": len(layers),
+        }
     config = PalamConfig(
-        encoder_hidden_size=states[0].shape[-1],
-        encoder_num_layers=len(states),
+        **second,
+        encoder_hidden_size=first[0].shape[-1],
+        encoder_num_layers=len(first),
         llm_hidden_size=llm.get_input_embeddings().weight.shape[-1],
         fusion=model.fusion,
         fusion_options=model.all_fusion_options,

@@ -9,8 +9,8 @@ from transformers import AutoModelForSeq2SeqLM
 from palam.bench.baselines import Rows
 from palam.errors import PalamError
 from palam.models.backbones.loading import load_tokenizer, load_weights
+from palam.models.encoder_text import language_ids, source_language
 from palam.models.model_config import DEFAULT_MAX_LENGTH
-from palam.models.processing import language_ids, source_language
 from palam.models.template import clean
 from palam.training.config import RuntimeConfig
 from palam.utils.device import resolve_placement

@@ -20,7 +20,7 @@ def check_row_languages(bridge: Bridge, chunk: Chunk, known: set[str | None]) ->
     tokenizer = bridge.processor.encoder_tokenizer
     if not hasattr(tokenizer, "src_lang"):
         return
-    from palam.models.processing import source_language
+    from palam.models.encoder_text import source_language
 
     for numbered, language in zip(chunk.rows, chunk.languages, strict=True):
         if language is None or language in known:

@@ -52,6 +52,9 @@ class LoadingConfig(PlacementConfig):
 
     encoder: str | None = None
     """Where the encoder is, if not where the checkpoint says."""
+    second_encoder: str | None = None
+    """Where the second encoder is, if the bridge has one and it is not where the checkpoint
+    says."""
     llm: str | None = None
     """Where the LLM is, if not where the checkpoint says."""
     allow_mismatch: bool = False
@@ -110,6 +113,7 @@ def load_model(checkpoint: str, loading: LoadingConfig) -> "PalamModel":
         checkpoint,
         loading.encoder,
         loading.llm,
+        second_encoder=loading.second_encoder,
         allow_mismatch=loading.allow_mismatch,
         **loading.placement(),
     )

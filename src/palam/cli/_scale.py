@@ -158,6 +158,7 @@ def _open_ensemble(checkpoints: Sequence[str], work: Work, loading: LoadingConfi
         checkpoints,
         loading.placement(),
         encoder=loading.encoder,
+        second_encoder=loading.second_encoder,
         llm=loading.llm,
         allow_mismatch=loading.allow_mismatch,
     )
@@ -175,6 +176,7 @@ def reader_loading(loading: LoadingConfig) -> ReaderLoading:
     placement: Any = loading.placement()
     return ReaderLoading(
         encoder=loading.encoder,
+        second_encoder=loading.second_encoder,
         llm=loading.llm,
         allow_mismatch=loading.allow_mismatch,
         device=str(placement["device"]),

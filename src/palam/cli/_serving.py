@@ -54,6 +54,7 @@ def serve_bridges(
             paths,
             loading.placement(),
             encoder=loading.encoder,
+            second_encoder=loading.second_encoder,
             llm=loading.llm,
             allow_mismatch=loading.allow_mismatch,
         )

@@ -70,6 +70,11 @@ def _describe_bridge(checkpoint: str) -> dict[str, str]:
         "mapper": _with_options(config.mapper, config.mapper_options),
         "parameters": f"{num_parameters:,}",
     }
+    if config.second_encoder is not None:
+        values["second encoder"] = (
+            f"{public_name(config.second_encoder)}: {config.second_encoder_num_layers} layers, "
+            f"{config.second_encoder_hidden_size} wide"
+        )
     if config.task:
         values["task"] = f"{config.task['name']} ({config.task['family']})"
         values["answers"] = ", ".join(words for _, words in config.task["labels"])

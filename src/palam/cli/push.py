@@ -25,6 +25,8 @@ class CardConfig:
     """Hub ids of what it was trained on; not set is the task's."""
     encoder: str | None = None
     """The encoder's hub id, if the bridge was trained with a folder."""
+    second_encoder: str | None = None
+    """The second encoder's hub id, likewise."""
     llm: str | None = None
     """The LLM's hub id, likewise."""
 
@@ -65,6 +67,7 @@ def push(
         details = CardDetails(
             license=card.license,
             encoder=card.encoder,
+            second_encoder=card.second_encoder,
             llm=card.llm,
             datasets=_training_datasets(bridge) if card.datasets is None else card.datasets,
             languages=card.languages or [],

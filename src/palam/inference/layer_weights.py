@@ -18,9 +18,10 @@ class LayerWeights(NamedTuple):
     """How a fusion weights the layers of one text's tokens."""
 
     tokens: list[str]
-    """The encoder's tokens, as its vocabulary has them."""
+    """The (first) encoder's tokens, as its vocabulary has them."""
     weights: Tensor
-    """[tokens, L], each row summing to 1; one-hot on the last layer where the fusion has none."""
+    """[tokens, L], each row summing to 1; one-hot on the last layer where the fusion has none. Of
+    two encoders, the layers of the second follow, and the weights of each sum to 1."""
     norms: Tensor
     """[tokens, L], of the states that are weighted."""
 
@@ -43,14 +44,15 @@ def layer_weights(
     with model.evaluating():
         _, weights = model.bridge(states)
     layer_norms = []
-    for state in states:
-        weighted = model.bridge.fusion.prepare(state).float()
-        layer_norms.append(weighted.norm(dim=-1))
+    last_layers = []
+    for fusion, own in model.bridge.fusions(states):
+        layer_norms += [fusion.prepare(state).float().norm(dim=-1) for state in own]
+        last_layers.append(len(layer_norms) - 1)
     norms = torch.stack(layer_norms, -1)
     if weights is None:
         weights = torch.zeros_like(norms)
-        weights[:, -1] = 1
-    ids = batch["encoder_input_ids"][0].tolist()
+        weights[:, last_layers] = 1
+    ids = [token_id for token_id in batch["encoder_input_ids"][0].tolist() if token_id >= 0]
     tokens = model.processor.encoder_tokenizer.convert_ids_to_tokens(ids)
     return LayerWeights(tokens, weights.float().cpu(), norms.cpu())
 

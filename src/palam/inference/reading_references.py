@@ -16,6 +16,7 @@ from palam.inference.evaluation import (
     Predictor,
     predictions_of_readings,
 )
+from palam.models.joined_tokens import first_mask
 from palam.models.modeling import PalamModel
 from palam.tasks.task import Example, Task
 
@@ -119,7 +120,7 @@ def text_vectors(
     """The mean of the encoder's last states of each text, with length 1.
 
     Args:
-        model: whose encoder reads.
+        model: whose encoder reads; of two, the first.
         texts: any strings.
         language: of all of them, for encoders that must be told.
         batch_size: texts at a time.
@@ -134,7 +135,8 @@ def text_vectors(
         for batch in padded_batches(model, features, batch_size, None):
             ids = batch.inputs["encoder_input_ids"]
             mask = batch.inputs["encoder_attention_mask"]
-            last = model.encode(ids, mask)[-1].float().cpu()  # [tokens, d_enc], row after row
-            of_rows = torch.split(last, mask.sum(1).tolist())
+            layers = model.encode(ids, mask)
+            last = layers[model.config.encoder_num_layers - 1].float().cpu()  # row after row
+            of_rows = torch.split(last, first_mask(ids, mask).sum(1).tolist())
             vectors[batch.rows] = torch.stack([states.mean(0) for states in of_rows])
     return F.normalize(vectors, dim=-1)

@@ -7,20 +7,24 @@ from transformers import PreTrainedModel
 
 from palam.errors import PalamError
 from palam.models.backbones.encoder import encoder_max_length, encoder_shape, load_encoder
+from palam.models.backbones.encoder_pair import EncoderPair, encoders_of
 from palam.models.backbones.llm import check_llm, load_llm
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.configuration import PalamConfig
-from palam.models.fingerprint import check_fingerprint, fingerprint
+from palam.models.fingerprint import ROLES, check_fingerprint, fingerprint
 from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
 from palam.models.processing import PalamProcessor
 from palam.models.template import Template
 from palam.utils.device import Placement
 
+LoadedEncoder = PreTrainedModel | EncoderPair
+"""One encoder, or two that read the same text."""
+
 
 class Bases(NamedTuple):
     """Loaded base models."""
 
-    encoder: PreTrainedModel
+    encoder: LoadedEncoder
     llm: PreTrainedModel
 
     @property
@@ -46,6 +50,44 @@ class BaseName(NamedTuple):
     """On the hub; None is its main branch."""
 
 
+class PairName(NamedTuple):
+    """Two encoders that are still to be loaded."""
+
+    first: BaseName
+    second: BaseName
+
+
+def locate_encoder(
+    encoder: str | LoadedEncoder | None, second: str | None, config: ModelConfig | PalamConfig
+) -> LoadedEncoder | BaseName | PairName:
+    """Which encoder to take, or which two.
+
+    Args:
+        encoder: loaded (a pair of them, if there are two), or where it is; None is as configured.
+        second: where the second one is; None is as configured.
+        config: names them.
+
+    Raises:
+        PalamError: a second one is given that is not configured, or a loaded encoder is not as
+            many as are configured.
+    """
+    if config.second_encoder is None:
+        if second is not None:
+            raise PalamError("this bridge has one encoder; give no second one")
+        if isinstance(encoder, EncoderPair):
+            raise PalamError("this bridge has one encoder, and two are given")
+        return locate(encoder, config.encoder, config.encoder_revision)
+    if isinstance(encoder, EncoderPair):
+        return encoder
+    if isinstance(encoder, PreTrainedModel):
+        raise PalamError("this bridge has two encoders, and one is given: give an EncoderPair")
+    first_name = locate(encoder, config.encoder, config.encoder_revision)
+    second_name = locate(second, config.second_encoder, config.second_encoder_revision)
+    assert isinstance(first_name, BaseName)
+    assert isinstance(second_name, BaseName)
+    return PairName(first_name, second_name)
+
+
 def locate(
     base: str | PreTrainedModel | None, name: str, revision: str | None
 ) -> PreTrainedModel | BaseName:
@@ -63,7 +105,9 @@ def locate(
 
 
 def load_bases(
-    encoder: PreTrainedModel | BaseName, llm: PreTrainedModel | BaseName, placement: Placement
+    encoder: LoadedEncoder | BaseName | PairName,
+    llm: PreTrainedModel | BaseName,
+    placement: Placement,
 ) -> Bases:
     """Load the base models that are not loaded yet, and check the LLM.
 
@@ -74,9 +118,14 @@ def load_bases(
     Raises:
         PalamError: a model that cannot be loaded or used.
     """
-    if isinstance(encoder, BaseName):
-        one_device: dict[str, Any] = {**placement}
-        one_device.pop("device_map", None)
+    one_device: dict[str, Any] = {**placement}
+    one_device.pop("device_map", None)
+    if isinstance(encoder, PairName):
+        first, second = (
+            load_encoder(name, revision=revision, **one_device) for name, revision in encoder
+        )
+        encoder = EncoderPair(first, second)
+    elif isinstance(encoder, BaseName):
         encoder = load_encoder(encoder.name, revision=encoder.revision, **one_device)
     if isinstance(llm, BaseName):
         llm = load_llm(llm.name, revision=llm.revision, **placement)
@@ -84,12 +133,12 @@ def load_bases(
     return Bases(encoder, llm)
 
 
-def build_processor(config: ModelConfig, encoder: PreTrainedModel) -> PalamProcessor:
+def build_processor(config: ModelConfig, encoder: LoadedEncoder) -> PalamProcessor:
     """A processor with the base models' own tokenizers.
 
     Args:
         config: names the base models, the template and the longest text.
-        encoder: the loaded encoder, whose positions bound the longest text.
+        encoder: the loaded encoder or encoders, whose positions bound the longest text.
 
     Raises:
         PalamError: a tokenizer that cannot be loaded, a template that cannot be built, or a
@@ -97,14 +146,29 @@ def build_processor(config: ModelConfig, encoder: PreTrainedModel) -> PalamProce
     """
     encoder_tokenizer = load_tokenizer(config.encoder, config.encoder_revision)
     llm_tokenizer = load_tokenizer(config.llm, config.llm_revision)
-    limit = encoder_max_length(encoder, encoder_tokenizer)
+    first, *others = encoders_of(encoder)
+    limit = encoder_max_length(first, encoder_tokenizer)
     if config.max_length is not None and config.max_length > limit:
         raise PalamError(
             f"max_length is {config.max_length}, but the encoder takes at most {limit} tokens"
         )
+    max_length = config.max_length or min(DEFAULT_MAX_LENGTH, limit)
+    second_options: dict[str, Any] = {}
+    for second in others:
+        assert config.second_encoder is not None  # of which it was loaded
+        tokenizer = load_tokenizer(config.second_encoder, config.second_encoder_revision)
+        # Another tokenizer may need more tokens for the same text.
+        second_max_length = min(2 * max_length, encoder_max_length(second, tokenizer))
+        second_options = {
+            "second_tokenizer": tokenizer,
+            "second_encoder": config.second_encoder,
+            "second_encoder_revision": config.second_encoder_revision,
+            "second_max_length": second_max_length,
+        }
     return PalamProcessor(
         encoder_tokenizer,
         llm_tokenizer,
+        **second_options,
         encoder=config.encoder,
         encoder_revision=config.encoder_revision,
         llm=config.llm,
@@ -116,17 +180,21 @@ def build_processor(config: ModelConfig, encoder: PreTrainedModel) -> PalamProce
             system_prompt=config.system_prompt,
             chat_template_options=config.chat_template_options,
         ),
-        max_length=config.max_length or min(DEFAULT_MAX_LENGTH, limit),
+        max_length=max_length,
         append_source_tokens=config.append_source_tokens,
     )
 
 
 def fingerprints(bases: Bases, processor: PalamProcessor) -> dict[str, Any]:
     """The base models' fingerprints by part, as [`PalamConfig`] records them."""
-    return {
-        "encoder": fingerprint(bases.encoder, processor.encoder_tokenizer),
+    first, *others = encoders_of(bases.encoder)
+    found = {
+        "encoder": fingerprint(first, processor.encoder_tokenizer),
         "llm": fingerprint(bases.llm, processor.llm_tokenizer),
     }
+    for second in others:
+        found["second_encoder"] = fingerprint(second, processor.second_tokenizer)
+    return found
 
 
 def check_fingerprints(
@@ -142,10 +210,11 @@ def check_fingerprints(
     """
     actual = fingerprints(bases, processor)
     hint = "; give the right one, or --allow-mismatch to use it all the same"
-    for part, base in bases._asdict().items():
-        role = "LLM" if part == "llm" else part
+    first, *others = encoders_of(bases.encoder)
+    models = dict(zip(actual, (first, bases.llm, *others), strict=True))
+    for part, model in models.items():
         expected = config.fingerprints.get(part)
-        check_fingerprint(role, expected, actual[part], base.name_or_path, hint)
+        check_fingerprint(ROLES[part], expected, actual[part], str(model.name_or_path), hint)
     return actual
 
 
@@ -155,10 +224,19 @@ def check_shapes(config: PalamConfig, bases: Bases) -> None:
     Raises:
         PalamError: an encoder of another width or number of layers, or an LLM of another width.
     """
-    actual = (*encoder_shape(bases.encoder), bases.llm_hidden_size)
+    first, *others = encoders_of(bases.encoder)
+    actual = (*encoder_shape(first), bases.llm_hidden_size)
     needed = (config.encoder_hidden_size, config.encoder_num_layers, config.llm_hidden_size)
     if actual != needed:
         raise PalamError(
             f"the base models' encoder width, layers and LLM width are {actual}; "
             f"this bridge needs {needed}"
         )
+    for second in others:
+        actual_second = tuple(encoder_shape(second))
+        needed_second = (config.second_encoder_hidden_size, config.second_encoder_num_layers)
+        if actual_second != needed_second:
+            raise PalamError(
+                f"the second encoder's width and layers are {actual_second}; "
+                f"this bridge needs {needed_second}"
+            )

@@ -20,7 +20,7 @@ from palam.models.backbones.adapters import save_adapter
 from palam.models.backbones.loading import load_config, readable_errors, source_options
 from palam.models.bridge import PalamBridge
 from palam.models.configuration import PalamConfig
-from palam.models.fingerprint import check_fingerprint
+from palam.models.fingerprint import ROLES, check_fingerprint
 from palam.models.finite import check_finite
 from palam.models.model_card import CARD, model_card
 from palam.models.processing import PalamProcessor
@@ -35,6 +35,8 @@ DESIGN = (
     "mapper_options",
     "encoder_hidden_size",
     "encoder_num_layers",
+    "second_encoder_hidden_size",
+    "second_encoder_num_layers",
     "llm_hidden_size",
 )
 """In what two bridges must agree for one to take the other's weights."""
@@ -161,7 +163,7 @@ def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str]) -> None
             raise PalamError(
                 f"{path} has {in_words} {theirs}, this run {ours}; they must be the same"
             )
-    for role, part in (("encoder", "encoder"), ("LLM", "llm")):
+    for part, role in ROLES.items():
         expected = start.config.fingerprints.get(part)
         actual = bridge.config.fingerprints.get(part)
         check_fingerprint(role, expected, actual, getattr(bridge.config, part))

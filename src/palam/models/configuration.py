@@ -26,6 +26,8 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         encoder_hidden_size: width d_enc of the encoder's states.
         encoder_num_layers: number L of states that are fused (the embedding layer is not one).
         llm_hidden_size: width d_llm of the LLM's input embeddings.
+        second_encoder, second_encoder_revision, second_encoder_hidden_size,
+            second_encoder_num_layers: the same of a second encoder; None and 0 without one.
         fusion, fusion_options: name of a registered fusion, and keyword arguments of it; among them
             always `normalize`.
         mapper, mapper_options: name of a registered mapper, and keyword arguments of it.
@@ -51,6 +53,10 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     encoder_hidden_size: int = 384
     encoder_num_layers: int = 12
     llm_hidden_size: int = 576
+    second_encoder: str | None = None
+    second_encoder_revision: str | None = None
+    second_encoder_hidden_size: int = 0
+    second_encoder_num_layers: int = 0
     fusion: str = ModelConfig.fusion
     fusion_options: dict[str, Any] = field(default_factory=dict)
     mapper: str = ModelConfig.mapper
@@ -67,6 +73,21 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         # Bridges that were saved without it are of the time when this was the fusions' default.
         self.fusion_options = {"normalize": "none", **self.fusion_options}
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+
+    @property
+    def bases(self) -> dict[str, str]:
+        """The names of the base models: `encoder`, `second_encoder` if there is one, `llm`."""
+        names = {"encoder": self.encoder}
+        if self.second_encoder is not None:
+            names["second_encoder"] = self.second_encoder
+        return {**names, "llm": self.llm}
+
+    @property
+    def layer_widths(self) -> list[int]:
+        """The width of each layer's states, of the first encoder and of the second."""
+        first = [self.encoder_hidden_size] * self.encoder_num_layers
+        second = [self.second_encoder_hidden_size] * self.second_encoder_num_layers
+        return [*first, *second]
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -92,11 +113,19 @@ def _check_types(config: PalamConfig) -> None:
     for name in ("encoder", "llm", "fusion", "mapper"):
         if not isinstance(getattr(config, name), str):
             raise PalamError(f"{name} is {_shown(getattr(config, name))}, not a text")
-    for name in ("encoder_hidden_size", "encoder_num_layers", "llm_hidden_size"):
+    sizes = ["encoder_hidden_size", "encoder_num_layers", "llm_hidden_size"]
+    if config.second_encoder is not None:
+        sizes += ["second_encoder_hidden_size", "second_encoder_num_layers"]
+    for name in sizes:
         size = getattr(config, name)
         if type(size) is not int or not 1 <= size <= MAX_SIZE:
             raise PalamError(f"{name} is {_shown(size)}, not a number from 1 to {MAX_SIZE:,}")
-    for name in ("encoder_revision", "llm_revision"):
+    for name in (
+        "encoder_revision",
+        "llm_revision",
+        "second_encoder",
+        "second_encoder_revision",
+    ):
         if not isinstance(getattr(config, name), str | None):
             raise PalamError(f"{name} is {_shown(getattr(config, name))}, not a text")
     _check_numbers(config)

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from palam.models.backbones.encoder import encode
+from palam.models.backbones.encoder_pair import EncoderPair, real_states
 from palam.models.bridge import PalamBridge
 from palam.models.finite import check_finite
 
@@ -16,7 +16,8 @@ class TextEncoding(Protocol):
         """The real tokens of all rows, mapped: [tokens, d_llm], row after row.
 
         Args:
-            ids, mask: the encoder's tokens and attention mask [batch, text tokens].
+            ids, mask: the encoder's tokens and attention mask [batch, text tokens]; of two
+                encoders, rows of [`join_tokens`], of which the first one's tokens are mapped.
         """
         ...
 
@@ -25,7 +26,7 @@ class LiveEncoding:
     """A [`TextEncoding`] that reads every text anew.
 
     Args:
-        encoder: of [`load_encoder`].
+        encoder: of [`load_encoder`], or a pair of them.
         bridge: it fuses and maps; on any device.
     """
 
@@ -40,19 +41,21 @@ class LiveEncoding:
             ids, mask: the encoder's tokens and attention mask [batch, text tokens].
 
         Returns:
-            L tensors [tokens, d_enc].
+            L tensors [tokens, d_enc], of two encoders the first one's layers first.
 
         Raises:
             PalamError: a state is not finite; in 16 bits some encoders' states overflow.
         """
         mask = mask.to(self.encoder.device)
-        states = encode(self.encoder, ids.to(mask.device), mask)
-        real = mask.nonzero(as_tuple=True)
-        layers = [state[real] for state in states]
+        ids = ids.to(mask.device)
+        if isinstance(self.encoder, EncoderPair):
+            layers = self.encoder.layers(ids, mask)
+        else:
+            layers = real_states(self.encoder, ids, mask)
         check_finite(
             {f"layer {number}": layer for number, layer in enumerate(layers, start=1)},
             "the encoder's states",
-            states[0].dtype,
+            layers[0].dtype,
         )
         return [layer.to(self.bridge.device) for layer in layers]
 

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 from palam.errors import PalamError
 
+ROLES = {"encoder": "encoder", "second_encoder": "second encoder", "llm": "LLM"}
+"""The base models by their names in settings, and what messages call them."""
 SHAPES = (
     "hidden_size",
     "d_model",
@@ -108,7 +110,7 @@ def check_fingerprint(
     """Refuse a base model that is not the one the bridge was trained with.
 
     Args:
-        part: `"encoder"` or `"LLM"`, for the message.
+        part: one of the values of `ROLES`, for the message.
         expected: the fingerprint saved in the checkpoint.
         actual: the fingerprint of the loaded model. Nothing is checked if either is missing.
         name: its id or folder, for the message.

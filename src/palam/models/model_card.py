@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from palam.models.card_results import eval_results, results_table
 from palam.models.configuration import PalamConfig
+from palam.models.fingerprint import ROLES
 from palam.models.template import Template
 from palam.starter.marker import origin
 from palam.starter.sources import SOURCES
@@ -28,9 +29,11 @@ LOCAL_PATH = re.compile(r"[/~.\\]|[A-Za-z]:[/\\]|.*[/\\].*[/\\]|.*\\")
 """How what can be no hub id begins: `/models/x`, `./x`, `C:\\x`, `a/b/c`."""
 PATH_SETTINGS = (
     "encoder",
+    "second_encoder",
     "llm",
     "file",
     "text_file",
+    "soft_label_file",
     "data",
     "init_from",
     "solve_text_file",
@@ -104,14 +107,16 @@ def model_card(
             `evaluations` of [`record_results`] are also given as the hub's model index has them.
     """
     results = results or {}
-    bases = [config.encoder, config.llm]
+    encoders = [public_name(name) for part, name in config.bases.items() if part != "llm"]
     body = render(
         "palam.models",
         "card.md.j2",
         metadata=_metadata(config, results, _training_language(settings)).to_yaml(),
         config=config,
-        bases=[public_name(base) for base in bases],
+        encoders=encoders,
+        llm=public_name(config.llm),
         unknown_bases=_unknown_bases(config),
+        roles=ROLES,
         place=PLACE,
         parameters=f"{parameters:,}",
         english=english,
@@ -129,8 +134,7 @@ def _metadata(
     config: PalamConfig, results: Mapping[str, Any], language: str | None
 ) -> ModelCardData:
     """What the hub indexes. The bridge's licence is the user's to choose, and left out."""
-    bases = [config.encoder, config.llm]
-    hub_ids = [public_name(base) for base in bases if on_hub(base)]
+    hub_ids = [public_name(base) for base in config.bases.values() if on_hub(base)]
     records = results.get("evaluations", ())
     evaluations = eval_results(records)
     accuracy = results.get("validation_accuracy")
@@ -166,7 +170,8 @@ def pipeline_tag(config: PalamConfig) -> str:
 
 def model_name(config: PalamConfig) -> str:
     """What the bridge is called in the hub's model index."""
-    return f"{public_name(config.encoder)} → {public_name(config.llm)}"
+    *encoders, llm = map(public_name, config.bases.values())
+    return f"{' + '.join(encoders)} → {llm}"
 
 
 def hub_languages(codes: Iterable[str]) -> list[str]:
@@ -187,12 +192,8 @@ def _training_language(settings: str | None) -> str | None:
 
 
 def _unknown_bases(config: PalamConfig) -> dict[str, str]:
-    """The names of base models that are not on the hub, by `encoder` and `llm`."""
-    return {
-        part: public_name(getattr(config, part))
-        for part in ("encoder", "llm")
-        if not on_hub(getattr(config, part))
-    }
+    """The names of base models that are not on the hub, as [`PalamConfig.bases`] has them."""
+    return {part: public_name(base) for part, base in config.bases.items() if not on_hub(base)}
 
 
 def _shown_results(results: Mapping[str, Any]) -> dict[str, str]:

@@ -62,6 +62,11 @@ class ModelConfig:
     """The encoder's revision on the hub."""
     llm_revision: str | None = None
     """The LLM's revision on the hub."""
+    second_encoder: str | None = None
+    """A second encoder, which reads the same text: hub id or folder. Its fused states stand beside
+    the first one's before the mapper."""
+    second_encoder_revision: str | None = None
+    """The second encoder's revision on the hub."""
 
     def __post_init__(self) -> None:
         convert_fields(self)

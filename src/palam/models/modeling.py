@@ -20,6 +20,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from palam.errors import PalamError
 from palam.models.backbones.adapters import load_adapter, with_lora, without_adapter
 from palam.models.backbones.encoder import encoder_shape, table_positions
+from palam.models.backbones.encoder_pair import EncoderPair, encoders_of
 from palam.models.backbones.llm import (
     GREEDY_OPTIONS,
     CompiledLayer,
@@ -36,12 +37,14 @@ from palam.models.backbones.llm import (
 )
 from palam.models.backbones.loading import freeze
 from palam.models.bases import (
+    LoadedEncoder,
     build_processor,
     check_fingerprints,
     check_shapes,
     fingerprints,
     load_bases,
     locate,
+    locate_encoder,
 )
 from palam.models.bridge import PalamBridge
 from palam.models.checkpoint import (
@@ -53,6 +56,7 @@ from palam.models.checkpoint import (
 from palam.models.configuration import PalamConfig
 from palam.models.encoding import LiveEncoding, TextEncoding
 from palam.models.greedy import generate_greedily
+from palam.models.joined_tokens import first_mask
 from palam.models.model_card import CARD
 from palam.models.model_config import ModelConfig
 from palam.models.processing import IGNORE, PalamProcessor
@@ -69,7 +73,7 @@ class PalamModel(nn.Module):
     Both base models are frozen: no gradient and no dropout, whatever `train()` is called.
 
     Attributes:
-        encoder, llm: the frozen base models.
+        encoder, llm: the frozen base models; the encoder may be an [`EncoderPair`].
         bridge: the [`PalamBridge`], all that is trained (besides an optional LoRA on the LLM).
         processor: the [`PalamProcessor`] that makes this model's inputs.
         live_encoding: the [`LiveEncoding`] that reads every text anew.
@@ -86,7 +90,7 @@ class PalamModel(nn.Module):
 
     def __init__(
         self,
-        encoder: PreTrainedModel,
+        encoder: LoadedEncoder,
         bridge: PalamBridge,
         llm: PreTrainedModel,
         processor: PalamProcessor,
@@ -113,13 +117,13 @@ class PalamModel(nn.Module):
     # ------------------------------------------------------------------ making and loading
     @classmethod
     def from_bases(
-        cls, encoder: str | PreTrainedModel, llm: str | PreTrainedModel, **options: Any
+        cls, encoder: str | LoadedEncoder, llm: str | PreTrainedModel, **options: Any
     ) -> "PalamModel":
         """A new bridge between two base models.
 
         Args:
             encoder, llm: hub ids, folders, `starter:encoder` and `starter:llm`, or loaded models.
-            **options: the other settings of [`ModelConfig`], whose defaults are taken; options of
+            **options: the other settings of [`ModelConfig`], e.g. `second_encoder`; options of
                 the fusion and the mapper, e.g. `rank=32`, `hidden_size=1024`; those of
                 [`Placement`]; and `processor` and `seed`, as `from_config` takes them.
 
@@ -127,6 +131,8 @@ class PalamModel(nn.Module):
             PalamError: a model that cannot be used or found, or an unknown name or option.
         """
         names = {"encoder": _name(encoder), "llm": _name(llm)}
+        if isinstance(encoder, EncoderPair):
+            names["second_encoder"] = _name(encoder.second)
         construction = {"processor", "seed", *Placement.__annotations__}
         beside = {name: options.pop(name) for name in construction & options.keys()}
         return cls.from_config(
@@ -141,7 +147,7 @@ class PalamModel(nn.Module):
         cls,
         config: ModelConfig,
         *,
-        encoder: PreTrainedModel | None = None,
+        encoder: LoadedEncoder | None = None,
         llm: PreTrainedModel | None = None,
         processor: PalamProcessor | None = None,
         seed: int = 0,
@@ -160,13 +166,22 @@ class PalamModel(nn.Module):
             PalamError: a model that cannot be used or found.
         """
         bases = load_bases(
-            locate(encoder, config.encoder, config.encoder_revision),
+            locate_encoder(encoder, None, config),
             locate(llm, config.llm, config.llm_revision),
             placement,
         )
-        shape = encoder_shape(bases.encoder)
+        shape, *other_shapes = map(encoder_shape, encoders_of(bases.encoder))
         processor = processor or build_processor(config, bases.encoder)
+        second: dict[str, Any] = {}
+        for second_shape in other_shapes:
+            second = {
+                "second_encoder": config.second_encoder,
+                "second_encoder_revision": config.second_encoder_revision,
+                "second_encoder_hidden_size": second_shape.hidden_size,
+                "second_encoder_num_layers": second_shape.num_layers,
+            }
         bridge_config = PalamConfig(
+            **second,
             encoder=config.encoder,
             encoder_revision=config.encoder_revision,
             llm=config.llm,
@@ -193,9 +208,10 @@ class PalamModel(nn.Module):
     def from_pretrained(
         cls,
         path: str | os.PathLike[str],
-        encoder: str | PreTrainedModel | None = None,
+        encoder: str | LoadedEncoder | None = None,
         llm: str | PreTrainedModel | None = None,
         *,
+        second_encoder: str | None = None,
         revision: str | None = None,
         allow_mismatch: bool = False,
         **placement: Unpack[Placement],
@@ -206,6 +222,7 @@ class PalamModel(nn.Module):
             path: checkpoint folder, hub id or `starter:bridge`.
             encoder, llm: where the base models are, if not where the checkpoint says; or the
                 loaded models.
+            second_encoder: where that is, if the bridge has one and it is not there.
             revision: of the checkpoint on the hub.
             allow_mismatch: load base models that are not those the bridge was trained with, if the
                 shapes fit.
@@ -220,6 +237,7 @@ class PalamModel(nn.Module):
             path,
             encoder=_other_name(encoder, config.encoder),
             llm=_other_name(llm, config.llm),
+            second_encoder=second_encoder,
             revision=revision,
         )
         # A base model that has moved is saved under its old name.
@@ -227,8 +245,10 @@ class PalamModel(nn.Module):
         processor.encoder_revision = config.encoder_revision
         processor.llm = config.llm
         processor.llm_revision = config.llm_revision
+        processor.second_encoder = config.second_encoder
+        processor.second_encoder_revision = config.second_encoder_revision
         bases = load_bases(
-            locate(encoder, config.encoder, config.encoder_revision),
+            locate_encoder(encoder, second_encoder, config),
             locate(llm, config.llm, config.llm_revision),
             placement,
         )
@@ -249,8 +269,14 @@ class PalamModel(nn.Module):
 
     def _scale_mapper_to_embeddings(self) -> None:
         """Scale the mapper's output, on any tokens, to the RMS of the LLM's embeddings."""
-        vocabulary_size = self.encoder.get_input_embeddings().weight.shape[0]
-        ids = torch.randint(vocabulary_size, (8, 32))
+        ids = None
+        for encoder in encoders_of(self.encoder):
+            embeddings: Any = encoder.get_input_embeddings()
+            vocabulary_size = embeddings.weight.shape[0]
+            drawn = torch.randint(vocabulary_size, (8, 32))
+            # Each token of a second encoder stands behind one of the first's.
+            ids = drawn if ids is None else torch.stack([ids, ~drawn], -1).flatten(1)
+        assert ids is not None
         with torch.no_grad(), self.evaluating():
             mapped = self.live_encoding.mapped(ids, torch.ones_like(ids))
         rms = mapped.float().square().mean().sqrt().item()
@@ -417,6 +443,7 @@ class PalamModel(nn.Module):
             mask = encoder_attention_mask
             mask = torch.ones_like(encoder_input_ids) if mask is None else mask
             mapped = self.encoding.mapped(encoder_input_ids, mask)
+            mask = first_mask(encoder_input_ids, mask)
             if self.training and self.vector_dropout:
                 kept = torch.rand(len(mapped), 1, device=mapped.device) >= self.vector_dropout
                 mapped = mapped * kept
@@ -638,12 +665,12 @@ def answer_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int
     return total / num_items_in_batch
 
 
-def _name(base: str | PreTrainedModel | None) -> str | None:
+def _name(base: str | LoadedEncoder | None) -> str | None:
     """What the user calls a base model, loaded or not."""
     return base if base is None or isinstance(base, str) else base.name_or_path
 
 
-def _other_name(base: str | PreTrainedModel | None, name: str) -> str | None:
+def _other_name(base: str | LoadedEncoder | None, name: str) -> str | None:
     """Where a base model is, loaded or not, if it is not the configured one.
 
     Args:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from transformers.utils.hub import cached_file
 from palam.errors import PalamError
 from palam.models.backbones.loading import load_tokenizer, readable_errors, source_options
 from palam.models.configuration import PalamConfig
+from palam.models.encoder_text import EncodedText, EncoderText
+from palam.models.joined_tokens import OPTIONS, join_tokens, text_span
 from palam.models.model_config import DEFAULT_MAX_LENGTH, LEAST_MAX_LENGTH
 from palam.models.template import Template, clean
 from palam.models.tokenization import (
@@ -23,10 +25,8 @@ from palam.models.tokenization import (
     TOKENIZATION,
     TOKENIZATIONS,
     LLMTokenization,
-    PlainText,
 )
 from palam.starter.resolve import resolve
-from palam.utils.languages import resolve_language
 
 TEXT_SLOT = -1
 """The id in `input_ids` at which the mapped text and the boundary are put in."""
@@ -42,6 +42,9 @@ SETTINGS = (
     "llm_only_max_length",
     "append_source_tokens",
     "tokenization",
+    "second_encoder",
+    "second_encoder_revision",
+    "second_max_length",
 )
 """What is saved, beside the template."""
 LATER_SETTINGS = {
@@ -49,6 +52,9 @@ LATER_SETTINGS = {
     "llm_revision": None,
     "append_source_tokens": False,
     "tokenization": EARLIER_TOKENIZATION,
+    "second_encoder": None,
+    "second_encoder_revision": None,
+    "second_max_length": 2 * DEFAULT_MAX_LENGTH,
 }
 """Settings that files of before 0.1.0 may lack, and what that means."""
 RENAMED = {"direct_max_length": "llm_only_max_length", "augment": "append_source_tokens"}
@@ -67,39 +73,6 @@ Answer = str | Sequence[int]
 """An answer in words, or the LLM's own ids of it without its end."""
 
 
-# ------------------------------------------------------------------ texts and languages
-def language_ids(tokenizer: Any) -> dict[str, int]:
-    """The languages that a tokenizer must be told (NLLB, M2M100, mBART).
-
-    Returns:
-        The id of each one's token, by the tokenizer's own name of the language.
-    """
-    by_code: dict[str, int] | None = getattr(tokenizer, "lang_code_to_id", None)
-    if by_code:
-        return by_code
-    special_tokens = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
-    return {token.strip("_"): token_id for token, token_id in special_tokens}
-
-
-def source_language(tokenizer: Any, code: str, role: str = "encoder") -> str:
-    """A tokenizer's own name of a language.
-
-    Args:
-        tokenizer: one that must be told the language.
-        code: any code of [`find_language`].
-        role: whose tokenizer it is, for messages.
-
-    Raises:
-        PalamError: it does not have the language.
-    """
-    name = resolve_language(code, list(language_ids(tokenizer)))
-    if name is None:
-        raise PalamError(
-            f"the {role}'s tokenizer has no language {code!r}; give one of its own codes"
-        )
-    return name
-
-
 @dataclass
 class TextStats:
     """What happened to one language's texts on their way into a model."""
@@ -115,15 +88,6 @@ class TextStats:
     def unknown_share(self) -> float:
         """Share of the encoder's tokens that are its unknown token."""
         return self.unknown / max(self.tokens, 1)
-
-
-class EncodedText(NamedTuple):
-    """A text as the encoder reads it."""
-
-    features: dict[str, Any]
-    """`input_ids` and what else was asked for."""
-    cut: bool
-    """Whether it was longer than the longest allowed."""
 
 
 # ------------------------------------------------------------------ the processor
@@ -145,6 +109,9 @@ class PalamProcessor:
         llm_positions: how many tokens the LLM can read at all, if it has a table of positions
             (GPT-2); such a text is cut so that prompt and answer have room. None is no limit. It is
             not saved.
+        second_tokenizer: of the second encoder, if there is one. Both must be fast.
+        second_encoder, second_encoder_revision: where that is from, recorded when saving.
+        second_max_length: most of its tokens of a text, of which it reads what the first does.
 
     Attributes:
         stats: a [`TextStats`] per language of the texts that the encoder read so far ("" is no
@@ -152,7 +119,8 @@ class PalamProcessor:
         llm_stats: the same of the texts that the LLM read itself.
 
     Raises:
-        PalamError: a `max_length` below 8, or a tokenisation that is not known.
+        PalamError: a `max_length` below 8, a tokenisation that is not known, or two encoders of
+            which one has a slow tokenizer.
     """
 
     encoder_tokenizer: Any
@@ -168,6 +136,10 @@ class PalamProcessor:
     append_source_tokens: bool = False
     tokenization: int = TOKENIZATION
     llm_positions: int | None = None
+    second_tokenizer: Any = None
+    second_encoder: str | None = None
+    second_encoder_revision: str | None = None
+    second_max_length: int = 2 * DEFAULT_MAX_LENGTH
     stats: dict[str, TextStats] = field(init=False, default_factory=lambda: defaultdict(TextStats))
     llm_stats: dict[str, TextStats] = field(
         init=False, default_factory=lambda: defaultdict(TextStats)
@@ -182,8 +154,16 @@ class PalamProcessor:
             raise PalamError(
                 f"tokenization is {self.tokenization}; this version of Palam knows 1 and 2"
             )
-        self._default_language = getattr(self.encoder_tokenizer, "src_lang", None)
-        self._encoder_text = PlainText(self.encoder_tokenizer)
+        self._encoder_text = EncoderText(self.encoder_tokenizer)
+        self._second_text: EncoderText | None = None
+        if self.second_tokenizer is not None:
+            self._second_text = EncoderText(self.second_tokenizer, "second encoder")
+            for text in (self._encoder_text, self._second_text):
+                if not text.tokenizer.is_fast:
+                    raise PalamError(
+                        f"the {text.role}'s tokenizer gives no character offsets, by which the "
+                        "tokens of two encoders are joined"
+                    )
         self._llm_tokens: LLMTokenization | None = None
         self._llm_tokens_of: tuple[Any, ...] = ()
 
@@ -207,6 +187,7 @@ class PalamProcessor:
         *,
         encoder: str | None = None,
         llm: str | None = None,
+        second_encoder: str | None = None,
         revision: str | None = None,
         **_: Any,
     ) -> "PalamProcessor":
@@ -214,7 +195,8 @@ class PalamProcessor:
 
         Args:
             path: checkpoint folder, hub id or `starter:bridge`.
-            encoder, llm: where the base models are, if not where the checkpoint says.
+            encoder, llm, second_encoder: where the base models are, if not where the checkpoint
+                says.
             revision: of the checkpoint on the hub.
 
         Raises:
@@ -235,15 +217,20 @@ class PalamProcessor:
             raise PalamError(
                 f"{path} is no Palam checkpoint: it has no readable {CONFIG_NAME}"
             ) from None
-        if encoder:
-            settings["encoder"] = encoder
-            settings["encoder_revision"] = None
-        if llm:
-            settings["llm"] = llm
-            settings["llm_revision"] = None
+        moved = {"encoder": encoder, "llm": llm, "second_encoder": second_encoder}
+        for part, name in moved.items():
+            if name:
+                settings[part] = name
+                settings[f"{part}_revision"] = None
+        second_tokenizer = None
+        if settings["second_encoder"]:
+            second_tokenizer = load_tokenizer(
+                settings["second_encoder"], settings["second_encoder_revision"]
+            )
         return cls(
             load_tokenizer(settings["encoder"], settings["encoder_revision"]),
             load_tokenizer(settings["llm"], settings["llm_revision"]),
+            second_tokenizer=second_tokenizer,
             template=template,
             **settings,
         )
@@ -289,84 +276,36 @@ class PalamProcessor:
         features: list[dict[str, Any]] = [{} for _ in texts]
         for code in dict.fromkeys(codes):
             rows = [row for row, other in enumerate(codes) if other == code]
-            self._set_source_language(code)
-            batch = self._encode_batch([clean(texts[row]) for row in rows], options)
+            batch = self._encode_batch([clean(texts[row]) for row in rows], code, options)
             if count:
                 self._count(code, batch)
             for row, encoded in zip(rows, batch, strict=True):
                 features[row] = encoded.features
         return features
 
-    def _set_source_language(self, code: str | None) -> None:
-        """Tell the encoder's tokenizer the language of what comes next, if it must be told."""
-        tokenizer = self.encoder_tokenizer
-        if not hasattr(tokenizer, "src_lang"):
-            return
-        if code is None:
-            tokenizer.src_lang = self._default_language
-        else:
-            tokenizer.src_lang = source_language(tokenizer, code)
-
-    def _encode_batch(self, texts: Sequence[str], options: Mapping[str, Any]) -> list[EncodedText]:
-        """Cleaned texts of one language, tokenised for the encoder."""
-        tokenizer = self.encoder_tokenizer
-        batch = tokenizer(
-            texts,
-            truncation=True,
-            max_length=self.max_length,
-            split_special_tokens=True,  # `</s>` in a text is no end of it
-            **options,
-        )
-        control_tokens = self._encoder_text.control_tokens.values()
-        rows = []
-        for position, text in enumerate(texts):
-            features = {name: values[position] for name, values in batch.items()}
-            if not batch.encodings:  # a slow tokenizer does not tell whether it cut
-                cut = len(features["input_ids"]) == self.max_length
-                rows.append(EncodedText(features, cut))
-            elif any(token in text for token in control_tokens):
-                rows.append(self._encode_plainly(text, list(features)))
-            else:
-                cut = bool(batch.encodings[position].overflowing)
-                rows.append(EncodedText(features, cut))
-        return rows
-
-    def _encode_plainly(self, text: str, names: list[str]) -> EncodedText:
-        """A text that looks as if it held control tokens, tokenised for the encoder.
-
-        Tokenizers with a unigram model have their special tokens among their ordinary pieces, and
-        would read them in any text.
-
-        Args:
-            text: cleaned.
-            names: of the features that are wanted.
-        """
-        before, after = self._encoder_text.frame()
-        room = max(0, self.max_length - len(before) - len(after))
-        pieces = self._encoder_text.plain_pieces(text)
-        cut = len(pieces) > room
-        if self.encoder_tokenizer.truncation_side == "left":
-            pieces = pieces[len(pieces) - room :] if cut else pieces
-        else:
-            pieces = pieces[:room]
-        ids = [*before, *(piece.id for piece in pieces), *after]
-        no_range = (0, 0)
-        ranges = [(max(0, piece.start), piece.end) for piece in pieces]
-        known = {
-            "input_ids": ids,
-            "attention_mask": [1] * len(ids),
-            "token_type_ids": [0] * len(ids),
-            "special_tokens_mask": [1] * len(before) + [0] * len(pieces) + [1] * len(after),
-            "offset_mapping": [no_range] * len(before) + ranges + [no_range] * len(after),
-        }
-        return EncodedText({name: known[name] for name in names}, cut)
+    def _encode_batch(
+        self, texts: Sequence[str], code: str | None, options: Mapping[str, Any]
+    ) -> list[EncodedText]:
+        """Cleaned texts of one language, tokenised for the encoder, or for both."""
+        if self._second_text is None:
+            return self._encoder_text.encode(texts, code, self.max_length, options)
+        rows = self._encoder_text.encode(texts, code, self.max_length, {**options, **OPTIONS})
+        # The second encoder reads what the first one does of a text that is cut.
+        spans = [text_span(row.features) for row in rows]
+        kept = [text[slice(*span)] for text, span in zip(texts, spans, strict=True)]
+        second_rows = self._second_text.encode(kept, code, self.second_max_length, OPTIONS)
+        joined = []
+        for row, second, span in zip(rows, second_rows, spans, strict=True):
+            ids = join_tokens(row.features, second.features, span.start)
+            joined.append(EncodedText({**row.features, "input_ids": ids}, row.cut))
+        return joined
 
     def _count(self, code: str | None, batch: Sequence[EncodedText]) -> None:
         """Add tokenised texts of one language to `stats`."""
         stats = self.stats[code or ""]
         unknown = getattr(self.encoder_tokenizer, "unk_token_id", None)
         for features, cut in batch:
-            ids = features["input_ids"]
+            ids = [token_id for token_id in features["input_ids"] if token_id >= 0]
             stats.texts += 1
             stats.cut += cut
             stats.tokens += len(ids)

@@ -34,7 +34,7 @@ from palam.models.model_card import (
 from palam.utils.hub import is_http_error
 from palam.utils.settings import dump_yaml, parse_yaml
 
-BASE_NAMES = ("encoder", "llm")
+BASE_NAMES = ("encoder", "second_encoder", "llm")
 JSON_FILES = {
     "config.json": (*BASE_NAMES, "_name_or_path"),
     "processor_config.json": BASE_NAMES,
@@ -62,6 +62,8 @@ class CardDetails:
     """The bridge's licence as the hub writes it, e.g. `apache-2.0`."""
     encoder: str | None = None
     """The encoder's hub id, if the checkpoint names a folder."""
+    second_encoder: str | None = None
+    """The second encoder's, if the bridge has two."""
     llm: str | None = None
     """The LLM's hub id, likewise."""
     datasets: list[str] = field(default_factory=list)
@@ -238,9 +240,9 @@ def _unreachable(error: Exception) -> PalamError:
 
 def _with_public_bases(config: PalamConfig, details: CardDetails) -> PalamConfig:
     """A configuration whose base models have their public names; starter models keep theirs."""
-    for part in BASE_NAMES:
+    for part, base in config.bases.items():
         given = getattr(details, part)
-        name = public_paths({part: getattr(config, part)}, [part])[part]
+        name = public_paths({part: base}, [part])[part]
         setattr(config, part, given or name)
     return config
 
@@ -250,7 +252,7 @@ def _paths_of_its_machine(checkpoint: Path, config: PalamConfig) -> dict[str, st
 
     Cards of before named them too.
     """
-    settings = [{part: getattr(config, part) for part in BASE_NAMES}]
+    settings: list[dict[str, Any]] = [dict(config.bases)]
     if (checkpoint / SETTINGS_FILE).is_file():
         settings.append(_settings_of(checkpoint / SETTINGS_FILE))
     if (checkpoint / CARD).is_file():
@@ -278,9 +280,9 @@ def _public_json(path: Path, names: Iterable[str], config: PalamConfig) -> str:
         PalamError: it is damaged.
     """
     public = public_paths(_read_json(path), names)
-    for part in BASE_NAMES:
+    for part, base in config.bases.items():
         if part in names:
-            public[part] = getattr(config, part)
+            public[part] = base
     if public.get("base_model_name_or_path"):  # of the adapter
         public["base_model_name_or_path"] = public_name(config.llm)
     return _json_text(public)
@@ -312,7 +314,7 @@ def _public_settings_file(path: Path, config: PalamConfig) -> str:
         PalamError: the file is damaged.
     """
     public = public_paths(_settings_of(path), PATH_SETTINGS)
-    public.update({part: getattr(config, part) for part in BASE_NAMES})
+    public.update(config.bases)
     return dump_yaml(public)
 
 
@@ -350,7 +352,7 @@ def _completed_card(
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     card = read_card(text)
     data: Any = card.data  # a ModelCardData
-    bases = [getattr(details, part) or getattr(config, part) for part in BASE_NAMES]
+    bases = [getattr(details, part) or base for part, base in config.bases.items()]
     hub_ids = [public_name(base) for base in bases if on_hub(base)]
     data.library_name = data.library_name or "palam"
     data.pipeline_tag = data.pipeline_tag or pipeline_tag(config)
@@ -364,10 +366,10 @@ def _completed_card(
     languages = [*_listed(data.language), *hub_languages(details.languages)]
     data.language = list(dict.fromkeys(languages)) or None
     card.text = card.text.replace(f'"{PLACE}"', f'"{repo_id}"')
-    for part in BASE_NAMES:
+    for part, base in config.bases.items():
         given = getattr(details, part)
         if given is not None:
-            card.text = _with_base(card.text, public_name(getattr(config, part)), given)
+            card.text = _with_base(card.text, public_name(base), given)
     return str(card)
 
 

@@ -129,6 +129,7 @@ def _bridge_digest(model: "PalamModel") -> dict[str, str]:
 def _base_digests(model: "PalamModel") -> dict[str, Any]:
     from palam.models.backbones.adapters import without_adapter
     from palam.models.bases import Bases, fingerprints
+    from palam.models.fingerprint import ROLES
     from palam.training.checksums import values_sha256
 
     recorded_by_part = model.base_fingerprints
@@ -138,5 +139,5 @@ def _base_digests(model: "PalamModel") -> dict[str, Any]:
     digests = {}
     for part, recorded in recorded_by_part.items():
         values = [recorded[name] for name in ("shapes", "vocabulary", "embeddings")]
-        digests["LLM" if part == "llm" else part] = digest_value(values_sha256(values))
+        digests[ROLES[part]] = digest_value(values_sha256(values))
     return digests

@@ -34,7 +34,7 @@ def check_given_language(bridge: Bridge, source: LanguageOptions, *, uses_encode
     if not uses_encoder or not hasattr(tokenizer, "src_lang"):
         check_language(bridge, source.language)
     elif source.language is not None:
-        from palam.models.processing import source_language
+        from palam.models.encoder_text import source_language
 
         source_language(tokenizer, source.language)
     elif source.language_column is None:

@@ -92,6 +92,8 @@ class ReaderLoading:
 
     encoder: str | None = None
     """Where the encoder is, if not where the checkpoint says."""
+    second_encoder: str | None = None
+    """Where the second encoder is, if there is one and it is not where the checkpoint says."""
     llm: str | None = None
     """Where the LLM is, if not where the checkpoint says."""
     revision: str | None = None
@@ -129,6 +131,7 @@ class ReaderLoading:
             checkpoint,
             self.encoder,
             self.llm,
+            second_encoder=self.second_encoder,
             revision=self.revision,
             allow_mismatch=self.allow_mismatch,
             **placement,
@@ -198,7 +201,11 @@ class BridgeReader:
 
         loading = self.loading
         processor = PalamProcessor.from_pretrained(
-            self.checkpoint, encoder=loading.encoder, llm=loading.llm, revision=loading.revision
+            self.checkpoint,
+            encoder=loading.encoder,
+            llm=loading.llm,
+            second_encoder=loading.second_encoder,
+            revision=loading.revision,
         )
         located = load_config(self.checkpoint, "checkpoint", loading.revision)
         self.work.set_template(processor, located.config)

@@ -402,6 +402,7 @@ def _described(bridge: ServedBridge) -> ServedModel:
     config = bridge.model.config
     notes = BridgeNotes(
         encoder=public_name(config.encoder),
+        second_encoder=config.second_encoder and public_name(config.second_encoder),
         llm=public_name(config.llm),
         labels=list(bridge.words_by_label),
         max_length=bridge.model.processor.max_length,

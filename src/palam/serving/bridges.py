@@ -34,6 +34,7 @@ def load_bridges(
     *,
     encoder: str | None = None,
     llm: str | None = None,
+    second_encoder: str | None = None,
     allow_mismatch: bool = False,
 ) -> list[ServedBridge]:
     """Load checkpoints; those that name the same base models share them, see [`load_models`].
@@ -41,7 +42,7 @@ def load_bridges(
     Args:
         paths: checkpoint folders or hub ids; a folder is called by its own name.
         placement: of the base models.
-        encoder, llm, allow_mismatch: see [`PalamModel.from_pretrained`].
+        encoder, llm, second_encoder, allow_mismatch: see [`PalamModel.from_pretrained`].
 
     Raises:
         PalamError: a checkpoint that cannot be loaded, or two of one name.
@@ -55,6 +56,7 @@ def load_bridges(
         placement,
         encoder=encoder,
         llm=llm,
+        second_encoder=second_encoder,
         allow_mismatch=allow_mismatch,
     )
     return [ServedBridge(name, model) for name, model in zip(names, models, strict=True)]

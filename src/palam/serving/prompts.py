@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from palam.errors import PalamError
+from palam.models.encoder_text import source_language
 from palam.models.modeling import PalamModel
-from palam.models.processing import TEXT_SLOT, PalamProcessor, source_language
+from palam.models.processing import TEXT_SLOT, PalamProcessor
 from palam.models.template import CHAT_OPTIONS, Template, clean
 from palam.models.tokenization import JoinedTokenization, Part, PlainText
 from palam.serving.errors import RequestError

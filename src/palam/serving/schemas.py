@@ -330,6 +330,7 @@ class BridgeNotes(BaseModel):
     """What a bridge is made of."""
 
     encoder: str
+    second_encoder: str | None = Field(None, description="Of a bridge that has two.")
     llm: str
     labels: list[str] = Field(description="Those it was trained on.")
     max_length: int = Field(description="Most encoder tokens of a text; more are cut.")

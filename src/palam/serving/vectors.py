@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from palam.models.joined_tokens import first_mask
 from palam.models.modeling import PalamModel
 from palam.models.processing import TEXT_SLOT
 from palam.serving.prompts import Prompt
@@ -26,9 +27,9 @@ def _mapped_texts(model: PalamModel, texts: Sequence[list[int]]) -> list[Tensor]
     vectors: Any = model.encoding.mapped(
         batch["encoder_input_ids"], batch["encoder_attention_mask"]
     )
-    lengths = [len(ids) for ids in texts]
+    lengths = first_mask(batch["encoder_input_ids"], batch["encoder_attention_mask"]).sum(1)
     boundary = model.bridge.boundary[None].to(vectors.dtype)
-    return [torch.cat([part, boundary]) for part in vectors.split(lengths)]
+    return [torch.cat([part, boundary]) for part in vectors.split(lengths.tolist())]
 
 
 def _joined(model: PalamModel, prompt: Prompt, mapped: Iterator[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from rich.console import Console
 from palam.alignment.layer_probe import (
     AlignedSample,
     ProbeRow,
-    fit_fusion_weights,
+    fit_fusions,
     probe_layers,
 )
 from palam.alignment.solve import AlignmentResult, aligned_batches, solve_bridge
@@ -168,7 +168,7 @@ class AlignmentRun:
         """Fit the fusion's own weights on a sample of the text, and compare on it."""
         batches = aligned_batches(self.model, self.texts(), repeat(self.data.language))
         sample = AlignedSample.take(self.model, batches)
-        fit_fusion_weights(self.model.bridge.fusion, sample)
+        fit_fusions(self.model.bridge, sample)
         return probe_layers(self.model, sample)
 
     def solve(self) -> AlignmentResult:

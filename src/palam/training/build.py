@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from palam.errors import PalamError
+from palam.models.backbones.encoder_pair import encoders_of
 from palam.models.bases import Bases
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
@@ -59,9 +60,11 @@ def build_model(
     llm = None
     if bases is not None:
         encoder, llm = bases
+        first, *others = [str(each.name_or_path) for each in encoders_of(encoder)]
         model = replace(
             model,
-            encoder=str(encoder.name_or_path),
+            encoder=first,
+            second_encoder=others[0] if others else None,
             llm=str(llm.name_or_path),
         )
     placement = resolve_placement(runtime.device, runtime.dtype, runtime.load_in)

@@ -18,12 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from palam.models.joined_tokens import first_mask
 from palam.models.modeling import PalamModel
 from palam.training.checksums import tensors_sha256
 from palam.utils.files import atomic_file
 
 BATCH_SIZE = 32
 SHARD_BYTES = 2**28
+FORM = b"side by side"
+"""How states of several layers are kept; part of the name of what is kept."""
 CHECKSUM = "sha256"
 """The name of the checksum of a file's states among its metadata."""
 
@@ -42,12 +45,12 @@ class EncoderStateCache:
             appear whole, and damaged ones are not used.
 
     Attributes:
-        states: by a text's key, its states [tokens, 1 or L, d_enc].
+        states: by a text's key, its states [tokens, d]: fused, or those of all layers side by side.
     """
 
     def __init__(self, model: PalamModel, budget: int, folder: Path | None = None) -> None:
         self.model = model
-        self.keeps_fused = not list(model.bridge.fusion.parameters())
+        self.keeps_fused = not model.bridge.fusion_weights()
         self.states: dict[str, Tensor] = {}
         self._loaded: set[Path] = set()
         self.folder: Path | None = None
@@ -59,7 +62,7 @@ class EncoderStateCache:
 
     def _identity(self) -> str:
         """A name for the encoder's weights and dtype, and the fusion that is applied."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(FORM)
         if self.keeps_fused:
             config = self.model.config
             fusion = [config.fusion, config.fusion_options]
@@ -116,10 +119,9 @@ class EncoderStateCache:
 
     def _rows_within_budget(self, token_ids: Sequence[list[int]]) -> list[int]:
         """The rows of the longest texts, as many as may be kept, and a batch more."""
-        encoder = self.model.encoder
-        config = self.model.config
-        layers = 1 if self.keeps_fused else config.encoder_num_layers
-        token_bytes = layers * config.encoder_hidden_size * encoder.dtype.itemsize
+        bridge = self.model.bridge
+        numbers = bridge.fused_size if self.keeps_fused else sum(self.model.config.layer_widths)
+        token_bytes = numbers * self.model.encoder.dtype.itemsize
         lengths = np.array([len(ids) for ids in token_ids], np.int64)
         longest_first = np.argsort(-lengths, kind="stable")
         total_bytes = token_bytes * lengths[longest_first].cumsum()
@@ -161,16 +163,15 @@ class EncoderStateCache:
 
     @torch.no_grad()
     def _compute(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
-        """Each row's states [tokens, 1 or L, d_enc]."""
+        """Each row's states [tokens, d]."""
         layers = self.model.encode(ids, mask)
         if self.keeps_fused:
             bridge = self.model.bridge
             with bridge.precision(layers[0].dtype):
-                fused, _ = bridge.fusion(layers)
-            packed = fused[:, None]
+                packed, _ = bridge.fuse(layers)
         else:
-            packed = torch.stack(layers, 1)
-        return list(packed.split(mask.sum(1).tolist()))
+            packed = torch.cat(layers, -1)
+        return list(torch.split(packed, first_mask(ids, mask).sum(1).tolist()))
 
     def mapped(self, ids: Tensor, mask: Tensor) -> Tensor:
         """See [`TextEncoding.mapped`]; the encoder reads only the rows that are not kept."""
@@ -190,14 +191,14 @@ class EncoderStateCache:
         return self._map(torch.cat(in_order))
 
     def _map(self, packed: Tensor) -> Tensor:
-        """Kept states [tokens, 1 or L, d_enc] as the bridge maps them: [tokens, d_llm]."""
+        """Kept states [tokens, d] as the bridge maps them: [tokens, d_llm]."""
         bridge = self.model.bridge
         mapped: Tensor
         if self.keeps_fused:
             with bridge.precision(self.model.encoder.dtype):
-                mapped = bridge.mapper(packed[:, 0])
+                mapped = bridge.mapper(packed)
         else:
-            mapped, _ = bridge(list(packed.unbind(1)))
+            mapped, _ = bridge(torch.split(packed, self.model.config.layer_widths, -1))
         return mapped
 
 

@@ -235,7 +235,7 @@ class PalamTrainer(Trainer):
         for parameter in bridge.mapper.readout.parameters():
             rates[id(parameter)] = output_rate
         if args.fusion_learning_rate is not None:
-            for parameter in bridge.fusion.parameters():
+            for parameter in bridge.fusion_weights():
                 rates[id(parameter)] = args.fusion_learning_rate
         return rates
 

@@ -98,7 +98,8 @@ def load_encoder(
     )
     if device is not None and not placed:
         model = model.to(device=device)
-    return freeze(model)
+    frozen: PreTrainedModel = freeze(model)
+    return frozen
 
 
 def encoder_part(config: PreTrainedConfig) -> EncoderPart:

@@ -85,7 +85,8 @@ def load_llm(
     )
     if device is not None and options["device_map"] is None:
         model = model.to(device=device)
-    return freeze(model)
+    frozen: PreTrainedModel = freeze(model)
+    return frozen
 
 
 @torch.no_grad()

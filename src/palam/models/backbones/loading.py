@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
@@ -28,6 +28,7 @@ from palam.errors import PalamError
 from palam.starter.resolve import resolve
 from palam.utils.hub import HUB, HubFile, HubUnreachable, first_line, is_http_error
 
+Model = TypeVar("Model", bound=nn.Module)
 CONFIG_FILE = "config.json"
 LIBRARY_ERRORS = (
     OSError,
@@ -59,7 +60,7 @@ class LocatedConfig(NamedTuple):
     config: PreTrainedConfig
 
 
-def freeze(model: PreTrainedModel) -> PreTrainedModel:
+def freeze(model: Model) -> Model:
     """Switch off dropout and gradients; returns the model."""
     model.train(False)
     model.requires_grad_(False)
