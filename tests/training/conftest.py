@@ -57,20 +57,34 @@ def text_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def soft_labels(tmp_path_factory):
+    """Eight texts with two labels each, as `palam classify` writes them."""
+    path = tmp_path_factory.mktemp("soft") / "soft.jsonl"
+    first, second, *_ = get_task("sib200").labels
+    lines = []
+    for place in range(8):
+        text = " ".join(WORDS[7 * place : 7 * place + 5])
+        lines.append(json.dumps({"text": text, "scores": {first: -0.5, second: -1.0}}) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.fixture(scope="session")
 def bases(base_folder):
     """Encoder and LLM, loaded once: they are frozen."""
     return Bases(load_encoder(str(base_folder("bert"))), load_llm(str(base_folder("llama"))))
 
 
 @pytest.fixture
-def settings(data_folder, text_file, base_folder):
+def settings(data_folder, text_file, soft_labels, base_folder):
     """`settings(fusion="last", ...)`: the configuration of a run on the small task.
 
-    With `objective="text"` it is one on raw text.
+    With `objective="text"` it is one on raw text, with `"soft"` one on soft labels too.
     """
     sources = {
         "answers": {"task": "sib200", "data": data_folder},
         "text": {"text_file": text_file},
+        "soft": {"task": "sib200", "data": data_folder, "soft_label_file": soft_labels},
     }
     common = {
         "encoder": str(base_folder("bert")),

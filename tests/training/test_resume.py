@@ -76,6 +76,37 @@ def test_resumed_equals_uninterrupted(settings, bases, interrupted, tmp_path, ob
     assert not work.exists()
 
 
+def test_soft_labels_are_drawn_again_as_they_were(settings, bases, interrupted, tmp_path):
+    config = settings("soft", epochs=3)
+    whole = train(config, tmp_path / "whole", bases=bases)
+    assert results_of(tmp_path / "whole")["rows"] == 21 + 8
+    interrupted(config, tmp_path / "resumed", 10)  # in the second epoch
+    train(config, tmp_path / "resumed", bases=bases, resume=True)
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
+    assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
+    assert whole.config.task["name"] == "sib200"
+
+
+def test_other_soft_labels_are_other_rows(settings, bases, interrupted, soft_labels, tmp_path):
+    own = tmp_path / "soft.jsonl"
+    own.write_text(soft_labels.read_text())
+    config = settings("soft", soft_label_file=own)
+    interrupted(config, tmp_path / "out", 9)
+    own.write_text(soft_labels.read_text().replace("-1.0", "-2.0"))
+    with pytest.raises(PalamError, match="the training rows changed"):
+        train(config, tmp_path / "out", bases=bases, resume=True)
+
+
+def test_two_encoders_resume_too(settings, stop, base_folder, tmp_path):
+    config = settings(second_encoder=str(base_folder("t5")), fusion="global_softmax", epochs=3)
+    train(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "resumed", callbacks=[stop(8)])
+    train(config, tmp_path / "resumed", resume=True)
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
+    assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
+
+
 def test_a_lora_resumes_too(settings, stop, tmp_path):
     pytest.importorskip("peft")
     config = settings(lora_rank=2, epochs=3)

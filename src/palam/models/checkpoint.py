@@ -155,6 +155,9 @@ def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str]) -> None
     start = load_bridge(path)
     if start.config.adapter:
         raise PalamError(f"{path} has a LoRA, without which its bridge is of no use")
+    encoders = [len(config.bases) - 1 for config in (start.config, bridge.config)]
+    if encoders[0] != encoders[1]:
+        raise PalamError(f"{path} has encoders: {encoders[0]}, this run has {encoders[1]}")
     for name in DESIGN:
         theirs = getattr(start.config, name)
         ours = getattr(bridge.config, name)
