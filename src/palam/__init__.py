@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from palam.inference.generation import generate
     from palam.inference.scoring import LabelScorer, score_labels
     from palam.integrations.sklearn import PalamClassifier as PalamClassifier
+    from palam.models.backbones.encoder_pair import EncoderPair
     from palam.models.bridge import PalamBridge
     from palam.models.configuration import PalamConfig
     from palam.models.fusion.base import Fusion
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AlignmentResult": "palam.alignment.solve",
     "DataConfig": "palam.training.config",
+    "EncoderPair": "palam.models.backbones.encoder_pair",
     "Evaluation": "palam.inference.evaluation",
     "Fusion": "palam.models.fusion.base",
     "LabelScorer": "palam.inference.scoring",
@@ -67,6 +69,7 @@ __all__ = [  # noqa: RUF022 (what is used most comes first)
     "PalamConfig",
     "PalamBridge",
     "PalamProcessor",
+    "EncoderPair",
     "Template",
     "PalamError",
     "score_labels",

@@ -84,6 +84,11 @@ def test_an_align_without_text_or_into_other_files(refused, base_options, englis
     assert "holds other files" in refused("align", *options)
 
 
+def test_soft_labels_are_for_training(refused, base_options, data, tmp_path):
+    task = ("--task", "sib200", "--data", data, "--soft-label-file", tmp_path / "soft.jsonl")
+    assert "soft_label_file is learned in training" in refused("align", *task, *base_options)
+
+
 def test_a_plan(palam, refused, base_options, tmp_path):
     size = ("--rows", 100, "--batch-size", 10, "--epochs", 2)
     result = palam("plan", *size, "--tflops", 1, *base_options)

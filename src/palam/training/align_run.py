@@ -15,6 +15,7 @@ from palam.alignment.layer_probe import (
     probe_layers,
 )
 from palam.alignment.solve import AlignmentResult, aligned_batches, solve_bridge
+from palam.errors import PalamError
 from palam.inference.calibration import TaskCalibration, calibrate_to_task
 from palam.models.bases import Bases
 from palam.models.checkpoint import CHECKPOINT_MARKER, bridge_card
