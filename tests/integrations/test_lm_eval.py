@@ -33,6 +33,8 @@ def data(tmp_path_factory):
         write_jsonl(folder / "sib200" / f"dev.{code}.jsonl", rows)
     pairs = [{"premise": "a b", "hypothesis": "c" * n, "label": "neutral"} for n in range(1, 4)]
     write_jsonl(folder / "xnli" / "dev.sw.jsonl", pairs)
+    (folder / "mgsm").mkdir()
+    write_jsonl(folder / "mgsm" / "dev.en.jsonl", [{"question": "3 + 4?", "answer": "7"}])
     return folder
 
 
@@ -68,6 +70,49 @@ def test_predictions_are_those_of_evaluate(tiny_model, data, encoder, options, l
             for sample, prediction in zip(samples, predictions, strict=True):
                 scores = [float(response[0][0]) for response in sample["resps"]]
                 assert scores == pytest.approx(list(prediction["scores"].values()), abs=1e-4)
+
+
+def test_readings_are_those_of_evaluate(tiny_model, data):
+    model = tiny_model("xlmr", "llama", mode="prompt", prompt="{text}\nThe same in English:")
+    task = get_task("reading")
+    rows = load_languages(task, "dev", ["si"], data_dir=data)
+    expected = evaluate(model, task, "dev", rows)
+    tasks = harness_tasks(["palam_reading_si"], "prompt", data=data)
+    results = run_harness(PalamLM(model, batch_size=4), tasks)
+    (name,) = results["results"]
+    metrics = results["results"][name]
+    recalls = [row["recall"] for row in expected.predictions if row["recall"] is not None]
+    assert metrics["content_word_recall,none"] == pytest.approx(sum(recalls) / len(recalls))
+    chrf = [row["chrf"] for row in expected.predictions]
+    assert metrics["chrf,none"] == pytest.approx(sum(chrf) / len(chrf))
+    samples = sorted(results["samples"][name], key=lambda sample: sample["doc"]["row"])
+    answers = [sample["filtered_resps"][0].strip() for sample in samples]
+    assert answers == [row["prediction"] for row in expected.predictions]
+
+
+def test_each_question_is_asked(tiny_model):
+    model = tiny_model("xlmr", "llama", mode="prompt", prompt="{text}\nThe same in English:")
+    task = get_task("questions")
+    rows = load_languages(task, "dev", ["en"], limit=None)
+    rows = {code: examples[:6] for code, examples in rows.items()}
+    expected = evaluate(model, task, "dev", rows)
+    results = run_harness(PalamLM(model), harness_tasks(["palam_questions_en"], "prompt"), limit=6)
+    (name,) = results["results"]
+    (code,) = rows
+    assert results["results"][name]["acc,none"] == pytest.approx(expected.accuracy(code))
+    samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
+    answers = [sample["filtered_resps"][0].strip() for sample in samples]
+    assert answers == [row["answer"] for row in expected.predictions]
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"), [("They are 3 + 4 = 7.\nSo 7", 1.0), ("8", 0.0), ("none", 0.0)]
+)
+def test_a_worked_out_number_is_judged(data, answer, right):
+    (task,) = harness_tasks(["palam_mgsm_en"], "prompt", data=data)
+    (row,) = task["custom_dataset"]()["test"]
+    assert task["process_results"](row, [answer]) == {"acc": right}
+    assert task["generation_kwargs"]["until"] == []
 
 
 def test_a_context_with_spaces_and_a_single_continuation(tiny_model):

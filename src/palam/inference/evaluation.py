@@ -233,12 +233,7 @@ class Predictor:
         """The number that the generated working ends in."""
         answers = self._generate(texts, languages, MAX_WORKING_TOKENS)
         return [
-            Prediction(
-                row=example.row,
-                label=last_number(example.label),  # data sets write it as in English
-                prediction=last_number(answer, language),
-                answer=answer,
-            )
+            _worked_out(example, answer, language)
             for example, answer, language in zip(examples, answers, languages, strict=True)
         ]
 
@@ -296,21 +291,9 @@ class Predictor:
             progress=self.progress,
             **{"max_new_tokens": MAX_SHORT_TOKENS, **self.decoding},
         )
-        predictions = []
-        for example, answer in zip(examples, answers, strict=True):
-            line = first_line(answer)
-            wrong = example.fields.get("wrong", "")
-            is_right = says_one_of(
-                line, example.label.split(VARIANTS), wrong.split(VARIANTS) if wrong else ()
-            )
-            prediction = Prediction(
-                row=example.row,
-                label=example.label,
-                prediction=example.label if is_right else None,
-                answer=line,
-            )
-            predictions.append(prediction)
-        return predictions
+        return [
+            _answered(example, answer) for example, answer in zip(examples, answers, strict=True)
+        ]
 
     def _template_of_labels(self) -> Template | None:
         """What asks for a label or a number: the task's own prompt, where the model's asks nothing,
@@ -322,11 +305,9 @@ class Predictor:
 
     def _template(self, prompt: str) -> Template:
         """What stands around a text that the LLM is asked about with this prompt."""
-        own = self.model.processor.template
         if self.model.config.task and not self.task.questions:
-            return own
-        mode = "prompt" if own.mode == "paper" else own.mode
-        return own.with_prompt(mode, prompt, self.model.processor.llm_tokenizer)
+            return self.model.processor.template
+        return prompted_template(self.model, prompt)
 
     def _generate(
         self,
@@ -348,6 +329,75 @@ class Predictor:
 def first_line(answer: str) -> str:
     """An answer up to its first line break: what an LLM adds after it is no longer the answer."""
     return answer.strip().partition("\n")[0].strip()
+
+
+def prompted_template(model: PalamModel, prompt: str) -> Template:
+    """What stands around a text that is asked about with a prompt, in the model's mode.
+
+    Args:
+        model: any.
+        prompt: with a `{text}` slot.
+    """
+    own = model.processor.template
+    mode = "prompt" if own.mode == "paper" else own.mode
+    return own.with_prompt(mode, prompt, model.processor.llm_tokenizer)
+
+
+def _worked_out(example: Example, answer: str, language: str | None) -> Prediction:
+    """The number that an answer ends in."""
+    return Prediction(
+        row=example.row,
+        label=last_number(example.label),  # data sets write it as in English
+        prediction=last_number(answer, language),
+        answer=answer,
+    )
+
+
+def _answered(example: Example, answer: str) -> Prediction:
+    """The right answer to a question, if that is what is said."""
+    line = first_line(answer)
+    wrong = example.fields.get("wrong", "")
+    is_right = says_one_of(
+        line, example.label.split(VARIANTS), wrong.split(VARIANTS) if wrong else ()
+    )
+    return Prediction(
+        row=example.row,
+        label=example.label,
+        prediction=example.label if is_right else None,
+        answer=line,
+    )
+
+
+def judged(
+    task: Task, example: Example, text: str, answer: str, language: str | None
+) -> Prediction:
+    """What a free answer to one example comes to.
+
+    Args:
+        task: one without labels.
+        example: of the task.
+        text: what the encoder read.
+        answer: of the LLM.
+        language: of the text, in whose digits the answer may be.
+
+    Returns:
+        The prediction; of a text that is said again, identified among itself alone.
+
+    Raises:
+        PalamError: snowballstemmer or sacrebleu is needed and not installed.
+    """
+    if task.number:
+        return _worked_out(example, answer, language)
+    if task.questions:
+        return _answered(example, answer)
+    return predictions_of_readings([example], [first_line(answer)], [text])[0]
+
+
+def most_answer_tokens(task: Task) -> int:
+    """How long a free answer may be, in the LLM's tokens."""
+    if task.number:
+        return MAX_WORKING_TOKENS
+    return MAX_SHORT_TOKENS if task.questions else MAX_READING_TOKENS
 
 
 def predictions_of_readings(

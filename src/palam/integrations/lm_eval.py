@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from palam.errors import PalamError
-from palam.inference.generation import generate
+from palam.inference.evaluation import judged, most_answer_tokens, prompted_template
+from palam.inference.generation import generate_about
 from palam.inference.scoring import Progress, score_labels
 from palam.models.modeling import PalamModel
+from palam.models.template import Template
 from palam.tasks.loading import available, load_split, native_language
 from palam.tasks.registry import TASKS, get_task
-from palam.tasks.task import Task
+from palam.tasks.task import Example, Task
 from palam.utils.device import resolve_placement
 from palam.utils.progress import progress_bar
 
@@ -49,6 +51,8 @@ class Context(NamedTuple):
 
     text: str
     language: str | None
+    prompt: str | None = None
+    """What the LLM is asked about it; None is the bridge's own."""
 
 
 class LoadingOptions(TypedDict, total=False):
@@ -164,7 +168,11 @@ class PalamLM(LM):  # type: ignore[misc]
 
     def _context(self, request: Any) -> Context:
         doc = request.doc if isinstance(request.doc, dict) else {}
-        return Context(request.args[0], self.language or doc.get("palam_language"))
+        language = self.language or doc.get("palam_language")
+        prompt = doc.get("palam_prompt")
+        if self.model.config.task and not doc.get("palam_is_question"):
+            prompt = None  # it asks as it was trained
+        return Context(request.args[0], language, prompt)
 
     def _score(
         self,
@@ -205,14 +213,18 @@ class PalamLM(LM):  # type: ignore[misc]
         return [_cut(answer, stops) for answer in answers]
 
     def _answers(self, contexts: Sequence[Context], **generate_kwargs: Any) -> list[str]:
-        return generate(
+        return generate_about(
             self.model,
             [context.text for context in contexts],
+            [self._template(context.prompt) for context in contexts],
             [context.language for context in contexts],
             llm_only=self.llm_only,
             batch_size=self.contexts_per_batch,
             **generate_kwargs,
         )
+
+    def _template(self, prompt: str | None) -> Template:
+        return prompted_template(self.model, prompt) if prompt else self.model.processor.template
 
 
 def _progress(
@@ -309,34 +321,74 @@ class NamedTask(NamedTuple):
 def _harness_task(
     task: Task, language: str, mode: str, split: str, data: Path | None
 ) -> dict[str, Any]:
-    """A task in one language, of multiple choice."""
-    if task.has_free_answers:
-        raise PalamError(
-            f"{task.name} has no labels; of Palam's tasks, those with labels are offered to the "
-            "harness"
-        )
-    labels = list(task.labels)
+    """A task in one language: of multiple choice, or one whose answers are generated."""
     rows = []
     for example in load_split(task, split, language, data_dir=data):
         row = {
             "text": task.render(example, mode),
-            "target": labels.index(example.label),
             "row": example.row,
             "palam_language": language,
+            **_answer_of(task, example),
         }
         rows.append(row)
+    metrics, options = _generated(task) if task.has_free_answers else _multiple_choice(task)
     return {
         "task": f"{PREFIX}{task.name}_{language}",
         "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
         "test_split": "test",
-        "output_type": "multiple_choice",
         "doc_to_text": "text",
         "doc_to_target": "target",
-        "doc_to_choice": list(task.labels.values()),
         "target_delimiter": "",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "metric_list": [
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+            for metric in metrics
+        ],
         "metadata": {"version": 1.0},
+        **options,
     }
+
+
+def _answer_of(task: Task, example: Example) -> dict[str, Any]:
+    """What a row has beside its text: the right answer, and what it is asked with."""
+    if not task.has_free_answers:
+        return {"target": list(task.labels).index(example.label)}
+    return {
+        "target": example.label,
+        "fields": json.dumps(example.fields),
+        "palam_prompt": task.prompt_of(example),
+        "palam_is_question": bool(task.questions),
+    }
+
+
+def _multiple_choice(task: Task) -> tuple[list[str], dict[str, Any]]:
+    """The metric and the settings of a task with labels."""
+    options = {"output_type": "multiple_choice", "doc_to_choice": list(task.labels.values())}
+    return ["acc"], options
+
+
+def _generated(task: Task) -> tuple[list[str], dict[str, Any]]:
+    """The metrics and the settings of a task whose answers are generated."""
+
+    def measured(doc: Mapping[str, Any], answers: Sequence[str]) -> dict[str, float]:
+        example = Example(doc["row"], json.loads(doc["fields"]), doc["target"])
+        language = doc["palam_language"]
+        prediction = judged(task, example, doc["text"], answers[0], language)
+        if not task.reference_language:
+            return {"acc": float(prediction["prediction"] == prediction["label"])}
+        found = {"content_word_recall": prediction["recall"], "chrf": prediction["chrf"]}
+        return {name: value for name, value in found.items() if value is not None}
+
+    metrics = ["content_word_recall", "chrf"] if task.reference_language else ["acc"]
+    options = {
+        "output_type": "generate_until",
+        "generation_kwargs": {
+            "until": [] if task.number else ["\n"],
+            "max_gen_toks": most_answer_tokens(task),
+            "do_sample": False,
+        },
+        "process_results": measured,
+    }
+    return metrics, options
 
 
 def run_harness(
