@@ -113,13 +113,7 @@ def _check_types(config: PalamConfig) -> None:
     for name in ("encoder", "llm", "fusion", "mapper"):
         if not isinstance(getattr(config, name), str):
             raise PalamError(f"{name} is {_shown(getattr(config, name))}, not a text")
-    sizes = ["encoder_hidden_size", "encoder_num_layers", "llm_hidden_size"]
-    if config.second_encoder is not None:
-        sizes += ["second_encoder_hidden_size", "second_encoder_num_layers"]
-    for name in sizes:
-        size = getattr(config, name)
-        if type(size) is not int or not 1 <= size <= MAX_SIZE:
-            raise PalamError(f"{name} is {_shown(size)}, not a number from 1 to {MAX_SIZE:,}")
+    _check_sizes(config)
     for name in (
         "encoder_revision",
         "llm_revision",
@@ -131,6 +125,20 @@ def _check_types(config: PalamConfig) -> None:
     _check_numbers(config)
     _check_fingerprints(config.fingerprints)
     _check_task(config.task)
+
+
+def _check_sizes(config: PalamConfig) -> None:
+    """Refuse a width or a number of layers that is none; without a second encoder its are 0."""
+    sizes = ["encoder_hidden_size", "encoder_num_layers", "llm_hidden_size"]
+    second_sizes = ["second_encoder_hidden_size", "second_encoder_num_layers"]
+    if config.second_encoder is not None:
+        sizes += second_sizes
+    elif any(getattr(config, name) != 0 for name in second_sizes):
+        raise PalamError("it has sizes of a second encoder, and names none")
+    for name in sizes:
+        size = getattr(config, name)
+        if type(size) is not int or not 1 <= size <= MAX_SIZE:
+            raise PalamError(f"{name} is {_shown(size)}, not a number from 1 to {MAX_SIZE:,}")
 
 
 def _check_numbers(config: PalamConfig) -> None:

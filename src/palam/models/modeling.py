@@ -96,6 +96,7 @@ class PalamModel(nn.Module):
         processor: PalamProcessor,
     ) -> None:
         super().__init__()
+        _check_second_encoder(encoder, bridge, processor)
         self.encoder: Any = freeze(encoder)
         self.bridge = bridge
         self.llm: Any = freeze(llm)
@@ -663,6 +664,25 @@ def answer_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int
     if num_items_in_batch is None:
         num_items_in_batch = (targets != IGNORE).sum().clamp(min=1)
     return total / num_items_in_batch
+
+
+def _check_second_encoder(
+    encoder: LoadedEncoder, bridge: PalamBridge, processor: PalamProcessor
+) -> None:
+    """Refuse parts of which some are for two encoders and some for one.
+
+    Raises:
+        PalamError: they are.
+    """
+    has_two = isinstance(encoder, EncoderPair)
+    parts = {
+        "the bridge": bridge.second_fusion is not None,
+        "the processor": processor.second_tokenizer is not None,
+    }
+    for part, is_for_two in parts.items():
+        if is_for_two != has_two:
+            number = 1 + has_two
+            raise PalamError(f"encoders: {number}, and {part} is for {1 + is_for_two}")
 
 
 def _name(base: str | LoadedEncoder | None) -> str | None:

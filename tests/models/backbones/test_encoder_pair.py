@@ -155,6 +155,16 @@ def test_a_bridge_with_one_encoder_takes_no_second(tiny_model, pair, base_folder
         PalamModel.from_pretrained(tmp_path / "bridge", pair().encoder)
 
 
+def test_a_processor_for_one_encoder_is_refused(pair, tmp_path):
+    folder = tmp_path / "bridge"
+    pair().save_pretrained(folder)
+    path = folder / "processor_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "second_encoder": None}))
+    with pytest.raises(PalamError, match="encoders: 2, and the processor is for 1"):
+        PalamModel.from_pretrained(folder)
+
+
 def test_a_tokenizer_without_offsets_is_refused(pair):
     class Slow:
         is_fast = False
