@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 import palam
 from palam import PalamModel, generate
+from palam.inference.label_prompt import label_template
 from palam.inference.scoring import score_labels
 from palam.models.checkpoint import load_bridge
 from palam.models.publishing import REQUIRED
@@ -18,7 +19,7 @@ from palam.starter.sources import BRIDGE
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(palam.__file__).parent / "starter" / "bridge"
 MAX_BYTES = 2_000_000
-SINHALA = "ශ්‍රී ලංකාව ඉන්දියන් සාගරයේ පිහිටි දූපතකි."
+SINHALA = "වෛද්‍යවරු රෝහලේ වැඩ කරති."
 
 
 def test_it_is_a_folder_of_the_package_for_which_nothing_is_fetched(monkeypatch):
@@ -62,5 +63,14 @@ def test_it_reads_without_any_training():
     assert model.processor.template.suffix == "\nThe same in English:"
     (answer,) = generate(model, [SINHALA], max_new_tokens=24)
     assert answer
-    assert "island" in answer.lower() or "sri lanka" in answer.lower()
-    assert score_labels(model, [SINHALA], ["island", "football"]).shape == (1, 2)
+    assert "hospital" in answer.lower()  # "doctors work in the hospital"
+
+
+@pytest.mark.starter
+def test_it_labels_without_any_training():
+    model = PalamModel.from_pretrained(BRIDGE)
+    model.processor.template = label_template(model.processor, model.config)
+    labels = ["sports", "health", "politics"]
+    texts = [SINHALA, "ቡድኑ ትናንት ጨዋታውን አሸነፈ።"]  # "the team won the game yesterday"
+    likeliest = score_labels(model, texts, labels).argmax(1).tolist()
+    assert [labels[place] for place in likeliest] == ["health", "sports"]
