@@ -107,11 +107,13 @@ def distilling(common, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(common, distilling, tmp_path_factory):
+def runs(common, distilling, soft_labels, base_folder, tmp_path_factory):
     """By case, the folder of its run in one process and in two; each with its records."""
     folder = tmp_path_factory.mktemp("runs")
     settings = {case: common | changes for case, changes in CASES.items()}
     settings["distilled"] = distilling
+    settings["soft labels"] = common | {"soft_label_file": str(soft_labels)}
+    settings["two encoders"] = common | {"second_encoder": str(base_folder("t5")), "epochs": 1}
     jobs = [{"settings": settings[case], "out": str(folder / f"two {case}")} for case in settings]
     jobs.append(job_of(common, folder / "two poisoned", poison=5))
     whole = common | {"epochs": 3, "fusion": "transformer_softmax"}
@@ -156,7 +158,7 @@ def alone(case):
     return "checkpointed" if case == "sharded" else case
 
 
-cases = pytest.mark.parametrize("case", [*CASES, "distilled"])
+cases = pytest.mark.parametrize("case", [*CASES, "distilled", "soft labels", "two encoders"])
 
 
 @cases
