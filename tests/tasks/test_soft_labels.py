@@ -66,6 +66,15 @@ def test_a_users_own_column_of_scores_is_not_taken_for_the_labels(tmp_path):
     assert len(list(read_soft_labels(written(tmp_path, row), COLUMNS, TASK))) == 1
 
 
+def test_a_line_of_plain_text_needs_no_column_of_the_users(tmp_path):
+    rows = [
+        {"text": "A line.", "scores": scores()},
+        {"review": "Another.", "text": "x", "scores": scores()},
+    ]
+    found = read_soft_labels(written(tmp_path, *rows), {"text": "review"}, TASK)
+    assert [row.fields["text"] for row in found] == ["A line.", "Another."]
+
+
 def test_rows_that_were_not_labelled_are_left_out(tmp_path):
     source = written(tmp_path, {"text": "x", "scores": None}, {"text": "y", "scores": scores()})
     assert [row.fields["text"] for row in read_soft_labels(source, COLUMNS, TASK)] == ["y"]

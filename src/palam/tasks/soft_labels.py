@@ -17,6 +17,8 @@ from palam.tasks.readers import RowSource, text_of
 from palam.tasks.sampling import weighted_place
 from palam.tasks.task import Task
 
+PLAIN_COLUMN = "text"
+"""The column of a line of plain text."""
 SCORES = "scores"
 """The column of a JSON row with a log-probability for each label."""
 
@@ -62,7 +64,8 @@ def read_soft_labels(
         source: rows with texts and, for each label, a log-probability (in an object `scores`) or
             (in a table, in a column of its own) a probability. Rows without them, which could not
             be read, are left out.
-        columns: the text columns by the task's fields.
+        columns: the text columns by the task's fields. A single one that a row does not have is its
+            column `text`, as lines of plain text have it.
         task: whose labels they are; None is any labels, each its own words, in `scores` alone.
 
     Raises:
@@ -70,7 +73,7 @@ def read_soft_labels(
             value that is no log-probability; the row is named.
     """
     for place, row in source.rows():
-        fields = {name: text_of(row, column, place) for name, column in columns.items()}
+        fields = {name: text_of(row, _column(row, columns, name), place) for name in columns}
         try:
             scores = _scores(row, task)
             answer = None if scores is None else _answer(scores, task)
@@ -78,6 +81,13 @@ def read_soft_labels(
             raise PalamError(f"{place}: {error}") from None
         if answer is not None:
             yield SoftlyLabelled(fields, answer)
+
+
+def _column(row: Row, columns: Mapping[str, str], name: str) -> str:
+    """The column of one of the task's fields; see [`read_soft_labels`]."""
+    column = columns[name]
+    is_plain = len(columns) == 1 and column not in row and PLAIN_COLUMN in row
+    return PLAIN_COLUMN if is_plain else column
 
 
 def _scores(row: Row, task: Task | None) -> Mapping[str, float] | None:
