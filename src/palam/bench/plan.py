@@ -247,7 +247,10 @@ def plan(
         answer=answer_tokens,
         own_text=text_tokens if reads_text else 0,
     )
-    for base in (model.encoder, model.second_encoder or model.encoder, model.llm):
+    bases = [model.encoder, model.llm]
+    if model.second_encoder is not None:
+        bases.append(model.second_encoder)
+    for base in bases:
         resolve(base)  # a starter model is converted with real tensors
     with FakeTensorMode():
         encoders = sketch_encoders(model, dtype, placement["attention"])

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 from palam.errors import PalamError
 from palam.inference.evaluation import judged, most_answer_tokens, prompted_template
 from palam.inference.generation import generate_about
+from palam.inference.reading_metrics import check_installed
 from palam.inference.scoring import Progress, score_labels
 from palam.models.modeling import PalamModel
 from palam.models.template import Template
@@ -265,7 +266,7 @@ def harness_tasks(
         split, data: see [`load_split`].
 
     Raises:
-        PalamError: no such task, split or language.
+        PalamError: no such task, split or language, or a package that is needed is missing.
     """
     tasks: list[HarnessTask] = []
     for name in names:
@@ -367,7 +368,13 @@ def _multiple_choice(task: Task) -> tuple[list[str], dict[str, Any]]:
 
 
 def _generated(task: Task) -> tuple[list[str], dict[str, Any]]:
-    """The metrics and the settings of a task whose answers are generated."""
+    """The metrics and the settings of a task whose answers are generated.
+
+    Raises:
+        PalamError: a package that its answers are measured with is missing.
+    """
+    if not task.number:
+        check_installed()
 
     def measured(doc: Mapping[str, Any], answers: Sequence[str]) -> dict[str, float]:
         example = Example(doc["row"], json.loads(doc["fields"]), doc["target"])
