@@ -26,8 +26,8 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         encoder_hidden_size: width d_enc of the encoder's states.
         encoder_num_layers: number L of states that are fused (the embedding layer is not one).
         llm_hidden_size: width d_llm of the LLM's input embeddings.
-        second_encoder, second_encoder_revision, second_encoder_hidden_size,
-            second_encoder_num_layers: the same of a second encoder; None and 0 without one.
+        second_encoder, second_encoder_revision: of a second encoder; None without one.
+        second_encoder_hidden_size, second_encoder_num_layers: its shape; 0 without one.
         fusion, fusion_options: name of a registered fusion, and keyword arguments of it; among them
             always `normalize`.
         mapper, mapper_options: name of a registered mapper, and keyword arguments of it.
