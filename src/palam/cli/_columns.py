@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from palam.scale.work import SCORES, probabilities
+from palam.scale.work import probabilities
 from palam.tasks.columns import free_names, with_results
 from palam.tasks.formats import Row
+from palam.tasks.label_scores import SCORES
 from palam.tasks.readers import NumberedRow
 
 

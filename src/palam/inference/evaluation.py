@@ -231,7 +231,7 @@ class Predictor:
         languages: Sequence[str | None],
     ) -> list[Prediction]:
         """The number that the generated working ends in."""
-        answers = self._generate(texts, languages, MAX_WORKING_TOKENS)
+        answers = self._generate(texts, languages, most_answer_tokens(self.task))
         return [
             _worked_out(example, answer, language)
             for example, answer, language in zip(examples, answers, languages, strict=True)
@@ -246,7 +246,7 @@ class Predictor:
         """The first line of what the LLM says, compared with the example's text."""
         references = [example.label for example in examples]
         with asked_with(self.model, self._template(self.task.prompt)):
-            answers = self._generate(texts, languages, MAX_READING_TOKENS)
+            answers = self._generate(texts, languages, most_answer_tokens(self.task))
             likeliest = self._likeliest(references, texts, languages)
         lines = [first_line(answer) for answer in answers]
         predictions = predictions_of_readings(examples, lines, texts)
@@ -289,7 +289,7 @@ class Predictor:
             llm_only=self.llm_only,
             batch_size=self.batch_size,
             progress=self.progress,
-            **{"max_new_tokens": MAX_SHORT_TOKENS, **self.decoding},
+            **{"max_new_tokens": most_answer_tokens(self.task), **self.decoding},
         )
         return [
             _answered(example, answer) for example, answer in zip(examples, answers, strict=True)

@@ -61,7 +61,7 @@ def generate_about(
     Args:
         model, texts, languages, llm_only, batch_size, progress, **generate_kwargs: see
             [`generate`].
-        templates: of each text; of one mode.
+        templates: of each text; of one mode. Texts with the same object are tokenised together.
 
     Returns:
         An answer for each text, without white space at its ends.
@@ -71,10 +71,20 @@ def generate_about(
     """
     texts = checked_texts(texts)
     codes = languages or [None] * len(texts)
-    features: list[Features] = []
-    for text, template, code in zip(texts, templates, codes, strict=True):
-        with asked_with(model, template):
-            features += _features(model, [text], [code], llm_only)
+    places_by_template: dict[int, list[int]] = {}  # by its `id`
+    for place, template in enumerate(templates):
+        places_by_template.setdefault(id(template), []).append(place)
+    features: list[Features] = [{} for _ in texts]
+    for places in places_by_template.values():
+        with asked_with(model, templates[places[0]]):
+            made = _features(
+                model,
+                [texts[place] for place in places],
+                [codes[place] for place in places],
+                llm_only,
+            )
+        for place, row in zip(places, made, strict=True):
+            features[place] = row
     with asked_with(model, templates[0] if templates else None):
         return _decoded(model, features, batch_size, progress, generate_kwargs)
 

@@ -214,10 +214,12 @@ class PalamLM(LM):  # type: ignore[misc]
         return [_cut(answer, stops) for answer in answers]
 
     def _answers(self, contexts: Sequence[Context], **generate_kwargs: Any) -> list[str]:
+        prompts = {context.prompt for context in contexts}
+        templates = {prompt: self._template(prompt) for prompt in prompts}
         return generate_about(
             self.model,
             [context.text for context in contexts],
-            [self._template(context.prompt) for context in contexts],
+            [templates[context.prompt] for context in contexts],
             [context.language for context in contexts],
             llm_only=self.llm_only,
             batch_size=self.contexts_per_batch,

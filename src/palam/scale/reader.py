@@ -26,9 +26,10 @@ from palam.scale.failures import ERROR, Failure, results_or_failures
 from palam.scale.identity import identity_together
 from palam.scale.languages import check_given_language
 from palam.scale.text_form import TextForm
-from palam.scale.work import SCORES, Labelling, Progress, TextReader, Work, probabilities
+from palam.scale.work import Labelling, Progress, TextReader, Work, probabilities
 from palam.tasks.columns import free_names
 from palam.tasks.formats import Row
+from palam.tasks.label_scores import SCORES
 from palam.tasks.readers import NumberedRow, language_of
 
 if TYPE_CHECKING:

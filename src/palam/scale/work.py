@@ -4,13 +4,13 @@ Its description is small and can be sent to another process. Bound to a model it
 texts, which reads a text that is given several times once.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from palam.errors import PalamError
 from palam.tasks.formats import Row
+from palam.tasks.label_scores import SCORES, normalised
 
 if TYPE_CHECKING:
     from palam.inference.ensemble import EnsembleScorer
@@ -21,8 +21,6 @@ T = TypeVar("T")
 Progress = Callable[[int], object]
 """Called with the number of texts just read."""
 
-SCORES = "scores"
-"""The result that is a number for each label; flat formats have a column a label in its place."""
 DIGITS = 6
 """Of a probability, after the point."""
 SCORE_DIGITS = 4
@@ -30,12 +28,8 @@ SCORE_DIGITS = 4
 
 
 def probabilities(scores: Iterable[float]) -> list[float]:
-    """The probability of each label among all of them, from their log-probabilities."""
-    values = list(scores)
-    largest = max(values)
-    weights = [math.exp(value - largest) for value in values]
-    total = sum(weights)
-    return [round(weight / total, DIGITS) for weight in weights]
+    """The probability of each label, as it is written; see [`normalised`]."""
+    return [round(probability, DIGITS) for probability in normalised(scores)]
 
 
 class TextReader(Protocol):

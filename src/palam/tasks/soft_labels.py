@@ -6,21 +6,20 @@ over the draws, the cross-entropy is that of the probabilities.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from palam.errors import PalamError
 from palam.tasks.columns import PREFIX
 from palam.tasks.formats import Row
+from palam.tasks.label_scores import SCORES, normalised
 from palam.tasks.readers import RowSource, text_of
 from palam.tasks.sampling import weighted_place
 from palam.tasks.task import Task
 
 PLAIN_COLUMN = "text"
 """The column of a line of plain text."""
-SCORES = "scores"
-"""The column of a JSON row with a log-probability for each label."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +144,4 @@ def _answer(scores: Mapping[str, float], task: Task | None) -> SoftAnswer:
             listed = ", ".join(task.labels) if task else ""
             raise PalamError(f'"{label}" is none of the labels, which are: {listed}')
         answers.append(known if task is None else task.answer(known))
-    return SoftAnswer(tuple(answers), tuple(_normalised(list(scores.values()))))
-
-
-def _normalised(scores: Sequence[float]) -> Iterable[float]:
-    """Probabilities from log-probabilities that need not be normalised."""
-    largest = max(scores)
-    weights = [math.exp(score - largest) for score in scores]
-    total = sum(weights)
-    return [weight / total for weight in weights]
+    return SoftAnswer(tuple(answers), tuple(normalised(scores.values())))
