@@ -12,7 +12,7 @@ from palam.tasks.soft_labels import SoftAnswer
 from palam.tasks.task import Example
 from palam.training.collator import Collator
 from palam.training.data import JoinedTexts
-from palam.training.datasets import AnswerDataset
+from palam.training.datasets import AnswerDataset, TextChanges
 from palam.training.raw_text import RawTextDataset
 from palam.training.sampler import LengthGroupedSampler
 
@@ -100,7 +100,7 @@ def test_passages_change_with_the_epoch_and_not_with_the_order_of_reading(tiny_m
 
     def rows(seed, *epochs, passage_words=3):
         data = AnswerDataset(
-            processor, [ARTICLE] * 6, ["sports"] * 6, passage_words=passage_words, seed=seed
+            processor, [ARTICLE] * 6, ["sports"] * 6, changes=TextChanges(passage_words), seed=seed
         )
         sampler = LengthGroupedSampler(data, 2, seed)
         for epoch in epochs:
@@ -185,7 +185,7 @@ def test_only_texts_that_stay_the_same_are_read_again(tiny_model):
     data = AnswerDataset(processor, LINES, answers)
     assert list(data.repeated_encoder_ids()) == [row["encoder_input_ids"] for row in data.rows]
     for changing in (
-        AnswerDataset(processor, LINES, answers, passage_words=3),
+        AnswerDataset(processor, LINES, answers, changes=TextChanges(3)),
         AnswerDataset(processor, LINES, answers, llm_only=True),
         RawTextDataset(processor, LINES),
     ):

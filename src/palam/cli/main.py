@@ -30,6 +30,7 @@ COMMANDS = {
     "check": "palam.cli.check:check",
     "train": "palam.cli.train:train",
     "pretrain": "palam.cli.pretrain:pretrain",
+    "lexicon": "palam.cli.lexicon:lexicon",
     "align": "palam.cli.align:align",
     "plan": "palam.cli.plan:plan",
     "evaluate": "palam.cli.evaluate:evaluate",

@@ -45,6 +45,9 @@ class RawTextConfig:
     soft_label_file: Path | None = None
     """With the objective label: texts that `palam classify` labelled, as JSON lines, are learned
     too."""
+    lexicon: Path | None = None
+    """English words and what other languages say for them, as `palam lexicon` writes them; the
+    encoder reads some of a text's words so."""
     data: Path | None = None
     """Folder of these tasks, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."""
     max_train_samples: PositiveInt | None = None

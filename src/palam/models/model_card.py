@@ -34,6 +34,7 @@ PATH_SETTINGS = (
     "file",
     "text_file",
     "soft_label_file",
+    "lexicon",
     "data",
     "init_from",
     "solve_text_file",

@@ -65,8 +65,9 @@ def run_alignment(
     """
     console = console or Console(quiet=True)
     check_single_process("palam align")
-    if data.soft_label_file is not None:
-        raise PalamError("soft_label_file is learned in training; no bridge is solved from it")
+    for name in ("soft_label_file", "lexicon"):
+        if getattr(data, name) is not None:
+            raise PalamError(f"{name} is learned in training; no bridge is solved from it")
     if out is None:
         return _align_into(None, model, data, runtime, console, bases)
     with run_place(out):

@@ -13,6 +13,7 @@ from palam.models.modeling import PalamModel
 from palam.models.processing import PalamProcessor
 from palam.tasks.soft_labels import SoftAnswer
 from palam.tasks.task import Example, Task
+from palam.training.code_switching import CodeSwitching
 from palam.training.config import (
     Dtype,
     OptimConfig,
@@ -21,7 +22,7 @@ from palam.training.config import (
     TrainRuntimeConfig,
 )
 from palam.training.data import TrainingData
-from palam.training.datasets import AnswerDataset
+from palam.training.datasets import AnswerDataset, TextChanges
 from palam.training.noise import WordNoise
 from palam.training.raw_text import RawTextDataset
 from palam.utils.device import dtype_name, pick_device, pick_dtype, resolve_placement
@@ -166,14 +167,13 @@ def build_dataset(
         PalamError: raw text of too few lines with two words or more.
     """
     seed = config.runtime.seed
+    noise = WordNoise()
+    if examples is data.train:
+        noise = _noise(config.optim, data)
     if data.task is None:
         texts = data.texts(examples, config.model.mode)
         optim = config.optim
-        noise = WordNoise()
-        labelled = data.labelled_dev
-        if examples is data.train:
-            noise = WordNoise(optim.swap_words, optim.drop_words)
-            labelled = data.labelled
+        labelled = data.labelled if examples is data.train else data.labelled_dev
         dataset = RawTextDataset(
             processor,
             texts,
@@ -205,8 +205,16 @@ def build_dataset(
         texts,
         answers,
         [data.language] * len(texts),
-        passage_words=passage_words or None,
+        changes=TextChanges(passage_words or None, noise),
         seed=seed,
         llm_only=config.optim.llm_only,
         folder=folder,
     )
+
+
+def _noise(optim: OptimConfig, data: TrainingData) -> WordNoise:
+    """What changes in the texts that are trained on."""
+    switching = None
+    if data.lexicon is not None:
+        switching = CodeSwitching(data.lexicon, optim.code_switch)
+    return WordNoise(optim.swap_words, optim.drop_words, switching)

@@ -48,6 +48,7 @@ SHARES = (
     "swap_words",
     "drop_words",
     "drop_vectors",
+    "code_switch",
 )
 """The settings that are from 0 to below 1."""
 PROMPTS_NEED = "prompts are for --distill, in the mode prompt or chat"
@@ -86,6 +87,9 @@ class DataConfig:
     soft_label_file: Path | None = None
     """Texts that `palam classify` labelled, learned too: in each epoch one of the labels, drawn by
     its probability. With raw text they need the objective label."""
+    lexicon: Path | None = None
+    """Words and what other languages say for them, as `palam lexicon` writes them; the encoder
+    reads some of a text's words so."""
     data: Path | None = None
     """Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."""
     language: str | None = None
@@ -190,6 +194,9 @@ class OptimConfig:
     """With raw text: share of neighbouring words that the encoder reads in the other order."""
     drop_words: float = 0.0
     """With raw text: share of the words that the encoder does not read."""
+    code_switch: float = 0.9
+    """With a lexicon: share of the texts of which the encoder reads words in other languages,
+    other ones each epoch."""
     drop_vectors: float = 0.0
     """Share of the mapped vectors that are zero, other ones in each step."""
     lora_rank: int | None = None

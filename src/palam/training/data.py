@@ -11,6 +11,7 @@ from typing import NamedTuple, overload
 from palam.errors import PalamError
 from palam.inference.label_prompt import LABEL_PROMPT
 from palam.tasks.inspection import Inspection, check_trainable, inspect_texts
+from palam.tasks.lexicon import Lexicon, read_lexicon
 from palam.tasks.loading import native_language, task_from_file, train_and_dev
 from palam.tasks.readers import RowSource, read_texts
 from palam.tasks.registry import get_task
@@ -42,6 +43,8 @@ class TrainingData:
     """With raw text: rows of tasks with labels to train on."""
     labelled_dev: list[LabelledText] = field(default_factory=list)
     """And to validate on."""
+    lexicon: Lexicon | None = None
+    """Translations of words, of which the encoder reads some in training."""
     inspection: Inspection | None = None
     """A look at all of the data, before any sample is drawn."""
 
@@ -127,7 +130,7 @@ def read_training_data(
         PalamError: data that are missing, wrong or too few.
     """
     if data.text_file is not None:
-        return _read_raw_text(data, seed)
+        return _with_lexicon(_read_raw_text(data, seed), data)
     if data.file is not None:
         labelled = _read_labelled_file(data.file, data, seed, prompt, notes)
     else:
@@ -139,7 +142,14 @@ def read_training_data(
         chosen.columns = data.columns
     if data.soft_label_file is not None:
         chosen.soft = _read_soft_labels(data.soft_label_file, labelled.task, chosen.columns or {})
-    return chosen
+    return _with_lexicon(chosen, data)
+
+
+def _with_lexicon(training_data: TrainingData, data: DataConfig) -> TrainingData:
+    """The same with the lexicon that is configured, if any."""
+    if data.lexicon is None:
+        return training_data
+    return replace(training_data, lexicon=read_lexicon(RowSource(data.lexicon)))
 
 
 def _read_soft_labels(
@@ -188,7 +198,8 @@ def training_data_of(
     Raises:
         PalamError: too few examples.
     """
-    return _chosen(_held_out(task, examples, data, seed, source=task.name), data, seed)
+    chosen = _chosen(_held_out(task, examples, data, seed, source=task.name), data, seed)
+    return _with_lexicon(chosen, data)
 
 
 def _chosen(labelled: "_Labelled", data: DataConfig, seed: int) -> TrainingData:

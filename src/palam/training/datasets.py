@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from palam.models.processing import PalamProcessor
 from palam.tasks.sampling import passage
 from palam.tasks.soft_labels import SoftAnswer, answer_in_epoch
+from palam.training.noise import NO_NOISE, WordNoise
 from palam.training.token_table import RaggedArray, TokenTable, batched
 from palam.utils.processes import on_main
 
@@ -56,6 +58,35 @@ class TrainingDataset(Dataset[Features], ABC):
         """The encoder's token ids of the texts that it reads again in every epoch, if any."""
 
 
+@dataclass(frozen=True)
+class TextChanges:
+    """What is read of each text in place of it, something else in every epoch."""
+
+    passage_words: int | None = None
+    """A passage of whole sentences with at least so many words; None is the whole text."""
+    noise: WordNoise = NO_NOISE
+    """On what is read."""
+
+    @property
+    def any(self) -> bool:
+        """Whether anything changes."""
+        return self.passage_words is not None or self.noise.changes
+
+    def applied(self, text: str, *key: object) -> str:
+        """What is read of a text.
+
+        Args:
+            text: any.
+            *key: seed, epoch and row: the same ones give the same.
+        """
+        if self.passage_words is not None:
+            text = passage(text, self.passage_words, seeded_number(*key))
+        return self.noise.applied(text, seeded_number("noise", *key))
+
+
+UNCHANGED = TextChanges()
+
+
 class AnswerDataset(TrainingDataset):
     """Input → answer pairs, tokenised a chunk at a time: once, or what changes once an epoch.
 
@@ -64,9 +95,8 @@ class AnswerDataset(TrainingDataset):
         texts: what is read.
         answers: what is to be answered to each; of a soft answer, one is drawn in every epoch.
         languages: one code per text, or None.
-        passage_words: read a passage of whole sentences with at least so many words in place of
-            each text, another one in every epoch; None is the text itself.
-        seed: of the passages and of the answers that are drawn.
+        changes: of the texts, in every epoch.
+        seed: of the changes and of the answers that are drawn.
         llm_only: see [`PalamProcessor.features`].
         folder: where the tokens are kept, memory-mapped; None is in memory. Several processes need
             one: the first of them tokenises, and only it needs texts and answers.
@@ -79,7 +109,7 @@ class AnswerDataset(TrainingDataset):
         answers: Sequence[str | SoftAnswer],
         languages: Sequence[str | None] | None = None,
         *,
-        passage_words: int | None = None,
+        changes: TextChanges = UNCHANGED,
         seed: int = 0,
         llm_only: bool = False,
         folder: Path | None = None,
@@ -88,29 +118,25 @@ class AnswerDataset(TrainingDataset):
         self.texts = texts
         self.answers = answers
         self.languages = languages
-        self.passage_words = passage_words
+        self.changes = changes
         self.seed = seed
         self.llm_only = llm_only
         self.folder = folder
         has_soft_answers = any(isinstance(answer, SoftAnswer) for answer in answers)
-        self.changes = passage_words is not None or has_soft_answers
+        self.is_drawn = changes.any or has_soft_answers
         self._tokenize(0, count=True)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's passages and answers."""
-        if self.changes and epoch != self.epoch:
+        """Choose the epoch's texts and answers."""
+        if self.is_drawn and epoch != self.epoch:
             self._tokenize(epoch, count=False)
 
     def current_texts(self, rows: Sequence[int]) -> Sequence[str]:
         """What is read of these rows in this epoch."""
-        texts = [self.texts[row] for row in rows]
-        if self.passage_words is None:
-            return texts
-        passages = []
-        for row, text in zip(rows, texts, strict=True):
-            number = seeded_number(self.seed, self.epoch, row)
-            passages.append(passage(text, self.passage_words, number))
-        return passages
+        texts = []
+        for row in rows:
+            texts.append(self.changes.applied(self.texts[row], self.seed, self.epoch, row))
+        return texts
 
     def current_answers(self, rows: Sequence[int]) -> Sequence[str]:
         """What is to be answered to these rows in this epoch."""
@@ -125,10 +151,11 @@ class AnswerDataset(TrainingDataset):
         languages = self.languages or repeat(None, len(self.texts))
         for text, answer, language in zip(self.texts, self.answers, languages, strict=True):
             yield text, str(answer), language
+        yield from self.changes.noise.content()
 
     def repeated_encoder_ids(self) -> RaggedArray | None:
-        """See [`TrainingDataset.repeated_encoder_ids`]; none if these are passages."""
-        if self.passage_words is not None:
+        """See [`TrainingDataset.repeated_encoder_ids`]; none if they change."""
+        if self.changes.any:
             return None
         return self.rows.encoder_input_ids
 

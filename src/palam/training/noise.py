@@ -1,12 +1,15 @@
 """Noise on the words that the encoder reads."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from palam.training.code_switching import CodeSwitching
 
 
 @dataclass(frozen=True)
 class WordNoise:
-    """Swaps neighbouring words and drops words.
+    """Swaps neighbouring words, drops words, and says words in other languages.
 
     Other languages have other orders of words and say less or more by words of their own; a bridge
     that has only read well-formed English relies on its order.
@@ -16,18 +19,35 @@ class WordNoise:
     """Share of the places between two words where they change places."""
     drop: float = 0.0
     """Share of the words that are left out."""
+    switching: CodeSwitching | None = None
+    """Words in other languages; None has none."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is any noise."""
+        return bool(self.swap or self.drop or self.switching)
+
+    def content(self) -> Iterator[tuple[str, ...]]:
+        """What the noise is made of, row by row: the lexicon's."""
+        if self.switching is not None:
+            yield from self.switching.lexicon.pairs()
 
     def applied(self, text: str, number: int) -> str:
-        """A text with noise; one word at least stays.
+        """A text with noise; one word at least stays, and the white space if no word moves.
 
         Args:
             text: any.
             number: the same draws the same noise.
         """
-        if not self.swap and not self.drop:
-            return text
-        words = text.split()
         generator = random.Random(number)
+        if self.swap or self.drop:
+            text = " ".join(self._disordered(text.split(), generator))
+        if self.switching is not None:
+            text = self.switching.applied(text, generator)
+        return text
+
+    def _disordered(self, words: list[str], generator: random.Random) -> list[str]:
+        """The words with some neighbours swapped, and without some."""
         place = 0
         while place < len(words) - 1:
             if generator.random() < self.swap:
@@ -35,4 +55,7 @@ class WordNoise:
                 place += 1  # no word moves by two places
             place += 1
         kept = [word for word in words if generator.random() >= self.drop]
-        return " ".join(kept or words[:1])
+        return kept or words[:1]
+
+
+NO_NOISE = WordNoise()

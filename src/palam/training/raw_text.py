@@ -45,11 +45,13 @@ class RawTextDataset(TrainingDataset):
             self.lengths.append(objective.length(index, epoch))
 
     def content(self) -> Iterator[tuple[str | None, ...]]:
-        """See [`TrainingDataset.content`]: text and language, and the labelled rows."""
+        """See [`TrainingDataset.content`]: text and language, the labelled rows, the
+        lexicon."""
         for text in self.texts:
             yield text, self.source.language
         for row in self.source.labelled:
             yield row.text, row.prompt, str(row.answer)
+        yield from self.source.noise.content()
 
     def repeated_encoder_ids(self) -> None:
         """None: see [`TrainingDataset.repeated_encoder_ids`]."""
