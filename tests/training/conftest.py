@@ -70,6 +70,17 @@ def soft_labels(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def lexicon(tmp_path_factory):
+    """Translations of a fifth of the words, in two languages."""
+    path = tmp_path_factory.mktemp("lexicon") / "lexicon.csv"
+    lines = ["word,translation,language\n"]
+    for place, word in enumerate(sorted({word.strip(".,:?").lower() for word in WORDS})[::5]):
+        lines += [f"{word},නිවස{place},Sinhala\n", f"{word},வீடு{place},Tamil\n"]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
 def bases(base_folder):
     """Encoder and LLM, loaded once: they are frozen."""
     return Bases(load_encoder(str(base_folder("bert"))), load_llm(str(base_folder("llama"))))

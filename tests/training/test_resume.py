@@ -97,6 +97,30 @@ def test_other_soft_labels_are_other_rows(settings, bases, interrupted, soft_lab
         train(config, tmp_path / "out", bases=bases, resume=True)
 
 
+@pytest.mark.parametrize("objective", ["answers", "text"])
+def test_words_of_other_languages_are_drawn_again_as_they_were(
+    settings, bases, interrupted, lexicon, tmp_path, objective
+):
+    config = settings(objective, lexicon=lexicon, epochs=3)
+    train(config, tmp_path / "whole", bases=bases)
+    interrupted(config, tmp_path / "resumed", 10)  # in the second epoch
+    train(config, tmp_path / "resumed", bases=bases, resume=True)
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
+    assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
+    train(settings(objective, epochs=3), tmp_path / "plain", bases=bases)
+    assert losses(tmp_path / "plain") != losses(tmp_path / "whole")
+
+
+def test_another_lexicon_is_other_rows(settings, bases, interrupted, lexicon, tmp_path):
+    own = tmp_path / "lexicon.csv"
+    own.write_text(lexicon.read_text(encoding="utf-8"), encoding="utf-8")
+    config = settings(lexicon=own)
+    interrupted(config, tmp_path / "out", 9)
+    own.write_text(lexicon.read_text(encoding="utf-8") + "fox,හිවලා,Sinhala\n", encoding="utf-8")
+    with pytest.raises(PalamError, match="the training rows changed"):
+        train(config, tmp_path / "out", bases=bases, resume=True)
+
+
 def test_two_encoders_resume_too(settings, stop, base_folder, tmp_path):
     config = settings(second_encoder=str(base_folder("t5")), fusion="global_softmax", epochs=3)
     train(config, tmp_path / "whole")

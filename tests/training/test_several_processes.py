@@ -107,12 +107,13 @@ def distilling(common, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(common, distilling, soft_labels, base_folder, tmp_path_factory):
+def runs(common, distilling, soft_labels, lexicon, base_folder, tmp_path_factory):
     """By case, the folder of its run in one process and in two; each with its records."""
     folder = tmp_path_factory.mktemp("runs")
     settings = {case: common | changes for case, changes in CASES.items()}
     settings["distilled"] = distilling
     settings["soft labels"] = common | {"soft_label_file": str(soft_labels)}
+    settings["code-switched"] = common | {"lexicon": str(lexicon), "epochs": 2}
     settings["two encoders"] = common | {"second_encoder": str(base_folder("t5")), "epochs": 1}
     jobs = [{"settings": settings[case], "out": str(folder / f"two {case}")} for case in settings]
     jobs.append(job_of(common, folder / "two poisoned", poison=5))
@@ -158,7 +159,8 @@ def alone(case):
     return "checkpointed" if case == "sharded" else case
 
 
-cases = pytest.mark.parametrize("case", [*CASES, "distilled", "soft labels", "two encoders"])
+OTHER_CASES = ("distilled", "soft labels", "code-switched", "two encoders")
+cases = pytest.mark.parametrize("case", [*CASES, *OTHER_CASES])
 
 
 @cases
