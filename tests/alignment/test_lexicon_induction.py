@@ -135,6 +135,9 @@ def test_a_word_is_read_alike_alone_and_among_others(base_folder):
     alone = torch.cat([word_vectors(encoder, tokenizer, [word]) for word in words])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     assert told == [4]
+    prefixed = word_vectors(encoder, tokenizer, words, prefix="a ")
+    expected = word_vectors(encoder, tokenizer, [f"a {word}" for word in words])
+    torch.testing.assert_close(prefixed, expected)
 
 
 class FakeTokenizer:

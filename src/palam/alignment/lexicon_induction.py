@@ -94,6 +94,8 @@ def word_vectors(
     tokenizer: Any,
     words: Sequence[str],
     progress: Progress | None = None,
+    *,
+    prefix: str = "",
 ) -> Tensor:
     """The mean of the encoder's last states of each word alone, special tokens with it.
 
@@ -101,6 +103,7 @@ def word_vectors(
         encoder: of [`load_encoder`].
         tokenizer: its own.
         words: any strings.
+        prefix: stands in front of each.
         progress: called with how many words have been read.
 
     Returns:
@@ -111,7 +114,8 @@ def word_vectors(
     """
     vectors = []
     for chunk in _chunks(words, BATCH_SIZE):
-        batch = tokenizer(chunk, padding=True, return_tensors="pt").to(encoder.device)
+        texts = [prefix + word for word in chunk]
+        batch = tokenizer(texts, padding=True, return_tensors="pt").to(encoder.device)
         mask = batch["attention_mask"]
         last = encode(encoder, batch["input_ids"], mask)[-1].float()
         real = mask[..., None].float()
@@ -190,6 +194,8 @@ def induce_lexicon(
     words: Sequence[str],
     foreign: Sequence[str],
     progress: Progress | None = None,
+    *,
+    prefix: str = "",
 ) -> Iterator[InducedPair]:
     """Translations of words by the encoder's own vocabulary.
 
@@ -197,7 +203,7 @@ def induce_lexicon(
         encoder: of [`load_encoder`].
         tokenizer: its own.
         words, foreign: of [`words_to_read`].
-        progress: see [`word_vectors`].
+        progress, prefix: see [`word_vectors`].
 
     Yields:
         The pairs of [`induced_pairs`].
@@ -205,8 +211,8 @@ def induce_lexicon(
     Raises:
         PalamError: see [`word_vectors`].
     """
-    vectors = word_vectors(encoder, tokenizer, words, progress)
-    foreign_vectors = word_vectors(encoder, tokenizer, foreign, progress)
+    vectors = word_vectors(encoder, tokenizer, words, progress, prefix=prefix)
+    foreign_vectors = word_vectors(encoder, tokenizer, foreign, progress, prefix=prefix)
     yield from induced_pairs(words, vectors, foreign, foreign_vectors)
 
 

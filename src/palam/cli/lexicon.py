@@ -31,6 +31,7 @@ def lexicon(
     out: Path,
     encoder: str = "starter:encoder",
     encoder_revision: str | None = None,
+    prefix: str = "",
     config: ConfigFile = None,
     placement: PlacementOptions = PLACEMENT_DEFAULTS,
 ) -> None:
@@ -46,6 +47,7 @@ def lexicon(
             `language`; .jsonl, .csv, .tsv, .xlsx, .parquet.
         encoder: Encoder: hub id, folder or starter:encoder.
         encoder_revision: The encoder's revision on the hub.
+        prefix: Stands in front of each word, e.g. 'query: ' for E5, which was trained so.
     """
     check_file_writable(out)
     file_format = output_format(out)
@@ -74,7 +76,7 @@ def lexicon(
         load_in=place["load_in"],
     )
     with progress_bar("the encoder reads words", len(words) + len(foreign)) as advance:
-        pairs = list(induce_lexicon(loaded, tokenizer, words, foreign, advance))
+        pairs = list(induce_lexicon(loaded, tokenizer, words, foreign, advance, prefix=prefix))
     rows = ({**dict(zip(COLUMNS, pair[:3], strict=True)), SCORE: pair.score} for pair in pairs)
     with open_output(out) as file:
         write_rows(rows, (*COLUMNS, SCORE), file, file_format)
