@@ -132,4 +132,4 @@ def test_the_lexicon_is_part_of_what_tells_a_runs_rows_from_anothers(tiny_model)
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_is_below_one(settings, share):
     with pytest.raises(PalamError, match=r"code_switch is .*; it must be from 0 to below 1"):
-        settings(code_switch=share)
+        settings(code_switch=share, lexicon="lexicon.csv")

@@ -129,6 +129,7 @@ EXCLUDING = [
     ({**TEXT, "hidden_weight": 0.1}, "hidden_weight is for --distill"),
     ({**TEXT, "label_tasks": ["demo"]}, "label_tasks needs the objective label"),
     ({**TEXT, "soft_label_file": "x.jsonl"}, "soft_label_file needs the objective label"),
+    ({**TASK, "code_switch": 0.5}, "code_switch needs words of other languages; give --lexicon"),
     (
         {**TEXT, "objectives": {"label": 1}},
         "the objective label needs label_tasks or soft_label_file",

@@ -355,6 +355,8 @@ class TrainConfig:
             name = self.optim.raw_text_settings[0].replace("_", "-")
             raise PalamError(f"--{name} needs raw text to learn from; give --text-file")
         self._check_labels(raw_text)
+        if self.optim.code_switch != OptimConfig.code_switch and self.data.lexicon is None:
+            raise PalamError("code_switch needs words of other languages; give --lexicon")
         if self.runtime.shard_llm and self.optim.lora_rank:
             raise PalamError("shard_llm spreads the LLM as it is; give no lora_rank")
         if self.optim.prompts_file and self.model.mode == "paper":
