@@ -85,6 +85,11 @@ def test_a_place_that_cannot_be_written_is_told_first(palam, english, tmp_path):
     result = palam("lexicon", "--text-file", english, "--out", tmp_path)
     assert result.code == 2
     assert "is a folder; give a file to write" in result.err
+    before = english.read_text("utf-8")
+    result = palam("lexicon", "--text-file", english, "--out", english)
+    assert result.code == 2
+    assert "is the text that is read" in result.err
+    assert english.read_text("utf-8") == before
 
 
 def test_a_tasks_rows_are_read_with_words_of_other_languages(palam, training, tmp_path):

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from palam.cli._options import DATA, RUN, ConfigFile, silence_libraries
 from palam.cli._output import check_file_writable, open_output, print_table
+from palam.errors import PalamError
 from palam.tasks.lexicon import COLUMNS
 from palam.tasks.readers import RowSource, read_texts
 from palam.tasks.writers import output_format, write_rows
@@ -52,6 +53,8 @@ def lexicon(
     check_file_writable(out)
     file_format = output_format(out)
     source = RowSource(text_file)
+    if out.exists() and text_file.exists() and out.samefile(text_file):
+        raise PalamError(f"{out} is the text that is read; give another --out")
     from palam.alignment.lexicon_induction import (
         counted_words,
         induce_lexicon,
