@@ -23,7 +23,7 @@ from palam.training.config import (
 )
 from palam.training.data import TrainingData
 from palam.training.datasets import AnswerDataset, TextChanges
-from palam.training.noise import WordNoise
+from palam.training.noise import NO_NOISE, WordNoise
 from palam.training.raw_text import RawTextDataset
 from palam.utils.device import dtype_name, pick_device, pick_dtype, resolve_placement
 from palam.utils.processes import num_processes, on_main
@@ -167,7 +167,7 @@ def build_dataset(
         PalamError: raw text of too few lines with two words or more.
     """
     seed = config.runtime.seed
-    noise = WordNoise()
+    noise = NO_NOISE
     if examples is data.train:
         noise = _noise(config.optim, data)
     if data.task is None:
