@@ -64,6 +64,17 @@ def test_signs_around_a_word_are_not_of_it():
     assert parts_of_word('("water),') == ('("', "water", "),")
     assert parts_of_word("don't!") == ("", "don't", "!")
     assert parts_of_word("...") == ("...", "", "")
+    assert parts_of_word("") == ("", "", "")
+
+
+@pytest.mark.parametrize("word", ["පාසල්", "பள்ளி", "गाँव", "ቤት", "ပုံ"])
+def test_vowel_signs_and_the_like_belong_to_a_word(word):
+    assert parts_of_word(f"«{word}».") == ("«", word, "».")
+
+
+def test_a_long_row_of_signs_takes_no_long_time():
+    token = "a" + "-" * 200_000 + "b"
+    assert parts_of_word(token) == ("", token, "")
 
 
 @given(st.text())

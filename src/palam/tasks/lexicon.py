@@ -1,6 +1,6 @@
 """Lexicons: words of a text's own language, and what other languages say for them."""
 
-import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,23 +14,29 @@ TRANSLATION = "translation"
 LANGUAGE = "language"
 COLUMNS = (WORD, TRANSLATION, LANGUAGE)
 """The columns of a lexicon's file."""
-SURROUNDED = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)
-"""What stands before a word, the word itself, and what stands behind it, as in `(word),`."""
-
 Translations = Mapping[str, tuple[str, ...]]
 """By a word, in small letters."""
 
 
 def parts_of_word(token: str) -> tuple[str, str, str]:
-    """What stands before a word, the word itself, and what stands behind it.
+    """What stands before a word, the word itself, and what stands behind it, as in `(word),`.
+
+    A word begins and ends with a letter, a digit or a mark: vowel signs and the like belong to it.
 
     Args:
         token: what stands between two spaces.
     """
-    match = SURROUNDED.fullmatch(token)
-    assert match is not None  # any string matches
-    before, word, behind = match.groups()
-    return before, word, behind
+    start = 0
+    while start < len(token) and not _is_of_a_word(token[start]):
+        start += 1
+    end = len(token)
+    while end > start and not _is_of_a_word(token[end - 1]):
+        end -= 1
+    return token[:start], token[start:end], token[end:]
+
+
+def _is_of_a_word(character: str) -> bool:
+    return character.isalnum() or unicodedata.category(character).startswith("M")
 
 
 @dataclass(frozen=True)
