@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -46,6 +47,15 @@ FILE_OPERATIONS = (
     "os.chmod",
     "os.scandir",
 )
+
+
+def benchmark_script(name):
+    """A script of the folder `benchmarks` as a module."""
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def batch_of(model):

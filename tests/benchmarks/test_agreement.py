@@ -1,9 +1,9 @@
 """Choosing a fusion by agreement: `benchmarks/agreement.py`."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from helpers import benchmark_script
 
 from palam.bench.predictions import LanguagePredictions
 from palam.bench.results import ResultsFolder
@@ -14,11 +14,7 @@ SIB200 = ROOT / "benchmarks" / "results" / "sib200"
 
 @pytest.fixture(scope="module")
 def script():
-    path = ROOT / "benchmarks" / "agreement.py"
-    spec = importlib.util.spec_from_file_location("agreement", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("agreement")
 
 
 def run(*predictions):

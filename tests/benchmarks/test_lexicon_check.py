@@ -1,21 +1,14 @@
 """A lexicon's words in parallel sentences: `benchmarks/lexicon_check.py`."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+from helpers import benchmark_script
 
 from palam.tasks.lexicon import Lexicon
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "lexicon_check.py"
 
 
 @pytest.fixture
 def lexicon_check():
-    spec = importlib.util.spec_from_file_location("lexicon_check", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("lexicon_check")
 
 
 def test_a_word_is_looked_for_in_its_own_row_and_in_the_others(lexicon_check):

@@ -1,26 +1,20 @@
 """Topics by the encoder's similarity: `benchmarks/topic_labels.py`."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import benchmark_script
 
 from palam.tasks.readers import RowSource
 from palam.tasks.soft_labels import read_soft_labels
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "topic_labels.py"
-
 
 @pytest.fixture(scope="module")
 def topic_labels():
-    spec = importlib.util.spec_from_file_location("topic_labels", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_script("topic_labels")
 
 
 def test_a_topic_is_as_near_as_it_is_to_other_texts(topic_labels):
@@ -51,7 +45,7 @@ def test_a_file_of_texts(topic_labels, tiny_model, tmp_path, monkeypatch):
     english.write_text("The team won.\n\nRice is food.\nA book about the Moon.\nI am home.\n")
     out = tmp_path / "topics.jsonl"
     options = [str(english), "--out", str(out), "--bridge", str(tmp_path / "bridge")]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options, "--share", "1"])
+    monkeypatch.setattr(sys, "argv", ["topic_labels.py", *options, "--share", "1"])
     topic_labels.main()
     rows = list(read_soft_labels(RowSource(out), {"text": "text"}))
     assert [row.fields["text"] for row in rows][:2] == ["The team won.", "Rice is food."]

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from palam.errors import PalamError
 from palam.inference.batches import Progress
-from palam.models.backbones.encoder import encode
+from palam.models.backbones.encoder import encode, mean_over_tokens
 from palam.models.finite import check_finite
 from palam.tasks.lexicon import parts_of_word
 from palam.tasks.scripts import NO_SCRIPT, script_of
@@ -103,8 +103,8 @@ def word_vectors(
         encoder: of [`load_encoder`].
         tokenizer: its own.
         words: any strings.
-        prefix: stands in front of each.
         progress: called with how many words have been read.
+        prefix: stands in front of each.
 
     Returns:
         [words, d_enc] in fp32 on the CPU.
@@ -113,15 +113,14 @@ def word_vectors(
         PalamError: numbers that are not finite.
     """
     vectors = []
-    for chunk in _chunks(words, BATCH_SIZE):
-        texts = [prefix + word for word in chunk]
+    for start in range(0, len(words), BATCH_SIZE):
+        texts = [prefix + word for word in words[start : start + BATCH_SIZE]]
         batch = tokenizer(texts, padding=True, return_tensors="pt").to(encoder.device)
         mask = batch["attention_mask"]
         last = encode(encoder, batch["input_ids"], mask)[-1].float()
-        real = mask[..., None].float()
-        vectors.append(((last * real).sum(1) / real.sum(1)).cpu())
+        vectors.append(mean_over_tokens(last, mask).cpu())
         if progress is not None:
-            progress(len(chunk))
+            progress(len(texts))
     joined = torch.cat(vectors)
     check_finite(joined, "the encoder's states of its own words")
     return joined
@@ -266,8 +265,3 @@ def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """So many rows of each tensor at a time as are compared at once."""
     for start in range(0, len(tensors[0]), CHUNK):
         yield tuple(tensor[start : start + CHUNK] for tensor in tensors)
-
-
-def _chunks(words: Sequence[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(words), size):
-        yield list(words[start : start + size])

@@ -30,7 +30,7 @@ from transformers.trainer_callback import PrinterCallback
 from palam.bench.baselines import Outcome, Rows
 from palam.errors import PalamError
 from palam.inference.evaluation import Prediction
-from palam.models.backbones.encoder import encoder_max_length, encoder_shape
+from palam.models.backbones.encoder import encoder_max_length, encoder_shape, mean_over_tokens
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.encoder_text import source_language
 from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
@@ -118,10 +118,7 @@ class MeanPoolClassifier(nn.Module):
             labels: numbers of labels, [batch].
         """
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        states = output.last_hidden_state
-        real = attention_mask[..., None].to(states.dtype)
-        means = (states * real).sum(1) / real.sum(1)
-        logits = self.head(means)
+        logits = self.head(mean_over_tokens(output.last_hidden_state, attention_mask))
         loss = None if labels is None else F.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from palam.bench.baselines import Outcome, Rows
 from palam.errors import PalamError
 from palam.inference.evaluation import Prediction
-from palam.models.backbones.encoder import encode
+from palam.models.backbones.encoder import encode, mean_over_tokens
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
 from palam.tasks.task import Example, Task
@@ -66,11 +66,10 @@ class TextFeatures:
         mask = batch["attention_mask"]
         states = encode(self.encoder, batch["input_ids"], mask)
         chosen = states[-1:] if self.layers == "last" else states
-        real = mask[..., None].float()
         means = []
         for state in chosen:
             normalized = F.layer_norm(state.float(), state.shape[-1:])
-            means.append((normalized * real).sum(1) / real.sum(1))
+            means.append(mean_over_tokens(normalized, mask))
         return torch.stack(means).mean(0).cpu()
 
 

@@ -8,7 +8,7 @@ here it is frozen, and the bridge learns which of its states mean the same.
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from palam.tasks.lexicon import Lexicon, parts_of_word
 
@@ -26,10 +26,6 @@ class CodeSwitching:
     lexicon: Lexicon
     share: float
     """Of the texts in which words are switched."""
-    weights: Sequence[float] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", self.lexicon.weights)
 
     def applied(self, text: str, generator: random.Random) -> str:
         """A text with some of its words in other languages; all around a word stays.
@@ -42,7 +38,7 @@ class CodeSwitching:
             return text
         language = None
         if generator.random() >= MIXED:
-            language = generator.choices(self.lexicon.languages, self.weights)[0]
+            language = generator.choices(self.lexicon.languages, self.lexicon.weights)[0]
         share = LEAST_WORDS + (1 - LEAST_WORDS) * generator.random()
         switched = []
         for token in WHITE_SPACE.split(text):

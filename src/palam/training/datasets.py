@@ -81,7 +81,9 @@ class TextChanges:
         """
         if self.passage_words is not None:
             text = passage(text, self.passage_words, seeded_number(*key))
-        return self.noise.applied(text, seeded_number("noise", *key))
+        if self.noise.changes:
+            text = self.noise.applied(text, seeded_number("noise", *key))
+        return text
 
 
 UNCHANGED = TextChanges()

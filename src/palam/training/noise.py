@@ -39,6 +39,8 @@ class WordNoise:
             text: any.
             number: the same draws the same noise.
         """
+        if not self.changes:
+            return text
         generator = random.Random(number)
         if self.swap or self.drop:
             text = " ".join(self._disordered(text.split(), generator))

@@ -164,6 +164,20 @@ def encode(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) ->
     return tuple(states[1:])
 
 
+def mean_over_tokens(states: Tensor, attention_mask: Tensor) -> Tensor:
+    """The mean of each text's states, without padding.
+
+    Args:
+        states: [batch, tokens, d].
+        attention_mask: [batch, tokens], 0 for padding.
+
+    Returns:
+        [batch, d], in the states' dtype.
+    """
+    real = attention_mask[..., None].to(states.dtype)
+    return (states * real).sum(1) / real.sum(1)
+
+
 def encoder_shape(model: PreTrainedModel) -> EncoderShape:
     """Width and number of an encoder's layers, as a forward pass on eight tokens gives them.
 
