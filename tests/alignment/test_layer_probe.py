@@ -7,7 +7,12 @@ import torch
 from plain_ridge import TEXTS
 
 from palam import PalamError
-from palam.alignment.layer_probe import AlignedSample, fit_fusion_weights, probe_layers
+from palam.alignment.layer_probe import (
+    AlignedSample,
+    fit_fusion_weights,
+    nearest_token_accuracy,
+    probe_layers,
+)
 from palam.alignment.solve import aligned_batches, solve_bridge
 from palam.alignment.token_alignment import AlignedTokens
 from palam.models.registry import FUSIONS
@@ -72,6 +77,22 @@ def test_a_probe_has_every_layer_and_every_fusion_and_agrees_with_a_solve(tiny_m
     mean = rows["mean"]
     assert mean["r2"] == pytest.approx(result.r2, abs=1e-4)
     assert mean["nearest_token_accuracy"] == pytest.approx(result.nearest_token_accuracy)
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [(1, 1), (7, 3), (64, 5), (1000, 1000)])
+def test_the_nearest_token_does_not_depend_on_how_many_are_compared_at_a_time(
+    tiny_model, monkeypatch, tokens, rows
+):
+    model = tiny_model("xlmr", fusion="mean", normalize="layer")
+    embeddings = model.llm.get_input_embeddings().weight.detach()
+    generator = torch.Generator().manual_seed(0)
+    mapped = torch.randn(50, embeddings.shape[1], generator=generator)
+    similarities = torch.nn.functional.cosine_similarity(mapped[:, None], embeddings[None], dim=-1)
+    nearest = similarities.argmax(1)
+    ids = torch.where(torch.arange(50) < 20, nearest, (nearest + 1) % len(embeddings))
+    monkeypatch.setattr("palam.alignment.layer_probe.TOKENS_AT_ONCE", tokens)
+    monkeypatch.setattr("palam.alignment.layer_probe.ROWS_AT_ONCE", rows)
+    assert nearest_token_accuracy(model, mapped, ids) == pytest.approx(20 / 50)
 
 
 def test_a_sample_is_bounded(tiny_model, monkeypatch):

@@ -28,6 +28,10 @@ SCORES_LEARNING_RATE = 0.05
 """Of a fusion with a handful of scores, which must move far in few steps."""
 MATRICES_LEARNING_RATE = 1e-3
 """Of a fusion with matrices, which must not."""
+TOKENS_AT_ONCE = 1024
+"""Mapped tokens that are compared with a part of the LLM's embeddings at a time."""
+ROWS_AT_ONCE = 8192
+"""Rows of the LLM's embeddings in such a part."""
 
 
 class AlignedSample(NamedTuple):
@@ -95,14 +99,29 @@ def nearest_token_accuracy(
         ids: [tokens], the right tokens.
     """
     embeddings = model.llm.get_input_embeddings().weight
-    directions = F.normalize(embeddings.float(), dim=-1)
-    nearest = []
-    for part in torch.split(mapped, 1024):
-        similarities = part.float() @ directions.T
-        nearest.append(similarities.argmax(1))
-    predicted = torch.cat(nearest)
-    right = predicted == ids.to(predicted.device)
+    parts = []
+    for part in torch.split(mapped, TOKENS_AT_ONCE):
+        parts.append(_nearest_rows(part.float(), embeddings))
+    nearest = torch.cat(parts)
+    right = nearest == ids.to(nearest.device)
     return right.float().mean().item()
+
+
+def _nearest_rows(vectors: Tensor, embeddings: Tensor) -> Tensor:
+    """The row of the embeddings that is nearest to each vector by cosine, [vectors].
+
+    A part of the vocabulary at a time: all of it in fp32, beside the similarities with all of it,
+    is hundreds of megabytes for a small LLM, gigabytes for a large one.
+    """
+    best = vectors.new_full((len(vectors),), -torch.inf)
+    nearest = torch.zeros(len(vectors), dtype=torch.long, device=vectors.device)
+    for start in range(0, len(embeddings), ROWS_AT_ONCE):
+        rows = embeddings[start : start + ROWS_AT_ONCE].float()
+        similarities, places = (vectors @ F.normalize(rows, dim=-1).T).max(1)
+        is_nearer = similarities > best
+        best = torch.where(is_nearer, similarities, best)
+        nearest = torch.where(is_nearer, start + places, nearest)
+    return nearest
 
 
 class ProbeRow(TypedDict):
