@@ -73,8 +73,11 @@ def test_a_wrong_setting_is_refused(change, message):
             "method a: there is no setting direct",
         ),
         ("methods: {a: {}}\ntrain: {3: 4}", "train: there is no setting 3"),
-        ("methods: {a: {}}", "train needs a task, or a file"),
-        ("methods: {a: {}}\ntrain: {text_file: plain.txt}", "train needs a task, or a file"),
+        ("methods: {a: {}}", "train needs a task, a file of labelled rows, or"),
+        (
+            "methods: {a: {baseline: head}}\ntrain: {text_file: plain.txt}",
+            "method a: head needs labels",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused(text, message, tmp_path):

@@ -122,6 +122,20 @@ def test_packed_predictions_are_those_that_were_packed(tmp_path):
     assert "holds no packed predictions" in refusal(read_packed, tmp_path / "packed.xz")
 
 
+def test_packed_recalls_are_those_that_were_packed(tmp_path):
+    rows = [
+        {"language": "si", "row": 1, "label": "a text", "prediction": "a", "recall": 0.5},
+        {"language": "si", "row": 2, "label": "another", "prediction": "", "recall": None},
+        {"language": "si", "row": 3, "label": "a third", "prediction": "third", "recall": 1.0},
+    ]
+    read = group_by_language(rows)
+    assert read["si"].rows == [1, 3]  # by the second nothing can be measured
+    assert read["si"].mean == 0.75
+    runs = {Run("mean", 0): read}
+    write_packed(tmp_path / "packed.xz", runs)
+    assert read_packed(tmp_path / "packed.xz") == runs
+
+
 def test_a_packed_folder_is_reported_like_any_other(folder):
     before = summary(folder)
     pack(folder)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from helpers import refusal
+from scipy.stats import wilcoxon
 
 from palam.bench.statistics import Answers, Difference, compare
 
@@ -71,9 +72,9 @@ def test_a_row_that_one_language_lacks_is_left_out_of_the_joint_resampling():
 
 def test_seeds_are_averaged_and_voted():
     three = answers([1, 1, 0], [1, 0, 0], [0, 0, 1])
-    assert three.correct.tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert three.values.tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3])
     assert three.vote.tolist() == [True, False, False]
-    assert three.accuracies == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert three.means == pytest.approx([2 / 3, 1 / 3, 1 / 3])
     assert Answers([0], ["a"], [["a"], ["b"]]).vote.tolist() == [True]  # equal: the first seed's
     assert not Answers([0], ["a"], [["b"], ["a"]]).vote.any()
 
@@ -83,6 +84,34 @@ def test_a_win_needs_both_the_test_and_the_interval():
     assert not Difference(0.1, (0.01, 0.2), 0.06).win
     assert not Difference(0.1, (-0.01, 0.2), 0.04).win
     assert not Difference(-0.1, (-0.2, -0.01), 0.01).win
+
+
+def recalls(*seeds):
+    """Answers that are compared with texts; the texts do not matter."""
+    count = len(seeds[0])
+    said = [["answer"] * count for _ in seeds]
+    return Answers(list(range(count)), ["text"] * count, said, [list(seed) for seed in seeds])
+
+
+def test_recalls_are_compared_by_their_ranks():
+    generator = np.random.default_rng(3)
+    one = generator.random((2, 40)).round(2)
+    two = (one - generator.random((2, 40)) * 0.3).clip(0, 1)
+    each, mean = compare({"si": recalls(*one)}, {"si": recalls(*two)}, parallel=True)
+    gains = one.mean(0) - two.mean(0)
+    assert each["si"].mean == pytest.approx(gains.mean())
+    assert each["si"].p == pytest.approx(wilcoxon(gains).pvalue)
+    assert each["si"].win
+    assert mean.mean == each["si"].mean
+    assert recalls(*one).means == pytest.approx(one.mean(1).tolist())
+
+
+def test_equal_recalls_differ_in_nothing():
+    one = recalls([0.1 + 0.2, 0.5], [0.2, 0.5])
+    two = recalls([0.3, 0.5], [0.2, 0.5])
+    each, _ = compare({"si": one}, {"si": two}, parallel=False)
+    assert each["si"].p == 1.0
+    assert not each["si"].win
 
 
 def test_other_items_are_refused():

@@ -5,6 +5,9 @@ import re
 import shutil
 
 import pytest
+import yaml
+
+from palam.bench.pack import main as pack_main
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
 
@@ -111,7 +114,125 @@ def test_a_bridge_can_be_trained_to_read(palam, data, base_options, tmp_path):
     assert (result.code, result.err) == (0, "")
 
 
-def test_a_recipe_compares_right_answers_alone(refused, results, tmp_path):
-    recipe = (results / "recipe.yaml", "--set", "train.task=reading", "--set", "read.task=reading")
+# --------------------------------------------------------------------------- in a benchmark
+@pytest.fixture
+def recipe(tmp_path, base_folder, data):
+    """A recipe of general bridges: its content."""
+    lines = [f"The {noun} is {word}." for noun in ("house", "river") for word in ("old", "new")]
+    text = tmp_path / "english.txt"
+    text.write_text("\n".join(lines * 10), encoding="utf-8")
+    train = {
+        "text_file": str(text),
+        "encoder": str(base_folder("bert")),
+        "llm": str(base_folder("llama")),
+        "batch_size": 4,
+        "max_steps": 2,
+        "device": "cpu",
+        "dtype": "fp32",
+        "data": str(data),
+    }
+    read = {"split": "dev", "languages": ["si", "en"], "limit": 6}
+    methods = {"mean": {"fusion": "mean"}, "last": {"fusion": "last"}}
+    methods["alone"] = {"baseline": "llm_only"}
+    return {"train": train, "read": read, "seeds": [0, 1], "methods": methods}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """`saved(content, part={...})`: a recipe file with that content and those changes."""
+
+    def save(content, **changed):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(content | changed, sort_keys=False))
+        return path
+
+    return save
+
+
+def read_rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_general_bridges_are_compared_by_what_they_read(palam, recipe, saved, data, tmp_path):
+    out = tmp_path / "out"
+    assert palam("bench", saved(recipe), "--dry-run").code == 0
+    result = palam("bench", saved(recipe), "--out", out)
+    assert result.code == 0, result.err
+    cells = read_rows(out / "cells.jsonl")
+    names = [(cell["method"], cell["seed"]) for cell in cells]
+    assert names == [("mean", 0), ("mean", 1), ("last", 0), ("last", 1), ("alone", 0)]
+    for cell in cells:
+        # English words stand in the text itself: nothing can be measured by them.
+        assert list(cell["results"]) == ["sin_Sinh"]
+        rows = read_rows(out / "predictions" / f"{cell['method']}.{cell['seed']}.jsonl")
+        recalls = [row["recall"] for row in rows if row["language"] == "sin_Sinh"]
+        assert cell["results"]["sin_Sinh"] == pytest.approx(sum(recalls) / len(recalls))
+    (bridge,) = (out / "bridges").glob("mean-*-0")
+    settings = yaml.safe_load((bridge / "settings.yaml").read_text())
+    assert settings["prompt"] == "{text}\nThe same in English:"
+    assert (settings["objectives"], settings["swap_words"]) == ({"repeat": 1.0}, 0.15)
+    figures = tmp_path / "figures.json"
+    command = ("evaluate", bridge, "--task", "reading", "--data", data, "--limit", 6, *CPU)
+    assert palam(*command, "--languages", "si", "--json", figures).code == 0
+    alone = json.loads(figures.read_text())["results"]["sin_Sinh"]["recall"]
+    assert cells[0]["results"]["sin_Sinh"] == pytest.approx(alone)
+
+
+def test_the_report_of_readings_says_what_it_shows_and_stays_when_packed(
+    palam, recipe, saved, tmp_path
+):
+    out = tmp_path / "out"
+    assert palam("bench", saved(recipe), "--out", out).code == 0
+    shown = palam("report", out).out
+    assert "reading, split dev, trained on English english.txt. Content-word recall" in shown
+    assert "Wilcoxon's signed-rank test" in shown
+    assert "McNemar" not in shown
+    page = tmp_path / "page.html"
+    assert palam("report", out, "--html", page).code == 0
+    assert "Content-word recall by language" in page.read_text(encoding="utf-8")
+    assert pack_main([str(out)]) == 0
+    assert not (out / "predictions").exists()
+    assert palam("report", out).out == shown
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    of_mean = summary["methods"]["mean"]
+    seeds = [of_mean["seeds"][seed]["sin_Sinh"]["recall"] for seed in ("0", "1")]
+    assert of_mean["mean_of_seeds"] == seeds
+    # A third seed is added to what is packed.
+    assert palam("bench", saved(recipe, seeds=[0, 1, 2]), "--out", out).code == 0
+    assert "| mean |" in palam("report", out).out
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("methods", {"most": {"baseline": "majority"}}, "method most: majority needs labels"),
+        ("methods", {"head": {"baseline": "head"}}, "the baseline beside texts is llm_only"),
+        ("read", {"languages": ["en"]}, "give read.languages others than English"),
+        ("read", {"task": "nothing"}, 'unknown task "nothing"'),
+        ("train", {"text_file": "/nowhere.txt"}, "nowhere.txt"),
+    ],
+)
+def test_what_cannot_be_compared_by_reading_is_refused(
+    refused, recipe, saved, tmp_path, part, change, message
+):
+    content = recipe | {part: recipe[part] | change}
+    assert message in refused("bench", saved(content), "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bridge_that_learns_labels_is_not_asked_to_read(refused, results, tmp_path):
+    recipe = (results / "recipe.yaml", "--set", "methods=mean", "--set", "read.task=reading")
     message = refused("bench", *recipe, "--out", tmp_path / "out")
-    assert message.startswith("a recipe compares right answers, and reading has none")
+    assert message.startswith("a bridge that is trained on labels does not answer reading")
+
+
+def test_general_bridges_read_tasks_with_labels_too(palam, recipe, saved, tmp_path):
+    out = tmp_path / "out"
+    read = recipe["read"] | {"task": "sib200"}
+    methods = {name: recipe["methods"][name] for name in ("mean", "alone")}
+    content = recipe | {"read": read, "methods": methods, "seeds": [0]}
+    result = palam("bench", saved(content), "--out", out)
+    assert result.code == 0, result.err
+    for cell in read_rows(out / "cells.jsonl"):
+        assert list(cell["results"]) == ["sin_Sinh", "eng_Latn"]
+    assert "Accuracy in percent" in palam("report", out).out

@@ -107,6 +107,29 @@ def llm_only(
     return Outcome(evaluation.predictions, {"way": best, "validation": accuracies})
 
 
+def llm_as_it_is(
+    model: ModelConfig,
+    runtime: RuntimeConfig,
+    bases: Bases,
+    data: TrainingData,
+    task: Task,
+    rows: Rows,
+    *,
+    batch_size: int,
+) -> Outcome:
+    """The LLM reads the text itself and is asked with the task's prompt; it has learned nothing.
+
+    Args:
+        model, runtime, bases, rows, batch_size: see [`llm_only`].
+        data: raw text.
+        task: that is read.
+    """
+    config = replace(model, fusion="mean", fusion_options={})  # the bridge is not used
+    built = build_model(config, data, runtime, bases)
+    evaluation = _evaluate_llm(built, task, "", rows, batch_size)
+    return Outcome(evaluation.predictions, {"way": "plain"})
+
+
 def few_shot_prompt(task: Task, prompt: str, examples: Sequence[Example]) -> str:
     """A prompt in front of which examples stand, with their answers.
 

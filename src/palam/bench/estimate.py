@@ -15,9 +15,11 @@ from palam.bench.device_memory import Device
 from palam.bench.finetune import EPOCHS, LEARNING_RATES
 from palam.bench.methods import BaselineMethod
 from palam.bench.plan import USUAL_SHARE, measured_rate, plan
+from palam.bench.pretraining_plan import plan_pretraining
 from palam.bench.recipe import Recipe
 from palam.bench.task_rows import find_rows
 from palam.errors import PalamError
+from palam.inference.evaluation import most_answer_tokens
 from palam.models.model_config import ModelConfig
 from palam.tasks.loading import is_local
 from palam.tasks.registry import get_task
@@ -30,6 +32,8 @@ USUAL_ROWS = 10_000
 """Of training data that are not at hand."""
 USUAL_READ_ROWS = 1_000
 """Of each language that is read, and of validation, where the data are not at hand."""
+LABEL_TOKENS = 4
+"""The LLM's, of a label with its end."""
 LLM_WAYS = 3
 """In which the LLM alone reads the validation examples: plain, in a chat, after examples."""
 
@@ -57,10 +61,11 @@ class _Amounts(NamedTuple):
 
     Attributes:
         train: training rows of a run.
-        dev: validation rows of it.
+        dev: validation rows of it that baselines choose by; none of raw text.
         read: rows that each method reads, in all languages.
         foreign: those in other languages than the training rows'.
         labels: of each row.
+        answer: tokens of a free answer, at most; None of a task with labels.
     """
 
     train: int
@@ -68,6 +73,7 @@ class _Amounts(NamedTuple):
     read: int
     foreign: int
     labels: int
+    answer: int | None
 
 
 class _Reading(NamedTuple):
@@ -145,10 +151,11 @@ def _amounts(recipe: Recipe) -> _Amounts:
     ours = find_language(data.text_language)
     return _Amounts(
         train=num_train,
-        dev=num_dev,
+        dev=0 if recipe.trains_on_text else num_dev,
         read=sum(counts.values()),
         foreign=sum(count for code, count in counts.items() if find_language(code) != ours),
         labels=max(1, len(task.labels)),
+        answer=most_answer_tokens(task) if task.has_free_answers else None,
     )
 
 
@@ -175,7 +182,10 @@ def _baseline_readings(
         return _finetuning_readings(model, placement, amounts, runs=runs, num_seeds=num_seeds)
     # The examples that it is shown are read once for all texts.
     texts = LLM_WAYS * amounts.dev + amounts.read
-    readings = [_Reading(texts, plan_llm_reading(model, placement, amounts.labels))]
+    reading = plan_llm_reading(
+        model, placement, amounts.labels, answer_tokens=amounts.answer or LABEL_TOKENS
+    )
+    readings = [_Reading(texts, reading)]
     if method.baseline == "translate":
         translation = plan_translation(method.settings["translator"], placement)
         readings.append(_Reading(amounts.foreign, translation))
@@ -244,12 +254,20 @@ def _estimate_training(
         PalamError: a base model that cannot be found or used.
     """
     rows = min(amounts.train, config.data.max_train_samples or amounts.train)
-    needs = plan(config.model, config.optim, config.runtime, rows=rows, hardware=Device(rate=rate))
+    hardware = Device(rate=rate)
+    if config.data.text_file is not None:
+        needs = plan_pretraining(config, hardware)
+    else:
+        needs = plan(config.model, config.optim, config.runtime, rows=rows, hardware=hardware)
     steps = needs.steps
     if config.optim.max_steps > 0:
         steps = min(steps, config.optim.max_steps)
     seconds = runs * steps * needs.step_seconds
-    seconds += num_bridges * amounts.read * needs.reading_seconds(amounts.labels)
+    if amounts.answer is None:
+        text_seconds = needs.reading_seconds(amounts.labels)
+    else:
+        text_seconds = needs.free_answer_seconds(amounts.answer)
+    seconds += num_bridges * amounts.read * text_seconds
     hours = seconds / USUAL_SHARE / 3600
     return MethodEstimate(
         method=name,

@@ -24,6 +24,7 @@ from palam.bench.results import (
 from palam.bench.statistics import Difference
 from palam.errors import PalamError
 from palam.inference.evaluation import wilson
+from palam.inference.reading_metrics import bootstrap_interval
 from palam.utils.files import atomic_file
 
 DECIMALS = 6
@@ -68,6 +69,7 @@ def summary_content(found: Summary, results: ResultsFolder) -> dict[str, Any]:
         English (of the seeds, and of each), the means of the groups of languages, the difference to
         `against` with its 95 % interval; by language the difference with its interval and adjusted
         p; and by seed and language n, how many are correct, the accuracy and its Wilson interval.
+        Of recalls: n, their mean and its bootstrap interval over rows.
     """
     return {
         "title": found.title,
@@ -107,14 +109,21 @@ def _method_content(
     for cell in sorted(method.cells, key=lambda cell: cell.seed):
         predictions = results.predictions(Run(cell.method, cell.seed))
         seeds[str(cell.seed)] = {
-            code: _accuracy_content(language) for code, language in predictions.items()
+            code: _language_content(language) for code, language in predictions.items()
         }
     content["seeds"] = seeds
     return content
 
 
-def _accuracy_content(language: LanguagePredictions) -> dict[str, Any]:
+def _language_content(language: LanguagePredictions) -> dict[str, Any]:
     n = len(language.labels)
+    if language.recalls:
+        interval = bootstrap_interval(language.recalls)
+        return {
+            "n": n,
+            "recall": _rounded(language.mean),
+            "ci95": [_rounded(end) for end in interval],
+        }
     interval = wilson(language.correct, n)
     return {
         "n": n,

@@ -102,6 +102,16 @@ class Plan:
         )
         return operations / self.batch / self.rate
 
+    def free_answer_seconds(self, tokens: int) -> float:
+        """Seconds to read one text and to answer freely, at the full matrix rate.
+
+        Args:
+            tokens: of the answer; each takes what one of the text takes.
+        """
+        operations = self.operations["encoder"]
+        operations += self.forward_operations * (1 + tokens / self.sequence_tokens)
+        return operations / self.batch / self.rate
+
     @property
     def memory_bytes(self) -> int:
         """All of it."""

@@ -7,14 +7,17 @@ predictions of a whole benchmark take a few kilobytes. It is JSON, compressed by
      "items": {"sin_Sinh": {"rows": [0, 1, …], "labels": [0, 1, …]}, …},
      "runs": [{"method": "last", "seed": 0, "predictions": {"sin_Sinh": [0, 4, …], …}}, …]}
 
-Labels and predictions are positions in the list of labels; null is no prediction.
+Labels and predictions are positions in the list of labels; null is no prediction. Where answers are
+compared with a text, that text and the answers are the labels, and a run has the recall of each
+answer in `recalls`, as `predictions` has the answer.
 """
 
 import json
 import lzma
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from palam.bench.field_types import check_fields
@@ -36,12 +39,21 @@ class LanguagePredictions:
     """The right label of each."""
     predictions: list[str | None] = field(default_factory=list)
     """The predicted label of each; None is none."""
+    recalls: list[float] = field(default_factory=list)
+    """Of a task whose answers are compared with a text: the content-word recall of each."""
 
     @property
     def correct(self) -> int:
         """How many predictions are right."""
         pairs = zip(self.predictions, self.labels, strict=True)
         return sum(prediction == label for prediction, label in pairs)
+
+    @property
+    def mean(self) -> float:
+        """The share of right predictions, or the mean recall."""
+        if self.recalls:
+            return fmean(self.recalls)
+        return self.correct / len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,7 @@ class PredictionRow:
     row: int
     label: str
     prediction: str | None
+    recall: float | None = None
 
 
 RunPredictions = dict[str, LanguagePredictions]
@@ -65,11 +78,13 @@ class Run(NamedTuple):
     seed: int
 
 
-def group_by_language(rows: list[dict[str, Any]]) -> RunPredictions:
+def group_by_language(rows: Iterable[Mapping[str, Any]]) -> RunPredictions:
     """One run's predictions by language.
 
     Args:
-        rows: `{"language", "row", "label", "prediction"}`; what else they hold is left out.
+        rows: `{"language", "row", "label", "prediction"}`, and of a task whose answers are compared
+            with a text the `recall`; what else they hold is left out. So is a row whose recall is
+            null: nothing can be measured by it, in any run.
 
     Raises:
         PalamError: a row that lacks one of these, or whose value is of another type.
@@ -77,10 +92,15 @@ def group_by_language(rows: list[dict[str, Any]]) -> RunPredictions:
     by_language: RunPredictions = {}
     for row in rows:
         check_fields(PredictionRow, row)
+        recall = row.get("recall")
+        if recall is None and "recall" in row:
+            continue
         language = by_language.setdefault(row["language"], LanguagePredictions())
         language.rows.append(row["row"])
         language.labels.append(row["label"])
         language.predictions.append(row["prediction"])
+        if recall is not None:
+            language.recalls.append(recall)
     return by_language
 
 
@@ -131,7 +151,11 @@ def write_packed(path: Path, runs: Mapping[Run, RunPredictions]) -> None:
             code: [number[label] for label in language.predictions]
             for code, language in by_language.items()
         }
-        packed_runs.append({**run._asdict(), "predictions": predictions})
+        packed = {**run._asdict(), "predictions": predictions}
+        recalls = {code: language.recalls for code, language in by_language.items()}
+        if any(recalls.values()):
+            packed["recalls"] = recalls
+        packed_runs.append(packed)
 
     content = {"labels": names, "items": packed_items, "runs": packed_runs}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
@@ -151,12 +175,14 @@ def read_packed(path: Path) -> dict[Run, RunPredictions]:
         runs: dict[Run, RunPredictions] = {}
         for packed in content["runs"]:
             by_language = {}
+            recalls = packed.get("recalls", {})
             for code, numbers in packed["predictions"].items():
                 items = content["items"][code]
                 by_language[code] = LanguagePredictions(
                     rows=items["rows"],
                     labels=[names[number] for number in items["labels"]],
                     predictions=[None if n is None else names[n] for n in numbers],
+                    recalls=list(recalls.get(code, ())),
                 )
             runs[Run(packed["method"], packed["seed"])] = by_language
     except (OSError, lzma.LZMAError, EOFError, *WRONG_FORM) as error:

@@ -3,7 +3,8 @@
 import statistics
 from dataclasses import replace
 
-from palam.bench.plan import Plan, plan
+from palam.bench.device_memory import Device
+from palam.bench.plan import ANY_DEVICE, Plan, plan
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.processing import IGNORE, PalamProcessor
 from palam.models.template import Template
@@ -16,11 +17,12 @@ SAMPLE_ROWS = 512
 """So many rows are tokenised to find how long one is."""
 
 
-def plan_pretraining(config: TrainConfig) -> Plan:
+def plan_pretraining(config: TrainConfig, hardware: Device = ANY_DEVICE) -> Plan:
     """Memory, arithmetic and time of a run on raw text, found without weights.
 
     Args:
         config: of the run.
+        hardware: what it is planned for.
 
     Raises:
         PalamError: text that cannot be read, or base models that cannot be found or used.
@@ -41,6 +43,7 @@ def plan_pretraining(config: TrainConfig) -> Plan:
             [len(row["input_ids"]) - 1 - count for row, count in zip(rows, answers, strict=True)]
         ),
         answer_tokens=_mean(answers),
+        hardware=hardware,
     )
     most = config.optim.max_steps
     if 0 < most < planned.steps:

@@ -16,6 +16,12 @@ from palam.bench.methods import (
 from palam.errors import PalamError
 from palam.tasks.registry import get_task
 from palam.training.config import TRAIN_SETTINGS, OptimConfig, TrainConfig, task_settings
+from palam.training.pretraining import pretraining_settings
+
+READING = "reading"
+"""What is read after training on raw text, if no task is named."""
+LLM_ONLY = "llm_only"
+"""The one baseline that learns nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,8 @@ class ReadConfig:
     """
 
     task: str | None = None
-    """A task; not set is the one that is trained on, or none if `files` are read."""
+    """A task; not set is the one that is trained on, reading after raw text, or none if `files` are
+    read."""
     files: dict[str, str] | None = None
     """A labelled file for each language, with the columns and labels of the training file."""
     split: str = "test"
@@ -89,7 +96,8 @@ class ReadConfig:
             raise PalamError(
                 "train.file and read.files go together: {si: sinhala.csv, ta: tamil.csv}"
             )
-        return cls(**{"task": train.get("task"), **settings})
+        trained = READING if train.get("text_file") else train.get("task")
+        return cls(**{"task": trained, **settings})
 
     def to_dict(self) -> dict[str, Any]:
         """As a recipe's YAML has it."""
@@ -160,6 +168,8 @@ class Recipe:
             listed = ", ".join(self.methods)
             raise PalamError(f"against is {self.against!r}, which is no method: there are {listed}")
         for name, method in self.methods.items():
+            if isinstance(method, BaselineMethod) and not self._has_labels:
+                _check_learns_no_labels(name, method)
             if isinstance(method, TrainedMethod):
                 for rate in self.learning_rates(name):
                     self.config(name, rate)
@@ -183,8 +193,8 @@ class Recipe:
             check_names(train, TRAIN_SETTINGS)
         except PalamError as error:
             raise PalamError(f"train: {error}") from None
-        if not train.get("task") and not train.get("file"):
-            raise PalamError("train needs a task, or a file of labelled rows")
+        if not any(train.get(name) for name in ("task", "file", "text_file")):
+            raise PalamError("train needs a task, a file of labelled rows, or a text_file")
         settings["train"] = train
         settings["methods"] = parse_methods(settings["methods"])
         settings["read"] = ReadConfig.parse(settings.get("read", {}), train)
@@ -229,7 +239,21 @@ class Recipe:
         """The settings that the recipe gives a method, its learning rates aside; see `config`."""
         trained = self.methods.get(method) if method is not None else None
         changes = trained.settings if isinstance(trained, TrainedMethod) else {}
-        return {**self.train, **changes}
+        given = {**self.train, **changes}
+        return {**pretraining_settings(), **given} if self.trains_on_text else given
+
+    @property
+    def _has_labels(self) -> bool:
+        """Whether what is trained on, and what is read, has labels or numbers to be right."""
+        if self.trains_on_text:
+            return False
+        task = get_task(str(self.read.task)) if self.read.task else None
+        return task is None or not (task.reference_language or task.questions)
+
+    @property
+    def trains_on_text(self) -> bool:
+        """Whether general bridges are trained, on raw text, as `palam pretrain` does."""
+        return bool(self.train.get("text_file"))
 
     def config(
         self, method: str | None = None, lr: float | None = None, seed: int = 0
@@ -257,6 +281,19 @@ class Recipe:
             elif not isinstance(method, ChoiceMethod):
                 runs.append(MethodSeeds(name, self.seeds))
         return runs
+
+
+def _check_learns_no_labels(name: str, method: BaselineMethod) -> None:
+    """Refuse a baseline that learns labels where there are none.
+
+    Raises:
+        PalamError: the message says which baseline there is.
+    """
+    if method.baseline != LLM_ONLY:
+        raise PalamError(
+            f"method {name}: {method.baseline} needs labels, and here are none; "
+            f"the baseline beside texts is {LLM_ONLY}"
+        )
 
 
 def check_mappings(content: Mapping[str, Any]) -> None:

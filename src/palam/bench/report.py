@@ -32,6 +32,20 @@ FEW_ITEMS = 200
 AnswersByLanguage = dict[str, Answers]
 
 
+class Measure(NamedTuple):
+    """What a report's figures are, in words."""
+
+    name: str
+    test: str
+    """By which differences are tested, language by language."""
+
+
+ACCURACY = Measure("accuracy", "McNemar's exact test on the seeds' majority vote")
+RECALL = Measure(
+    "content-word recall", "Wilcoxon's signed-rank test on the rows' means over the seeds"
+)
+
+
 class ReadLanguage(NamedTuple):
     """A language that was read."""
 
@@ -61,7 +75,7 @@ class PublishedFigure(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSummary:
-    """What one method reached; accuracies are shares from 0 to 1."""
+    """What one method reached; accuracies, or recalls, are shares from 0 to 1."""
 
     name: str
     accuracy: dict[str, float]
@@ -110,6 +124,8 @@ class Summary:
     """What was read, in words."""
     trained: str
     """What was trained on, in words."""
+    measure: Measure
+    """What the figures are."""
     parallel: bool
     """Whether row i has the same meaning in every language."""
     against: str
@@ -220,6 +236,7 @@ def summary(folder: Path, against: str | None = None) -> Summary:
         title=recipe.title or source.read,
         read=source.read,
         trained=source.trained,
+        measure=RECALL if any(language.recalls for language in reference.values()) else ACCURACY,
         parallel=source.parallel,
         against=recipe.against,
         methods=methods,
@@ -288,7 +305,7 @@ def _describe_source(recipe: Recipe) -> _Source:
         trained = Path(str(recipe.train["file"])).name
         return _Source(", ".join(names), f"{language} {trained}", bool(read.parallel))
     task = get_task(str(read.task))
-    trained = recipe.train["task"]
+    trained = recipe.train.get("task") or Path(str(recipe.train["text_file"])).name
     return _Source(f"{task.name}, split {read.split}", f"{language} {trained}", task.parallel)
 
 
@@ -341,6 +358,8 @@ def _read_answers(results: ResultsFolder, cells: Sequence[Cell]) -> AnswersByLan
             if code not in answers:
                 answers[code] = Answers(language.rows, language.labels, [])
             answers[code].predictions.append(language.predictions)
+            if language.recalls:
+                answers[code].recalls.append(language.recalls)
     return answers
 
 
@@ -368,12 +387,12 @@ def _summarize_method(
     difference = None
     if reference is not None:
         differences, difference = compare(answers, reference, parallel=parallel, over=unseen)
-    accuracy = {code: mean(language.accuracies) for code, language in answers.items()}
+    accuracy = {code: mean(language.means) for code, language in answers.items()}
     tested = [language for code, language in answers.items() if code in unseen]
     seeds = []
     if tested:
         for seed in range(len(cells)):
-            seeds.append(mean(language.accuracies[seed] for language in tested))
+            seeds.append(mean(language.means[seed] for language in tested))
     return MethodSummary(
         name=name,
         accuracy=accuracy,
@@ -405,7 +424,7 @@ def _published_figures(
 
 def _measured(answers: AnswersByLanguage, where: str, codes: Sequence[str]) -> float | None:
     """A method's accuracy in a language, or the `mean` of all."""
-    accuracy = {code: mean(language.accuracies) for code, language in answers.items()}
+    accuracy = {code: mean(language.means) for code, language in answers.items()}
     if where == "mean":
         return mean(accuracy.values()) if accuracy else None
     return accuracy.get(resolve_language(where, codes) or "")

@@ -87,7 +87,7 @@ class Cell(JSONRow):
     seconds: float
     """All of it: training, evaluation."""
     results: dict[str, float]
-    """Accuracy by language."""
+    """Accuracy by language, or content-word recall."""
     layers: dict[str, list[float]] | None = None
     """By language, what each encoder layer contributes (weight × norm, as a share); empty of a
     single layer."""
@@ -130,7 +130,7 @@ class CurvePoint(JSONRow):
     at: int
     """After how many steps."""
     results: dict[str, float]
-    """Accuracy by language."""
+    """Accuracy by language, or content-word recall."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from palam.bench.baselines import Outcome, llm_only, majority
+from palam.bench.baselines import Outcome, llm_as_it_is, llm_only, majority
 from palam.bench.finetune import LEARNING_RATES, finetune
 from palam.bench.head import check_installed, head
 from palam.bench.method_trainer import MethodTrainer, bridge_at_step
 from palam.bench.methods import BaselineMethod
-from palam.bench.predictions import Run
+from palam.bench.predictions import Run, group_by_language
 from palam.bench.recipe import Recipe
 from palam.bench.results import (
     RECIPE_FILE,
@@ -131,7 +131,7 @@ class Bench:
             **run._asdict(),
             **outcome.figures,
             "seconds": round(time.time() - start, 1),
-            "results": accuracy_by_language(outcome.predictions),
+            "results": results_by_language(outcome.predictions),
         }
         self.results.add_cell(Cell.from_row(cell))
 
@@ -161,7 +161,8 @@ class Bench:
                 max_length=config.model.max_length,
                 batch_size=batch_size,
             )
-        return llm_only(
+        ask = llm_as_it_is if self.recipe.trains_on_text else llm_only
+        return ask(
             config.model,
             config.runtime,
             self.trainer.bases,
@@ -231,7 +232,7 @@ class Bench:
                     lr=lr,
                     seed=run.seed,
                     at=step,
-                    results=accuracy_by_language(evaluation.predictions),
+                    results=results_by_language(evaluation.predictions),
                 )
                 self.results.add_curve_point(point)
             shutil.rmtree(bridge, ignore_errors=True)
@@ -269,13 +270,10 @@ def combine(previous: Recipe, recipe: Recipe) -> Recipe:
     )
 
 
-def accuracy_by_language(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """The share of right predictions in each language."""
-    correct: dict[str, list[bool]] = {}
-    for prediction in predictions:
-        is_right = prediction["prediction"] == prediction["label"]
-        correct.setdefault(prediction["language"], []).append(is_right)
-    return {code: sum(language) / len(language) for code, language in correct.items()}
+def results_by_language(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """The share of right predictions in each language, or the mean recall."""
+    by_language = group_by_language(predictions)
+    return {code: language.mean for code, language in by_language.items()}
 
 
 def _check_same_settings(previous: Recipe, recipe: Recipe, out: Path) -> None:

@@ -5,7 +5,7 @@ Seeds are averaged (three of them cannot be resampled), items are resampled.
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from palam.errors import PalamError
 
 LEVEL = 0.05
 """Of significance, after Holm's adjustment."""
+DECIMALS = 9
+"""To which gains in recall are rounded, so that equal ones have one rank."""
 
 
 @dataclass
@@ -27,12 +29,16 @@ class Answers:
     """[items], the right labels."""
     predictions: list[list[str | None]]
     """[seeds][items]"""
+    recalls: list[list[float]] = field(default_factory=list)
+    """[seeds][items], of a task whose answers are compared with a text."""
 
     @property
-    def correct(self) -> NDArray[np.float64]:
-        """Share of the seeds whose prediction is right, [items]."""
-        right = [self._is_right(predictions) for predictions in self.predictions]
-        return np.array(np.mean(right, 0, dtype=np.float64))
+    def values(self) -> NDArray[np.float64]:
+        """The mean over seeds of what an answer is worth, [items]: its recall, or 1 if it is right.
+
+        Without recalls, that is the share of the seeds whose prediction is right.
+        """
+        return np.array(np.mean(self._by_seed(), 0, dtype=np.float64))
 
     @property
     def vote(self) -> NDArray[np.bool_]:
@@ -44,9 +50,13 @@ class Answers:
         return np.array(self._is_right(votes))
 
     @property
-    def accuracies(self) -> list[float]:
-        """The accuracy of each seed."""
-        return [float(np.mean(self._is_right(predictions))) for predictions in self.predictions]
+    def means(self) -> list[float]:
+        """The accuracy of each seed, or its mean recall."""
+        return [float(np.mean(values)) for values in self._by_seed()]
+
+    def _by_seed(self) -> Sequence[Sequence[float]]:
+        """What each answer is worth, [seeds][items]."""
+        return self.recalls or [self._is_right(predictions) for predictions in self.predictions]
 
     def _is_right(self, predictions: Sequence[str | None]) -> list[bool]:
         pairs = zip(predictions, self.labels, strict=True)
@@ -62,14 +72,14 @@ class Interval(NamedTuple):
 
 @dataclass
 class Difference:
-    """A method's accuracy less another's, from -1 to 1."""
+    """A method's accuracy or mean recall less another's, from -1 to 1."""
 
     mean: float
     ci95: tuple[float, float]
     """Percentile bootstrap over items, of the mean over seeds."""
     p: float | None = None
-    """McNemar's exact test on the seeds' majority votes, adjusted by Holm over the languages; None
-    for a mean of languages."""
+    """McNemar's exact test on the seeds' majority votes, or Wilcoxon's signed-rank test on the
+    recalls' means over seeds; adjusted by Holm over the languages. None for a mean of languages."""
 
     @property
     def win(self) -> bool:
@@ -114,8 +124,8 @@ def compare(
     for code in codes:
         if (method[code].rows, method[code].labels) != (other[code].rows, other[code].labels):
             raise PalamError(f"{code}: the two methods read different items")
-    gains = {code: method[code].correct - other[code].correct for code in codes}
-    p_values = _adjusted_p_values([(method[code].vote, other[code].vote) for code in codes])
+    gains = {code: method[code].values - other[code].values for code in codes}
+    p_values = _adjusted_p_values([(method[code], other[code]) for code in codes])
 
     by_language = {}
     for code, p_value in zip(codes, p_values, strict=True):
@@ -133,28 +143,37 @@ def compare(
     return Comparison(by_language, Difference(mean, _bootstrap_interval(samples, resamples)))
 
 
-def _adjusted_p_values(votes: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> list[float]:
-    """McNemar's exact test in each language, adjusted by Holm.
+def _adjusted_p_values(pairs: Sequence[tuple[Answers, Answers]]) -> list[float]:
+    """The p-value of each language's test, adjusted by Holm.
 
     Args:
-        votes: of each language, whether the two methods are right, both [items].
+        pairs: of each language, the two methods' answers to the same items.
     """
     try:
-        from statsmodels.stats.contingency_tables import mcnemar
         from statsmodels.stats.multitest import multipletests
     except ImportError:
         raise PalamError(
             'paired tests need scipy and statsmodels: pip install "palam[bench]"'
         ) from None
-    p_values = []
-    for first, second in votes:
-        table = [
-            [int((first & second).sum()), int((first & ~second).sum())],
-            [int((~first & second).sum()), int((~first & ~second).sum())],
-        ]
-        p_values.append(float(mcnemar(table, exact=True).pvalue))
+    p_values = [_p_value(first, second) for first, second in pairs]
     _, adjusted, _, _ = multipletests(p_values, alpha=LEVEL, method="holm")
     return [float(p_value) for p_value in adjusted]
+
+
+def _p_value(first: Answers, second: Answers) -> float:
+    """McNemar's exact test on right answers, Wilcoxon's signed-rank test on recalls."""
+    from scipy.stats import wilcoxon
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    if first.recalls:
+        gains = (first.values - second.values).round(DECIMALS)
+        return float(wilcoxon(gains).pvalue) if gains.any() else 1.0
+    ours, theirs = first.vote, second.vote
+    table = [
+        [int((ours & theirs).sum()), int((ours & ~theirs).sum())],
+        [int((~ours & theirs).sum()), int((~ours & ~theirs).sum())],
+    ]
+    return float(mcnemar(table, exact=True).pvalue)
 
 
 def _mean_by_row(

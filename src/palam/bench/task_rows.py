@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task
 from palam.training.config import DataConfig
 from palam.training.data import TrainingData
+from palam.utils.languages import find_language, language_name
 
 
 class TaskRows(NamedTuple):
@@ -38,8 +39,8 @@ def find_rows(recipe: Recipe, config: DataConfig, data: TrainingData) -> TaskRow
         PalamError: a mistake in the data, or a task of another family than is trained on.
     """
     read = recipe.read
-    assert data.task is not None  # a recipe trains on labelled data
     if read.files:
+        assert data.task is not None  # files are read by what was trained on a file
         rows: Rows = {}
         for code, path in read.files.items():
             _, examples = task_from_file(
@@ -51,34 +52,51 @@ def find_rows(recipe: Recipe, config: DataConfig, data: TrainingData) -> TaskRow
             rows[code] = sample(examples, read.limit)
         return TaskRows(data.task, rows)
     task = get_task(str(read.task))
-    if task.reference_language:
+    if data.task is not None and data.task.family != task.family:
+        raise PalamError(_other_family(task))
+    reference = task.reference_language
+    if reference and {find_language(code) for code in read.languages} == {find_language(reference)}:
         raise PalamError(
-            f"a recipe compares right answers, and {task.name} has none: measure each bridge with "
-            f"palam evaluate --task {task.name}"
-        )
-    if data.task.family != task.family:
-        raise PalamError(
-            f"a recipe trains on a task of the family {task.family}, which {task.name} is of"
+            f"{task.name} counts words that do not stand in the text itself; "
+            f"give read.languages others than {language_name(reference)}"
         )
     rows = load_languages(task, read.split, read.languages, data_dir=config.data, limit=read.limit)
     return TaskRows(task, rows)
+
+
+def _other_family(task: Task) -> str:
+    """That a task is not read by what was trained on labels of another family."""
+    if task.has_free_answers and not task.number:
+        return (
+            f"a bridge that is trained on labels does not answer {task.name}: train it on raw text,"
+            " with train.text_file"
+        )
+    return f"a recipe trains on a task of the family {task.family}, which {task.name} is of"
 
 
 def data_hashes(data: TrainingData, rows: Rows) -> dict[str, str]:
     """Hashes by which results on other data are recognised.
 
     Args:
-        data: the training and validation examples, `train` and `dev`.
+        data: the training and validation examples, `train` and `dev`, and what is beside them.
         rows: what is read, by language.
     """
     hashes = {"train": _hash(data.train), "dev": _hash(data.dev)}
+    lexicon = [] if data.lexicon is None else sorted(data.lexicon.pairs())
+    for name, beside in (("labelled", data.labelled), ("soft", data.soft), ("lexicon", lexicon)):
+        if beside:
+            hashes[name] = _hash_lines(map(repr, beside))
     for code, examples in rows.items():
         hashes[code] = _hash(examples)
     return hashes
 
 
 def _hash(examples: Sequence[Example]) -> str:
+    return _hash_lines(json.dumps(asdict(example), sort_keys=True) for example in examples)
+
+
+def _hash_lines(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True).encode())
+    for line in lines:
+        digest.update(line.encode())
     return digest.hexdigest()[:16]

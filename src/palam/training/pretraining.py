@@ -4,7 +4,8 @@ A general bridge is trained to say English texts again. What it was trained on a
 is on the page "A general bridge".
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from palam.models.model_config import ModelConfig
 from palam.models.template import SAME_IN_ENGLISH
@@ -52,3 +53,14 @@ def with_general_prompt(model: ModelConfig) -> ModelConfig:
 
 
 PRETRAIN_OPTIM = PretrainOptimConfig()
+
+
+def pretraining_settings() -> dict[str, Any]:
+    """The settings that a general bridge has of its own, by name."""
+    usual = OptimConfig()
+    settings: dict[str, Any] = {"prompt": SAME_IN_ENGLISH, "max_eval_samples": VALIDATION_LINES}
+    for item in fields(PRETRAIN_OPTIM):
+        value = getattr(PRETRAIN_OPTIM, item.name)
+        if value != getattr(usual, item.name):
+            settings[item.name] = value
+    return settings
