@@ -12,7 +12,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from palam import PalamError
 from palam.bench.baselines import few_shot_prompt, majority
 from palam.bench.head import LogisticHead
-from palam.bench.translation import translate_rows
+from palam.bench.translation import translate_rows, translations_as_answers
+from palam.inference.reading_metrics import content_word_recall
 from palam.tasks.registry import get_task
 from palam.tasks.task import Example
 from palam.training.config import RuntimeConfig
@@ -140,3 +141,19 @@ def test_an_example_that_names_the_slot_does_not_make_one():
     prompt = few_shot_prompt(task, "Text: {text}\nTopic:", [example])
     answer = task.labels[label]
     assert prompt == f"Text: a ( text ) b\nTopic: {answer}\n\nText: {{text}}\nTopic:"
+
+
+def test_a_translation_is_an_answer_that_says_what_the_text_says():
+    task = get_task("reading")
+    said = ["The old house fell into the river.", "Nobody knows why\nit rained."]
+    examples = [Example(row, {"text": f"පෙළ {row}"}, text) for row, text in enumerate(said)]
+    translations = ["An old house stood there.", "Nobody knows why\nit rained."]
+    translated_examples = [
+        Example(row, {"text": text}, said[row]) for row, text in enumerate(translations)
+    ]
+    outcome = translations_as_answers(task, {"si": examples}, {"si": translated_examples})
+    first, second = outcome.predictions
+    assert (first["language"], first["label"]) == ("si", said[0])
+    assert first["prediction"] == translations[0]
+    assert first["recall"] == content_word_recall(translations[0], said[0])
+    assert second["prediction"] == "Nobody knows why"

@@ -134,6 +134,8 @@ def recipe(tmp_path, base_folder, data):
     read = {"split": "dev", "languages": ["si", "en"], "limit": 6}
     methods = {"mean": {"fusion": "mean"}, "last": {"fusion": "last"}}
     methods["alone"] = {"baseline": "llm_only"}
+    translator = str(base_folder("nllb"))
+    methods["translator"] = {"baseline": "translate", "translator": translator}
     return {"train": train, "read": read, "seeds": [0, 1], "methods": methods}
 
 
@@ -160,7 +162,8 @@ def test_general_bridges_are_compared_by_what_they_read(palam, recipe, saved, da
     assert result.code == 0, result.err
     cells = read_rows(out / "cells.jsonl")
     names = [(cell["method"], cell["seed"]) for cell in cells]
-    assert names == [("mean", 0), ("mean", 1), ("last", 0), ("last", 1), ("alone", 0)]
+    assert names[:4] == [("mean", 0), ("mean", 1), ("last", 0), ("last", 1)]
+    assert names[4:] == [("alone", 0), ("translator", 0)]
     for cell in cells:
         # English words stand in the text itself: nothing can be measured by them.
         assert list(cell["results"]) == ["sin_Sinh"]
@@ -206,7 +209,7 @@ def test_the_report_of_readings_says_what_it_shows_and_stays_when_packed(
     ("part", "change", "message"),
     [
         ("methods", {"most": {"baseline": "majority"}}, "method most: majority needs labels"),
-        ("methods", {"head": {"baseline": "head"}}, "the baseline beside texts is llm_only"),
+        ("methods", {"head": {"baseline": "head"}}, "the baselines beside texts are llm_only and"),
         ("read", {"languages": ["en"]}, "give read.languages others than English"),
         ("read", {"task": "nothing"}, 'unknown task "nothing"'),
         ("train", {"text_file": "/nowhere.txt"}, "nowhere.txt"),
@@ -229,7 +232,7 @@ def test_a_bridge_that_learns_labels_is_not_asked_to_read(refused, results, tmp_
 def test_general_bridges_read_tasks_with_labels_too(palam, recipe, saved, tmp_path):
     out = tmp_path / "out"
     read = recipe["read"] | {"task": "sib200"}
-    methods = {name: recipe["methods"][name] for name in ("mean", "alone")}
+    methods = {name: recipe["methods"][name] for name in ("mean", "alone", "translator")}
     content = recipe | {"read": read, "methods": methods, "seeds": [0]}
     result = palam("bench", saved(content), "--out", out)
     assert result.code == 0, result.err

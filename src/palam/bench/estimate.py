@@ -66,6 +66,7 @@ class _Amounts(NamedTuple):
         foreign: those in other languages than the training rows'.
         labels: of each row.
         answer: tokens of a free answer, at most; None of a task with labels.
+        is_translated: whether the answer says what the text says, as a translator's does.
     """
 
     train: int
@@ -74,6 +75,7 @@ class _Amounts(NamedTuple):
     foreign: int
     labels: int
     answer: int | None
+    is_translated: bool
 
 
 class _Reading(NamedTuple):
@@ -156,6 +158,7 @@ def _amounts(recipe: Recipe) -> _Amounts:
         foreign=sum(count for code, count in counts.items() if find_language(code) != ours),
         labels=max(1, len(task.labels)),
         answer=most_answer_tokens(task) if task.has_free_answers else None,
+        is_translated=task.reference_language is not None,
     )
 
 
@@ -180,16 +183,18 @@ def _baseline_readings(
         return [_Reading(texts, plan_encoder_reading(model, placement))]
     if method.baseline == "finetune":
         return _finetuning_readings(model, placement, amounts, runs=runs, num_seeds=num_seeds)
+    translating = []
+    if method.baseline == "translate":
+        translation = plan_translation(method.settings["translator"], placement)
+        translating.append(_Reading(amounts.foreign, translation))
+        if amounts.is_translated:
+            return translating
     # The examples that it is shown are read once for all texts.
     texts = LLM_WAYS * amounts.dev + amounts.read
     reading = plan_llm_reading(
         model, placement, amounts.labels, answer_tokens=amounts.answer or LABEL_TOKENS
     )
-    readings = [_Reading(texts, reading)]
-    if method.baseline == "translate":
-        translation = plan_translation(method.settings["translator"], placement)
-        readings.append(_Reading(amounts.foreign, translation))
-    return readings
+    return [_Reading(texts, reading), *translating]
 
 
 def _finetuning_readings(

@@ -20,8 +20,8 @@ from palam.training.pretraining import pretraining_settings
 
 READING = "reading"
 """What is read after training on raw text, if no task is named."""
-LLM_ONLY = "llm_only"
-"""The one baseline that learns nothing."""
+LEARN_NOTHING = ("llm_only", "translate")
+"""The baselines that can stand beside what is trained without labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,10 +289,11 @@ def _check_learns_no_labels(name: str, method: BaselineMethod) -> None:
     Raises:
         PalamError: the message says which baseline there is.
     """
-    if method.baseline != LLM_ONLY:
+    if method.baseline not in LEARN_NOTHING:
+        listed = " and ".join(LEARN_NOTHING)
         raise PalamError(
             f"method {name}: {method.baseline} needs labels, and here are none; "
-            f"the baseline beside texts is {LLM_ONLY}"
+            f"the baselines beside texts are {listed}"
         )
 
 

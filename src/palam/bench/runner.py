@@ -27,7 +27,7 @@ from palam.bench.results import (
     RunInfo,
 )
 from palam.bench.task_rows import data_hashes, find_rows
-from palam.bench.translation import translate_rows
+from palam.bench.translation import translate_rows, translations_as_answers
 from palam.errors import PalamError
 from palam.inference.evaluation import Evaluation, Prediction, evaluate
 from palam.inference.layer_weights import LayerView
@@ -161,6 +161,8 @@ class Bench:
                 max_length=config.model.max_length,
                 batch_size=batch_size,
             )
+            if self.task.reference_language:
+                return translations_as_answers(self.task, self.rows, rows)
         ask = llm_as_it_is if self.recipe.trains_on_text else llm_only
         return ask(
             config.model,

@@ -6,12 +6,14 @@ from typing import Any
 
 from transformers import AutoModelForSeq2SeqLM
 
-from palam.bench.baselines import Rows
+from palam.bench.baselines import Outcome, Rows
 from palam.errors import PalamError
+from palam.inference.evaluation import Prediction, first_line, predictions_of_readings
 from palam.models.backbones.loading import load_tokenizer, load_weights
 from palam.models.encoder_text import language_ids, source_language
 from palam.models.model_config import DEFAULT_MAX_LENGTH
 from palam.models.template import clean
+from palam.tasks.task import Task
 from palam.training.config import RuntimeConfig
 from palam.utils.device import resolve_placement
 
@@ -139,3 +141,20 @@ def translate_rows(
             for example in examples
         ]
     return translated
+
+
+def translations_as_answers(task: Task, rows: Rows, translated: Rows) -> Outcome:
+    """What a translator says, where the answer is to say what the text says.
+
+    Args:
+        task: whose answers are compared with a text.
+        rows: what is read, by language.
+        translated: the same rows in English, see [`translate_rows`].
+    """
+    predictions = []
+    for code, examples in rows.items():
+        sources = [task.render(example) for example in examples]
+        answers = [first_line(task.render(example)) for example in translated[code]]
+        for prediction in predictions_of_readings(examples, answers, sources):
+            predictions.append(Prediction(**{**prediction, "language": code}))
+    return Outcome(predictions, {})
