@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from palam import PalamModel
@@ -169,6 +170,51 @@ def test_a_bridge_that_does_not_fit_is_no_start(
     config = settings(**{"init_from": str(tmp_path / "first")} | changes)
     with pytest.raises(PalamError, match=re.escape(message)):
         train(config, tmp_path / "second", bases=bases)
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+
+
+def lora_of(folder):
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def test_a_lora_is_trained_on_with_its_bridge(settings, tmp_path):
+    pytest.importorskip("peft")
+    train(settings(max_steps=3, lora_rank=2), tmp_path / "first")
+    start = {"init_from": str(tmp_path / "first"), "lora_rank": 2}
+    still = settings(max_steps=1, lr=1e-12, **start)
+    same = train(still, tmp_path / "same")
+    first, second = lora_of(tmp_path / "first"), lora_of(tmp_path / "same")
+    assert any(weight.abs().max() > 0 for name, weight in first.items() if "lora_B" in name)
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, atol=1e-7, rtol=0)
+    loaded = PalamModel.from_pretrained(tmp_path / "first")
+    texts = ["a text", "another one"]
+    torch.testing.assert_close(
+        score_labels(same, texts, ["yes", "no"]),
+        score_labels(loaded, texts, ["yes", "no"]),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+    moved = settings(max_steps=3, **start)
+    train(moved, tmp_path / "moved")
+    third = lora_of(tmp_path / "moved")
+    assert any(not torch.equal(third[name], weight) for name, weight in first.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "has a LoRA, without which its bridge is of no use; give --lora-rank 2"),
+        ({"lora_rank": 3}, "has a LoRA of rank 2, this run one of 3; they must be the same"),
+    ],
+)
+def test_a_lora_that_does_not_fit_is_no_start(settings, tmp_path, changes, message):
+    pytest.importorskip("peft")
+    train(settings(max_steps=1, lora_rank=2), tmp_path / "first")
+    config = settings(init_from=str(tmp_path / "first"), **changes)
+    with pytest.raises(PalamError, match=re.escape(message)):
+        train(config, tmp_path / "second")
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 

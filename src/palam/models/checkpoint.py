@@ -7,7 +7,7 @@ where the LLM has a LoRA. Nothing of a base model is in it.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -16,7 +16,12 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
 from palam.errors import PalamError
-from palam.models.backbones.adapters import save_adapter
+from palam.models.backbones.adapters import (
+    StoredAdapter,
+    read_adapter,
+    save_adapter,
+    take_adapter,
+)
 from palam.models.backbones.loading import load_config, readable_errors, source_options
 from palam.models.bridge import PalamBridge
 from palam.models.configuration import PalamConfig
@@ -24,6 +29,7 @@ from palam.models.fingerprint import ROLES, check_fingerprint
 from palam.models.finite import check_finite
 from palam.models.model_card import CARD, model_card
 from palam.models.processing import PalamProcessor
+from palam.starter.resolve import resolve
 
 ADAPTER_FOLDER = "adapter"
 CHECKPOINT_MARKER = ("config.json", '"model_type": "palam"')
@@ -142,32 +148,69 @@ def _fitting_weights(config: PalamConfig, file: str) -> dict[str, Tensor]:
         return {name: stored.get_tensor(name).float().clone() for name in names}
 
 
-def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str]) -> None:
-    """Take a checkpoint's weights into a bridge, to start training from them.
+class Start(NamedTuple):
+    """What training starts from."""
+
+    bridge: PalamBridge
+    adapter: StoredAdapter | None
+    """The LLM's LoRA, where the bridge was trained beside one."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All its weights by name."""
+        weights: dict[str, Tensor] = self.bridge.state_dict()
+        return weights if self.adapter is None else {**weights, **self.adapter.weights}
+
+
+def load_start(path: str | os.PathLike[str]) -> Start:
+    """A checkpoint's bridge and, if it has one, its LoRA.
+
+    Args:
+        path: the checkpoint's folder, hub id or `starter:bridge`.
+
+    Raises:
+        PalamError: see [`load_bridge`] and [`read_adapter`].
+    """
+    bridge = load_bridge(path)
+    adapter = read_adapter(resolve(str(path)), ADAPTER_FOLDER) if bridge.config.adapter else None
+    return Start(bridge, adapter)
+
+
+def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str], llm: Any = None) -> None:
+    """Take a checkpoint's weights into a bridge, and into the LLM's LoRA, to train them on.
 
     Args:
         bridge: it is changed in place.
         path: the checkpoint's folder, hub id or `starter:bridge`.
+        llm: the LLM, whose LoRA is changed if the checkpoint has one.
 
     Raises:
-        PalamError: no bridge there, or one of another kind or between other base models.
+        PalamError: no bridge there, or one of another kind or between other base models; or a LoRA
+            that this run does not train.
     """
-    start = load_bridge(path)
-    if start.config.adapter:
-        raise PalamError(f"{path} has a LoRA, without which its bridge is of no use")
-    encoders = [len(config.bases) - 1 for config in (start.config, bridge.config)]
+    start = load_start(path)
+    adapter = start.adapter
+    if adapter is not None and not bridge.config.adapter:
+        raise PalamError(
+            f"{path} has a LoRA, without which its bridge is of no use; "
+            f"give --lora-rank {adapter.settings['r']}"
+        )
+    theirs = start.bridge.config
+    encoders = [len(config.bases) - 1 for config in (theirs, bridge.config)]
     if encoders[0] != encoders[1]:
         raise PalamError(f"{path} has encoders: {encoders[0]}, this run has {encoders[1]}")
     for name in DESIGN:
-        theirs = getattr(start.config, name)
-        ours = getattr(bridge.config, name)
-        if theirs != ours:
+        expected_value = getattr(theirs, name)
+        own_value = getattr(bridge.config, name)
+        if expected_value != own_value:
             in_words = name.replace("_", " ")
             raise PalamError(
-                f"{path} has {in_words} {theirs}, this run {ours}; they must be the same"
+                f"{path} has {in_words} {expected_value}, this run {own_value}; "
+                "they must be the same"
             )
     for part, role in ROLES.items():
-        expected = start.config.fingerprints.get(part)
+        expected = theirs.fingerprints.get(part)
         actual = bridge.config.fingerprints.get(part)
         check_fingerprint(role, expected, actual, getattr(bridge.config, part))
-    bridge.load_state_dict(start.state_dict())
+    if adapter is not None:
+        take_adapter(llm, adapter, str(path))
+    bridge.load_state_dict(start.bridge.state_dict())

@@ -25,7 +25,7 @@ from palam.errors import PalamError
 from palam.inference.evaluation import Evaluation, evaluate
 from palam.inference.metrics import majority_accuracy
 from palam.models.bases import Bases
-from palam.models.checkpoint import CHECKPOINT_MARKER, bridge_card, load_bridge, load_weights_from
+from palam.models.checkpoint import CHECKPOINT_MARKER, bridge_card, load_start, load_weights_from
 from palam.models.modeling import PalamModel
 from palam.models.processing import PalamProcessor
 from palam.tasks.inspection import EncoderView
@@ -401,7 +401,7 @@ class TrainingRun:
         if optim.prompts_file is not None:
             inputs[str(optim.prompts_file)] = file_sha256(optim.prompts_file)
         if optim.init_from is not None:
-            weights = load_bridge(optim.init_from).state_dict()
+            weights = load_start(optim.init_from).tensors()
             inputs[f"the bridge {optim.init_from}"] = tensors_sha256(weights)
         return inputs
 
@@ -412,7 +412,7 @@ class TrainingRun:
             results["data"] = self.data.inspection.to_dict()
         optim = self.config.optim
         if optim.init_from is not None:
-            load_weights_from(self.model.bridge, optim.init_from)
+            load_weights_from(self.model.bridge, optim.init_from, self.model.llm)
         elif optim.init == "solve" and not optim.llm_only:
             results["solved"] = asdict(self.solve())
         results["rows"] = len(self.train_set)

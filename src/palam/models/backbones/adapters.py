@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -78,13 +78,9 @@ def load_adapter(llm: PreTrainedModel, path: str, folder: str, revision: str | N
     peft = import_peft()
     name = f"{path}/{folder}"
     with readable_errors(name, "adapter"):
-        source = source_options(path, revision)
-        config_file = cached_file(path, ADAPTER_CONFIG, subfolder=folder, **source)
-        weights_file = cached_file(path, ADAPTER_WEIGHTS, subfolder=folder, **source)
-        settings = json.loads(Path(str(config_file)).read_text(encoding="utf-8"))
-        _check_settings(settings)
+        settings, weights_file = _locate(path, folder, revision)
         targets = target_names(llm, settings["target_modules"])
-        shapes = _weight_shapes(str(weights_file))
+        shapes = _weight_shapes(weights_file)
         _check_weights(llm, targets, settings["r"], shapes)
         config = peft.LoraConfig(
             r=settings["r"],
@@ -96,12 +92,66 @@ def load_adapter(llm: PreTrainedModel, path: str, folder: str, revision: str | N
             inference_mode=True,
         )
         adapted = peft.get_peft_model(llm, config)
-        weights = _read_weights(str(weights_file))
-        check_finite(weights, f"the weights in {ADAPTER_WEIGHTS}")
+        weights = _read_weights(weights_file)
         peft.set_peft_model_state_dict(adapted, weights)
     # As it was saved: the full names are longer.
     adapted.peft_config["default"].target_modules = settings["target_modules"]
     return adapted
+
+
+class StoredAdapter(NamedTuple):
+    """A checkpoint's LoRA as it is in its files."""
+
+    settings: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+def read_adapter(path: str, folder: str, revision: str | None = None) -> StoredAdapter:
+    """Read a checkpoint's LoRA.
+
+    Args:
+        path: the checkpoint's folder or hub id.
+        folder: where in it the adapter is.
+        revision: of the checkpoint on the hub.
+
+    Raises:
+        PalamError: a file that is missing or damaged, settings that Palam does not write, or
+            weights that are not finite.
+    """
+    with readable_errors(f"{path}/{folder}", "adapter"):
+        settings, weights_file = _locate(path, folder, revision)
+        return StoredAdapter(settings, _read_weights(weights_file))
+
+
+def take_adapter(llm: Any, stored: StoredAdapter, name: str) -> None:
+    """Give an LLM's own LoRA the weights of another, to train it on.
+
+    Args:
+        llm: inside a peft model.
+        stored: of the same rank, on the same modules.
+        name: of the checkpoint that it is from, for messages.
+
+    Raises:
+        PalamError: another rank, alpha, or other modules.
+    """
+    peft = import_peft()
+    ours = llm.peft_config["default"]
+    for setting, in_words in (("r", "rank"), ("lora_alpha", "alpha")):
+        theirs, own = stored.settings[setting], getattr(ours, setting)
+        if theirs != own:
+            raise PalamError(
+                f"{name} has a LoRA of {in_words} {theirs}, this run one of {own}; "
+                "they must be the same"
+            )
+    expected = peft.get_peft_model_state_dict(llm, save_embedding_layers=False)
+    wrong = _shapes(expected).items() ^ _shapes(stored.weights).items()
+    if wrong:
+        raise PalamError(f"{name} has a LoRA on other modules than this run's: {min(wrong)[0]}")
+    peft.set_peft_model_state_dict(llm, stored.weights)
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
 
 
 def _check_settings(settings: Any) -> None:
@@ -195,7 +245,19 @@ def _weight_shapes(file: str) -> dict[str, tuple[int, ...]]:
 
 def _read_weights(file: str) -> dict[str, Tensor]:
     with safe_open(file, "pt") as weights:
-        return {name: weights.get_tensor(name).clone() for name in weights.keys()}  # noqa: SIM118
+        read = {name: weights.get_tensor(name).clone() for name in weights.keys()}  # noqa: SIM118
+    check_finite(read, f"the weights in {ADAPTER_WEIGHTS}")
+    return read
+
+
+def _locate(path: str, folder: str, revision: str | None) -> tuple[dict[str, Any], str]:
+    """An adapter's settings, checked, and the file of its weights."""
+    source = source_options(path, revision)
+    config_file = cached_file(path, ADAPTER_CONFIG, subfolder=folder, **source)
+    weights_file = cached_file(path, ADAPTER_WEIGHTS, subfolder=folder, **source)
+    settings = json.loads(Path(str(config_file)).read_text(encoding="utf-8"))
+    _check_settings(settings)
+    return settings, str(weights_file)
 
 
 def _check_weights(
