@@ -218,6 +218,17 @@ def test_a_lora_that_does_not_fit_is_no_start(settings, tmp_path, changes, messa
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
+def test_a_lora_on_the_llm_alone_is_no_start_of_a_bridge(settings, tmp_path):
+    pytest.importorskip("peft")
+    alone = {"lora_rank": 2, "llm_only": True, "max_steps": 1}
+    train(settings(**alone), tmp_path / "first")
+    start = {"init_from": str(tmp_path / "first")}
+    with pytest.raises(PalamError, match="is a LoRA on the LLM alone"):
+        train(settings(max_steps=1, lora_rank=2, **start), tmp_path / "second")
+    train(settings(**alone, **start), tmp_path / "third")
+    assert lora_of(tmp_path / "third").keys() == lora_of(tmp_path / "first").keys()
+
+
 def test_a_limit_is_stratified_and_seeded(settings):
     rows = data_of(settings(max_train_samples=14)).train
     assert set(Counter(row.label for row in rows).values()) == {2}

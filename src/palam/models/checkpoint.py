@@ -195,6 +195,8 @@ def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str], llm: An
             f"give --lora-rank {adapter.settings['r']}"
         )
     theirs = start.bridge.config
+    if theirs.llm_only and not bridge.config.llm_only:
+        raise PalamError(f"{path} is a LoRA on the LLM alone; its bridge was not trained")
     encoders = [len(config.bases) - 1 for config in (theirs, bridge.config)]
     if encoders[0] != encoders[1]:
         raise PalamError(f"{path} has encoders: {encoders[0]}, this run has {encoders[1]}")
