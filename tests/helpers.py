@@ -90,6 +90,11 @@ def refusal(action, *args, **kwargs):
     return str(caught.value)
 
 
+def read_jsonl(path):
+    """The rows of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def write_jsonl(path, rows):
     """Write rows as JSON lines."""
     lines = [json.dumps(row) + "\n" for row in rows]

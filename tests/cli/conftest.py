@@ -158,3 +158,15 @@ def results(data, base_folder, tmp_path_factory):
 def again(results, tmp_path):
     """A copy of the recipe and its results, to be changed at will."""
     return shutil.copytree(results, tmp_path / "again")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """`saved(content, part={...})`: a recipe file with that content and those changes."""
+
+    def save(content, **changed):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(content | changed, sort_keys=False))
+        return path
+
+    return save

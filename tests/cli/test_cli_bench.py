@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from helpers import read_jsonl
 
 from palam.bench import method_trainer
 from palam.bench.estimate import estimate
@@ -13,10 +14,6 @@ from palam.bench.methods import BaselineMethod, ChoiceMethod
 from palam.bench.recipe_file import load_recipe, recipe_names
 from palam.training.trainer import NonFiniteLoss
 from palam.utils.locks import output_lock
-
-
-def read_rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def changes(*settings):
@@ -40,13 +37,13 @@ def trained_bridges(monkeypatch):
 
 # --------------------------------------------------------------------------- cells
 def test_every_cell_has_its_results_and_predictions(results):
-    cells = read_rows(results / "out" / "cells.jsonl")
+    cells = read_jsonl(results / "out" / "cells.jsonl")
     trained = [(name, seed) for name in ("last", "mean", "lora") for seed in (0, 1)]
     baselines = [(name, 0) for name in ("most", "LLM alone", "translated", "head")]
     assert [(cell["method"], cell["seed"]) for cell in cells] == [*trained, *baselines]
     for cell in cells:
         name = f"{cell['method']}.{cell['seed']}.jsonl"
-        predictions = read_rows(results / "out" / "predictions" / name)
+        predictions = read_jsonl(results / "out" / "predictions" / name)
         assert len(predictions) == 42
         for code, accuracy in cell["results"].items():
             rows = [row for row in predictions if row["language"] == code]
@@ -56,26 +53,26 @@ def test_every_cell_has_its_results_and_predictions(results):
 
 
 def test_the_rate_with_the_lowest_english_loss_is_used_for_all_seeds(results):
-    runs = read_rows(results / "out" / "rates.jsonl")
+    runs = read_jsonl(results / "out" / "rates.jsonl")
     losses = {(run["method"], run["lr"], run["seed"]): run["validation_loss"] for run in runs}
     assert len(losses) == 7  # two rates and a second seed; one rate with two seeds, twice
     best = min((1e-3, 1e-2), key=lambda lr: losses["last", lr, 0])
-    cells = read_rows(results / "out" / "cells.jsonl")
+    cells = read_jsonl(results / "out" / "cells.jsonl")
     assert {cell["lr"] for cell in cells if cell["method"] == "last"} == {best}
     other = 1e-3 + 1e-2 - best
     assert not (results / "out" / "bridges" / f"last-{other:g}-0").exists()
 
 
 def test_curves_are_read_at_the_steps_and_change_nothing(results, again, palam):
-    points = read_rows(results / "out" / "curve.jsonl")
+    points = read_jsonl(results / "out" / "curve.jsonl")
     points = [point for point in points if (point["method"], point["seed"]) == ("mean", 0)]
     assert [point["at"] for point in points] == [0, 3]
     assert points[0]["results"].keys() == {"sin_Sinh", "eng_Latn"}
     plain = again / "plain"
     settings = changes("curve=[]", "methods=mean", "seeds=[0]")
     assert palam("bench", again / "recipe.yaml", "--out", plain, *settings).code == 0
-    (cell,) = read_rows(plain / "cells.jsonl")
-    cells = read_rows(results / "out" / "cells.jsonl")
+    (cell,) = read_jsonl(plain / "cells.jsonl")
+    cells = read_jsonl(results / "out" / "cells.jsonl")
     first = next(cell for cell in cells if cell["method"] == "mean")
     assert cell["validation_loss"] == first["validation_loss"]
 
@@ -110,7 +107,7 @@ def test_a_run_that_was_killed_is_resumed(again, palam, trained_bridges):
 
 def test_another_seed_is_added_to_what_is_there(again, palam, trained_bridges):
     out = again / "out"
-    first = read_rows(out / "cells.jsonl")[0]
+    first = read_jsonl(out / "cells.jsonl")[0]
     settings = changes("seeds=[2]", "methods=last,most")
     assert palam("bench", again / "recipe.yaml", "--out", out, *settings).code == 0
     # The rows and the rate stay those of the first seed of all.
@@ -133,9 +130,9 @@ def test_a_rate_at_which_training_fails_is_not_chosen(again, palam, monkeypatch)
     monkeypatch.setattr(method_trainer, "train", failing_train)
     bench = ("bench", again / "recipe.yaml", *changes("methods=last", "seeds=[0]", "curve=[]"))
     assert palam(*bench, "--out", again / "new").code == 0
-    cells = read_rows(again / "new" / "cells.jsonl")
+    cells = read_jsonl(again / "new" / "cells.jsonl")
     assert [cell["lr"] for cell in cells] == [1e-2]
-    assert len(read_rows(again / "new" / "rates.jsonl")) == 2
+    assert len(read_jsonl(again / "new" / "rates.jsonl")) == 2
     alone = ("--out", again / "alone", *changes("lr=1e-3"))
     assert palam(*bench, *alone).code == 2
 
@@ -193,26 +190,14 @@ def own_files(base_folder, tmp_path):
     return {"train": train, "read": read, "seeds": [0], "methods": methods}
 
 
-@pytest.fixture
-def saved(tmp_path):
-    """`saved(content, read={...})`: a recipe file with that content and those changes."""
-
-    def save(content, **changed):
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump(content | changed, sort_keys=False))
-        return path
-
-    return save
-
-
 def test_files_are_compared_like_tasks(own_files, saved, palam, tmp_path):
     out = tmp_path / "out"
     assert palam("bench", saved(own_files), "--dry-run").code == 0
     assert palam("bench", saved(own_files), "--out", out).code == 0
-    cells = read_rows(out / "cells.jsonl")
+    cells = read_jsonl(out / "cells.jsonl")
     assert [cell["method"] for cell in cells] == list(own_files["methods"])
     assert all(set(cell["results"]) == {"si", "ta"} for cell in cells)
-    predictions = read_rows(out / "predictions" / "mean.0.jsonl")
+    predictions = read_jsonl(out / "predictions" / "mean.0.jsonl")
     assert [row["language"] for row in predictions] == ["si"] * 8 + ["ta"] * 8
     assert {row["label"] for row in predictions} == {"good", "bad"}
     shown = palam("report", out).out
@@ -222,7 +207,7 @@ def test_files_are_compared_like_tasks(own_files, saved, palam, tmp_path):
     # Whether their rows correspond can be said later.
     parallel = own_files["read"] | {"parallel": True}
     assert palam("bench", saved(own_files, read=parallel), "--out", out).code == 0
-    assert read_rows(out / "cells.jsonl") == cells
+    assert read_jsonl(out / "cells.jsonl") == cells
     assert "jointly" in palam("report", out).out
     # The same rows in another place.
     (tmp_path / "moved").mkdir()
@@ -230,7 +215,7 @@ def test_files_are_compared_like_tasks(own_files, saved, palam, tmp_path):
     moved = {code: shutil.move(path, tmp_path / "moved") for code, path in files.items()}
     read = {"files": moved, "limit": 8}
     assert palam("bench", saved(own_files, read=read), "--out", out).code == 0
-    assert read_rows(out / "cells.jsonl") == cells
+    assert read_jsonl(out / "cells.jsonl") == cells
 
 
 def test_a_mistake_before_the_first_cell_leaves_nothing(own_files, saved, palam, tmp_path):

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 
 import pytest
+from helpers import read_jsonl
 
 from palam.inference.evaluation import wilson
 from palam.tasks.registry import get_task
@@ -20,10 +21,6 @@ def evaluation(trained, data):
     return ("evaluate", trained, "--task", "sib200", "--data", data, *CPU)
 
 
-def read_rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def test_it_writes_the_agreed_json(palam, evaluation, trained, tmp_path):
     json_file = tmp_path / "new" / "results.json"
     predictions_file = tmp_path / "predictions.jsonl"
@@ -35,7 +32,7 @@ def test_it_writes_the_agreed_json(palam, evaluation, trained, tmp_path):
     assert (content["task"], content["split"], content["model"]) == ("sib200", "dev", str(trained))
     # Native codes, in the order asked for.
     assert list(content["results"]) == ["sin_Sinh", "eng_Latn"]
-    predictions = read_rows(predictions_file)
+    predictions = read_jsonl(predictions_file)
     assert len(predictions) == 42
     for code, values in content["results"].items():
         rows = [row for row in predictions if row["language"] == code]
@@ -63,7 +60,7 @@ def test_a_limit_is_stratified_by_label_seeded_and_the_same_rows_in_every_langua
         path = tmp_path / "predictions.jsonl"
         options = ("--predictions", path, "--limit", 7, "--seed", seed)
         assert palam(*evaluation, *options).code == 0
-        return read_rows(path)
+        return read_jsonl(path)
 
     rows = drawn(1)
     english = [row["row"] for row in rows if row["language"] == "eng_Latn"]
@@ -78,14 +75,14 @@ def test_by_generation_and_by_the_llm_alone(palam, evaluation, tmp_path):
     english = (*evaluation, "--languages", "en")
     generated = tmp_path / "generated.jsonl"
     assert palam(*english, "--method", "generate", "--predictions", generated).code == 0
-    assert all("answer" in row for row in read_rows(generated))
+    assert all("answer" in row for row in read_jsonl(generated))
     for name, options in {"bridge": (), "llm": ("--llm-only",)}.items():
         assert palam(*english, *options, "--predictions", tmp_path / name).code == 0
     assert (tmp_path / "bridge").read_text() != (tmp_path / "llm").read_text()
 
 
 def test_a_labelled_file_is_measured_like_a_task(palam, evaluation, trained, data, tmp_path):
-    rows = read_rows(data / "sib200" / "dev.sin_Sinh.jsonl")
+    rows = read_jsonl(data / "sib200" / "dev.sin_Sinh.jsonl")
     with (tmp_path / "own.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["sentence", "topic"])
@@ -191,7 +188,7 @@ def test_one_language_is_shown_by_label_and_written_as_a_page(palam, evaluation,
 def test_a_file_with_a_column_of_languages(palam, trained, data, tmp_path):
     rows = []
     for code, name in (("si", "sin_Sinh"), ("en", "eng_Latn")):
-        for row in read_rows(data / "sib200" / f"dev.{name}.jsonl")[:9]:
+        for row in read_jsonl(data / "sib200" / f"dev.{name}.jsonl")[:9]:
             rows.append({**row, "code": code})
     own = tmp_path / "own.jsonl"
     own.write_text("".join(json.dumps(row) + "\n" for row in rows))

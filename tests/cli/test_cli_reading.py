@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import yaml
+from helpers import read_jsonl
 
 from palam.bench.pack import main as pack_main
 
@@ -139,35 +140,19 @@ def recipe(tmp_path, base_folder, data):
     return {"train": train, "read": read, "seeds": [0, 1], "methods": methods}
 
 
-@pytest.fixture
-def saved(tmp_path):
-    """`saved(content, part={...})`: a recipe file with that content and those changes."""
-
-    def save(content, **changed):
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump(content | changed, sort_keys=False))
-        return path
-
-    return save
-
-
-def read_rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def test_general_bridges_are_compared_by_what_they_read(palam, recipe, saved, data, tmp_path):
     out = tmp_path / "out"
     assert palam("bench", saved(recipe), "--dry-run").code == 0
     result = palam("bench", saved(recipe), "--out", out)
     assert result.code == 0, result.err
-    cells = read_rows(out / "cells.jsonl")
+    cells = read_jsonl(out / "cells.jsonl")
     names = [(cell["method"], cell["seed"]) for cell in cells]
     assert names[:4] == [("mean", 0), ("mean", 1), ("last", 0), ("last", 1)]
     assert names[4:] == [("alone", 0), ("translator", 0)]
     for cell in cells:
         # English words stand in the text itself: nothing can be measured by them.
         assert list(cell["results"]) == ["sin_Sinh"]
-        rows = read_rows(out / "predictions" / f"{cell['method']}.{cell['seed']}.jsonl")
+        rows = read_jsonl(out / "predictions" / f"{cell['method']}.{cell['seed']}.jsonl")
         recalls = [row["recall"] for row in rows if row["language"] == "sin_Sinh"]
         assert cell["results"]["sin_Sinh"] == pytest.approx(sum(recalls) / len(recalls))
     (bridge,) = (out / "bridges").glob("mean-*-0")
@@ -236,6 +221,6 @@ def test_general_bridges_read_tasks_with_labels_too(palam, recipe, saved, tmp_pa
     content = recipe | {"read": read, "methods": methods, "seeds": [0]}
     result = palam("bench", saved(content), "--out", out)
     assert result.code == 0, result.err
-    for cell in read_rows(out / "cells.jsonl"):
+    for cell in read_jsonl(out / "cells.jsonl"):
         assert list(cell["results"]) == ["sin_Sinh", "eng_Latn"]
     assert "Accuracy in percent" in palam("report", out).out

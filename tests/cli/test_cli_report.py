@@ -1,24 +1,16 @@
 """`palam report`: the results of a benchmark as Markdown, LaTeX and a page."""
 
 import html
-import json
 import re
 from dataclasses import replace
 
 import pytest
 import yaml
+from helpers import read_jsonl, write_jsonl
 
 from palam.bench.language_groups import language_groups
 from palam.bench.report import render_summary, summary
 from palam.tasks.registry import get_task
-
-
-def read_rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def line_of(text, start):
@@ -27,7 +19,7 @@ def line_of(text, start):
 
 
 def test_the_report_in_markdown(results, palam):
-    cells = read_rows(results / "out" / "cells.jsonl")
+    cells = read_jsonl(results / "out" / "cells.jsonl")
     result = palam("report", results / "out")
     assert result.code == 0
     row = line_of(result.out, "| Sinhala |")
@@ -42,7 +34,7 @@ def test_the_report_in_markdown(results, palam):
 
 
 def test_a_learning_curve_ends_at_the_results(results, palam):
-    cells = read_rows(results / "out" / "cells.jsonl")
+    cells = read_jsonl(results / "out" / "cells.jsonl")
     own = [cell for cell in cells if cell["method"] == "mean"]
     end = sum(100 * cell["results"]["sin_Sinh"] for cell in own) / len(own)
     line = line_of(palam("report", results / "out").out, "- mean: ")
@@ -52,9 +44,9 @@ def test_a_learning_curve_ends_at_the_results(results, palam):
 
 def test_a_curve_of_one_seed_ends_at_the_results_of_that_seed(again, palam):
     out = again / "out"
-    points = read_rows(out / "curve.jsonl")
-    write_rows(out / "curve.jsonl", [point for point in points if point["seed"] != 1])
-    cells = read_rows(out / "cells.jsonl")
+    points = read_jsonl(out / "curve.jsonl")
+    write_jsonl(out / "curve.jsonl", [point for point in points if point["seed"] != 1])
+    cells = read_jsonl(out / "cells.jsonl")
     cell = next(cell for cell in cells if (cell["method"], cell["seed"]) == ("mean", 0))
     line = line_of(palam("report", out).out, "- mean: ")
     assert line.endswith(f"{100 * cell['results']['sin_Sinh']:.1f} at step {cell['steps']}")
@@ -71,7 +63,7 @@ def test_the_report_as_a_page(results, palam, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert page.count("<svg") == 6 + 1
     assert not re.search(r'(?:src|href)="|https?:', page)
-    cells = read_rows(results / "out" / "cells.jsonl")
+    cells = read_jsonl(results / "out" / "cells.jsonl")
     layers = next(cell["layers"] for cell in cells if cell["method"] == "mean")
     assert layers.keys() == {"sin_Sinh", "eng_Latn"}
     assert [sum(shares) for shares in layers.values()] == pytest.approx([1, 1])
@@ -84,11 +76,11 @@ def test_the_report_as_a_page(results, palam, tmp_path):
 
 def test_layers_that_differ_are_drawn(again, palam):
     out = again / "out"
-    cells = read_rows(out / "cells.jsonl")
+    cells = read_jsonl(out / "cells.jsonl")
     for cell in cells:
         if cell["method"] == "mean":
             cell["layers"] = {code: [0.2, 0.3, 0.5] for code in cell["layers"]}
-    write_rows(out / "cells.jsonl", cells)
+    write_jsonl(out / "cells.jsonl", cells)
     assert palam("report", out, "--html", again / "page.html").code == 0
     page = (again / "page.html").read_text()
     assert page.count('<table class="heat">') == 1
@@ -147,8 +139,8 @@ def test_the_means_of_many_languages_stand_before_them(again, palam):
     others = [code for code in get_task("sib200").languages if code != "eng_Latn"]
     codes = ["eng_Latn", *others[:40]]
     for file in (out / "predictions").iterdir():
-        rows = [row for row in read_rows(file) if row["language"] == "sin_Sinh"]
-        write_rows(file, [row | {"language": code} for code in codes for row in rows])
+        rows = [row for row in read_jsonl(file) if row["language"] == "sin_Sinh"]
+        write_jsonl(file, [row | {"language": code} for code in codes for row in rows])
     (out / "curve.jsonl").unlink()
     lines = palam("report", out).out.splitlines()
     means = next(i for i, line in enumerate(lines) if line.startswith("| mean without English |"))
@@ -190,10 +182,10 @@ CANDIDATES = ["last", "mean", "lora"]
 @pytest.fixture
 def with_choice(again):
     """`with_choice(names)`: the recipe, with the method `chosen` among these; LOSSES are set."""
-    cells = read_rows(again / "out" / "cells.jsonl")
+    cells = read_jsonl(again / "out" / "cells.jsonl")
     for cell in cells:
         cell["validation_loss"] = LOSSES.get((cell["method"], cell["seed"]))
-    write_rows(again / "out" / "cells.jsonl", cells)
+    write_jsonl(again / "out" / "cells.jsonl", cells)
     recipe = yaml.safe_load((again / "recipe.yaml").read_text())
 
     def save(names):
@@ -206,9 +198,9 @@ def with_choice(again):
 
 def test_the_method_with_the_lowest_english_loss_is_chosen_for_each_seed(with_choice, again, palam):
     out = again / "out"
-    cells = read_rows(out / "cells.jsonl")
+    cells = read_jsonl(out / "cells.jsonl")
     assert palam("bench", with_choice(CANDIDATES), "--out", out).code == 0
-    assert read_rows(out / "cells.jsonl") == cells  # nothing is run for it
+    assert read_jsonl(out / "cells.jsonl") == cells  # nothing is run for it
     accuracy = {}
     for cell in cells:
         accuracy[cell["method"], cell["seed"]] = 100 * cell["results"]["sin_Sinh"]

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.modeling_outputs import BaseModelOutput
 
 from palam.bench.plan import (
+    LABEL_TOKENS,
     cache_of,
     encoder_operations,
     forward_operations,
@@ -88,7 +89,7 @@ def plan_llm_reading(
     *,
     text_tokens: int = 64,
     prompt_tokens: int = 8,
-    answer_tokens: int = 4,
+    answer_tokens: int = LABEL_TOKENS,
 ) -> ReadingPlan:
     """A text read by the LLM itself, which scores the labels behind it.
 

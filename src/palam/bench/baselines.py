@@ -19,6 +19,8 @@ from palam.training.data import TrainingData
 
 SHOTS = 4
 """How many English examples the LLM is shown."""
+PLAIN = "plain"
+"""The way that needs no examples and no chat template."""
 
 Rows = dict[str, list[Example]]
 """What is read, by language."""
@@ -54,9 +56,9 @@ def majority(data: TrainingData, rows: Rows) -> Outcome:
 class Way(NamedTuple):
     """How the LLM is given a text."""
 
-    mode: Literal["prompt", "chat"]
+    mode: Literal["paper", "prompt", "chat"]
     """Of the template."""
-    prompt: str
+    prompt: str | None
 
 
 def llm_only(
@@ -71,63 +73,50 @@ def llm_only(
 ) -> Outcome:
     """The LLM reads the text itself: plainly, in its chat template, or after four English examples.
 
-    The way with the highest accuracy on the English validation examples is taken.
+    The way with the highest accuracy on the English validation examples is taken. Beside raw text
+    there are no such examples, and the LLM is asked as the model's configuration says.
 
     Args:
         model: whose LLM reads, and whose prompt is taken; None is the task's.
         runtime: device and dtype; its seed draws the examples that are shown.
         bases: the loaded base models.
-        data: of the training task: examples to show and to validate on.
+        data: of the training task: examples to show and to validate on; or raw text.
         task: that is read.
         rows: what is read.
         batch_size: texts at a time.
     """
-    assert data.task is not None  # a recipe trains on labelled data
+    models: dict[str, PalamModel] = {}
+    for name, way in _ways(model, data, runtime).items():
+        # The bridge is not used; any does.
+        config = replace(model, mode=way.mode, prompt=way.prompt, fusion="mean", fusion_options={})
+        models[name] = build_model(config, data, runtime, bases)
+    figures: dict[str, Any] = {"way": PLAIN}
+    if data.task is not None:
+        validation = {data.language: data.dev}
+        accuracies = {
+            name: _evaluate_llm(asked, data.task, "dev", validation, batch_size).macro
+            for name, asked in models.items()
+        }
+        best = max(accuracies, key=lambda name: accuracies[name])
+        figures = {"way": best, "validation": accuracies}
+    evaluation = _evaluate_llm(models[figures["way"]], task, "", rows, batch_size)
+    return Outcome(evaluation.predictions, figures)
+
+
+def _ways(model: ModelConfig, data: TrainingData, runtime: RuntimeConfig) -> dict[str, Way]:
+    """The ways to give the LLM a text, by name; of raw text, from which it learns nothing, one."""
+    if data.task is None:
+        return {PLAIN: Way(model.mode, model.prompt)}
     prompt = model.prompt or data.task.prompt
     shots = sample(data.train, SHOTS, runtime.seed)
     ways = {
-        "plain": Way("prompt", prompt),
+        PLAIN: Way("prompt", prompt),
         "chat": Way("chat", prompt),
         f"{SHOTS}-shot": Way("prompt", few_shot_prompt(data.task, prompt, shots)),
     }
     if not getattr(load_tokenizer(model.llm, model.llm_revision), "chat_template", None):
         del ways["chat"]
-
-    validation = {data.language: data.dev}
-    accuracies: dict[str, float] = {}
-    models: dict[str, PalamModel] = {}
-    for name, way in ways.items():
-        # The bridge is not used; any does.
-        config = replace(model, mode=way.mode, prompt=way.prompt, fusion="mean", fusion_options={})
-        models[name] = build_model(config, data, runtime, bases)
-        evaluation = _evaluate_llm(models[name], data.task, "dev", validation, batch_size)
-        accuracies[name] = evaluation.macro
-    best = max(accuracies, key=lambda name: accuracies[name])
-    evaluation = _evaluate_llm(models[best], task, "", rows, batch_size)
-    return Outcome(evaluation.predictions, {"way": best, "validation": accuracies})
-
-
-def llm_as_it_is(
-    model: ModelConfig,
-    runtime: RuntimeConfig,
-    bases: Bases,
-    data: TrainingData,
-    task: Task,
-    rows: Rows,
-    *,
-    batch_size: int,
-) -> Outcome:
-    """The LLM reads the text itself and is asked with the task's prompt; it has learned nothing.
-
-    Args:
-        model, runtime, bases, rows, batch_size: see [`llm_only`].
-        data: raw text.
-        task: that is read.
-    """
-    config = replace(model, fusion="mean", fusion_options={})  # the bridge is not used
-    built = build_model(config, data, runtime, bases)
-    evaluation = _evaluate_llm(built, task, "", rows, batch_size)
-    return Outcome(evaluation.predictions, {"way": "plain"})
+    return ways
 
 
 def few_shot_prompt(task: Task, prompt: str, examples: Sequence[Example]) -> str:

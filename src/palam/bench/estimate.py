@@ -14,7 +14,7 @@ from palam.bench.baseline_plan import (
 from palam.bench.device_memory import Device
 from palam.bench.finetune import EPOCHS, LEARNING_RATES
 from palam.bench.methods import BaselineMethod
-from palam.bench.plan import USUAL_SHARE, measured_rate, plan
+from palam.bench.plan import LABEL_TOKENS, USUAL_SHARE, measured_rate, plan
 from palam.bench.pretraining_plan import plan_pretraining
 from palam.bench.recipe import Recipe
 from palam.bench.task_rows import find_rows
@@ -32,8 +32,6 @@ USUAL_ROWS = 10_000
 """Of training data that are not at hand."""
 USUAL_READ_ROWS = 1_000
 """Of each language that is read, and of validation, where the data are not at hand."""
-LABEL_TOKENS = 4
-"""The LLM's, of a label with its end."""
 LLM_WAYS = 3
 """In which the LLM alone reads the validation examples: plain, in a chat, after examples."""
 

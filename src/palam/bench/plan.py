@@ -38,6 +38,8 @@ from palam.utils.progress import duration
 
 USUAL_SHARE = 0.5
 """Of the matrix rate, which training on short texts reaches."""
+LABEL_TOKENS = 4
+"""The LLM's, of a label with its end."""
 ANY_DEVICE = Device()
 MATRIX_PRODUCT_OPERATIONS = 2 * 2048**3
 """Of the product that [`matmul_seconds`] measures."""
@@ -226,7 +228,7 @@ def plan(
     rows: int,
     text_tokens: int = 64,
     prompt_tokens: int = 8,
-    answer_tokens: int = 4,
+    answer_tokens: int = LABEL_TOKENS,
     hardware: Device = ANY_DEVICE,
 ) -> Plan:
     """Memory, arithmetic and time of a training run.

@@ -248,7 +248,7 @@ class Recipe:
         if self.trains_on_text:
             return False
         task = get_task(str(self.read.task)) if self.read.task else None
-        return task is None or not (task.reference_language or task.questions)
+        return task is None or not task.is_answered_in_words
 
     @property
     def trains_on_text(self) -> bool:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from palam.bench.baselines import Outcome, llm_as_it_is, llm_only, majority
+from palam.bench.baselines import Outcome, llm_only, majority
 from palam.bench.finetune import LEARNING_RATES, finetune
 from palam.bench.head import check_installed, head
 from palam.bench.method_trainer import MethodTrainer, bridge_at_step
@@ -163,8 +163,7 @@ class Bench:
             )
             if self.task.reference_language:
                 return translations_as_answers(self.task, self.rows, rows)
-        ask = llm_as_it_is if self.recipe.trains_on_text else llm_only
-        return ask(
+        return llm_only(
             config.model,
             config.runtime,
             self.trainer.bases,

@@ -66,7 +66,7 @@ def find_rows(recipe: Recipe, config: DataConfig, data: TrainingData) -> TaskRow
 
 def _other_family(task: Task) -> str:
     """That a task is not read by what was trained on labels of another family."""
-    if task.has_free_answers and not task.number:
+    if task.is_answered_in_words:
         return (
             f"a bridge that is trained on labels does not answer {task.name}: train it on raw text,"
             " with train.text_file"

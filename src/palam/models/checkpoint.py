@@ -194,23 +194,22 @@ def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str], llm: An
             f"{path} has a LoRA, without which its bridge is of no use; "
             f"give --lora-rank {adapter.settings['r']}"
         )
-    theirs = start.bridge.config
-    if theirs.llm_only and not bridge.config.llm_only:
+    config = start.bridge.config
+    if config.llm_only and not bridge.config.llm_only:
         raise PalamError(f"{path} is a LoRA on the LLM alone; its bridge was not trained")
-    encoders = [len(config.bases) - 1 for config in (theirs, bridge.config)]
+    encoders = [len(each.bases) - 1 for each in (config, bridge.config)]
     if encoders[0] != encoders[1]:
         raise PalamError(f"{path} has encoders: {encoders[0]}, this run has {encoders[1]}")
     for name in DESIGN:
-        expected_value = getattr(theirs, name)
-        own_value = getattr(bridge.config, name)
-        if expected_value != own_value:
+        theirs = getattr(config, name)
+        ours = getattr(bridge.config, name)
+        if theirs != ours:
             in_words = name.replace("_", " ")
             raise PalamError(
-                f"{path} has {in_words} {expected_value}, this run {own_value}; "
-                "they must be the same"
+                f"{path} has {in_words} {theirs}, this run {ours}; they must be the same"
             )
     for part, role in ROLES.items():
-        expected = theirs.fingerprints.get(part)
+        expected = config.fingerprints.get(part)
         actual = bridge.config.fingerprints.get(part)
         check_fingerprint(role, expected, actual, getattr(bridge.config, part))
     if adapter is not None:

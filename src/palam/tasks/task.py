@@ -135,7 +135,12 @@ class Task:
     @property
     def has_free_answers(self) -> bool:
         """Whether the LLM answers in words of its own; such a task has no labels."""
-        return bool(self.number or self.reference_language or self.questions)
+        return bool(self.number) or self.is_answered_in_words
+
+    @property
+    def is_answered_in_words(self) -> bool:
+        """Whether these are words, about a text, not a number."""
+        return bool(self.reference_language or self.questions)
 
     def _check_slots(self, template: str) -> None:
         if slots(template) != set(self.fields):
