@@ -1,9 +1,10 @@
-"""`palam classify A B C`: several bridges, one answer."""
+"""`palam classify A B C` and `palam evaluate A B C`: several bridges, one answer."""
 
 import json
 import math
 
 import pytest
+from helpers import read_jsonl
 from tiny import TEXT
 
 from palam.models.shared_bases import load_models
@@ -133,3 +134,71 @@ def test_bridges_of_other_labels_are_refused(palam, refused, trained, base_optio
 def test_several_processes_are_for_one_bridge(refused, trained, texts, options, what):
     line = refused("classify", trained, trained, "--file", texts, *options, *CPU)
     assert line == f"{what} is for one bridge; several answer together in one process"
+
+
+@pytest.fixture
+def evaluated(palam, data, tmp_path):
+    """`evaluated(bridge, ...)`: the predictions on the small task's rows, and the results."""
+
+    def call(*bridges):
+        files = {name: tmp_path / name for name in ("predictions", "json")}
+        options = ("--task", "sib200", "--data", data, *CPU)
+        for name, path in files.items():
+            options += (f"--{name}", path)
+        result = palam("evaluate", *bridges, *options)
+        assert result.code == 0, result.err
+        return read_jsonl(files["predictions"]), json.loads(files["json"].read_text())
+
+    return call
+
+
+def test_they_are_measured_together(trained, others, evaluated):
+    singles = [evaluated(bridge)[0] for bridge in (trained, *others)]
+    rows, results = evaluated(trained, *others)
+    assert results["model"] == " + ".join(map(str, (trained, *others)))
+    for number, row in enumerate(rows):
+        for label, score in row["scores"].items():
+            mean = sum(single[number]["scores"][label] for single in singles) / 3
+            assert score == pytest.approx(mean, rel=1e-6)
+    for language, figures in results["results"].items():
+        of_language = [row for row in rows if row["language"] == language]
+        num_right = sum(row["prediction"] == row["label"] for row in of_language)
+        assert figures["accuracy"] == num_right / len(of_language)
+
+
+def test_a_bridge_that_is_measured_with_itself_reaches_the_same(trained, evaluated):
+    assert evaluated(trained, trained)[0] == evaluated(trained)[0]
+
+
+def test_a_labelled_file_is_read_by_bridges_of_its_labels(
+    palam, refused, trained, others, base_options, tmp_path
+):
+    own = tmp_path / "own.csv"
+    own.write_text("text,label\n" + "the dog,good\nthe fox,bad\n" * 8)
+    out = tmp_path / "own"
+    options = ("--file", own, "--out", out, "--max-steps", 1, *base_options)
+    assert palam("train", *options).code == 0
+    assert palam("evaluate", out, out, "--file", own, *CPU).code == 0
+    line = refused("evaluate", out, trained, "--file", own, *CPU)
+    assert line.startswith(f"{trained} has the labels ")
+    assert f"and {out} " in line
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (("--record",), "--record is for one bridge"),
+        (("--llm-only",), "--llm-only reads without a bridge"),
+        (("--method", "generate"), "give --method score"),
+    ],
+)
+def test_what_one_bridge_alone_has(refused, trained, data, options, what):
+    line = refused("evaluate", trained, trained, "--task", "sib200", "--data", data, *options, *CPU)
+    assert what in line
+
+
+def test_free_answers_are_not_added_up(refused, trained):
+    command = ("evaluate", trained, trained, "--task", "questions", "--languages", "si", *CPU)
+    assert refused(*command) == (
+        "several bridges answer together on tasks with labels; questions has none"
+    )

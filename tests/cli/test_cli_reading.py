@@ -155,6 +155,9 @@ def test_general_bridges_are_compared_by_what_they_read(palam, recipe, saved, da
         rows = read_jsonl(out / "predictions" / f"{cell['method']}.{cell['seed']}.jsonl")
         recalls = [row["recall"] for row in rows if row["language"] == "sin_Sinh"]
         assert cell["results"]["sin_Sinh"] == pytest.approx(sum(recalls) / len(recalls))
+        for name in ("chrf", "identified"):
+            values = [row[name] for row in rows if row["language"] == "sin_Sinh"]
+            assert cell[name]["sin_Sinh"] == pytest.approx(sum(values) / len(values))
     (bridge,) = (out / "bridges").glob("mean-*-0")
     settings = yaml.safe_load((bridge / "settings.yaml").read_text())
     assert settings["prompt"] == "{text}\nThe same in English:"
@@ -185,6 +188,14 @@ def test_the_report_of_readings_says_what_it_shows_and_stays_when_packed(
     of_mean = summary["methods"]["mean"]
     seeds = [of_mean["seeds"][seed]["sin_Sinh"]["recall"] for seed in ("0", "1")]
     assert of_mean["mean_of_seeds"] == seeds
+    cells = [cell for cell in read_jsonl(out / "cells.jsonl") if cell["method"] == "mean"]
+    chrf = sum(cell["chrf"]["sin_Sinh"] for cell in cells) / 2
+    identified = sum(cell["identified"]["sin_Sinh"] for cell in cells) / 2
+    assert of_mean["chrf"] == pytest.approx(chrf, abs=1e-6)
+    assert of_mean["identified"] == pytest.approx(identified, abs=1e-6)
+    assert "| wins | chrF | identified |" in shown
+    assert re.search(rf"^\| mean \| .* \| {chrf:.1f} \| {100 * identified:.1f} \|$", shown, re.M)
+    assert f"<td>{chrf:.1f}</td>" in page.read_text(encoding="utf-8")
     # A third seed is added to what is packed.
     assert palam("bench", saved(recipe, seeds=[0, 1, 2]), "--out", out).code == 0
     assert "| mean |" in palam("report", out).out
@@ -223,4 +234,6 @@ def test_general_bridges_read_tasks_with_labels_too(palam, recipe, saved, tmp_pa
     assert result.code == 0, result.err
     for cell in read_jsonl(out / "cells.jsonl"):
         assert list(cell["results"]) == ["sin_Sinh", "eng_Latn"]
-    assert "Accuracy in percent" in palam("report", out).out
+    shown = palam("report", out).out
+    assert "Accuracy in percent" in shown
+    assert "chrF" not in shown

@@ -4,9 +4,12 @@ import pytest
 import torch
 from helpers import refusal
 
-from palam.inference.ensemble import EnsembleScorer, check_alike
+from palam.inference.ensemble import EnsembleScorer, check_alike, evaluate_together
+from palam.inference.evaluation import evaluate
 from palam.inference.scoring import LabelScorer
 from palam.models.configuration import PalamConfig
+from palam.tasks.registry import get_task
+from palam.tasks.task import Example
 
 TEXTS = ["The match was won.", "ගෙදර යනවා", "The rice price went up at school."]
 LABELS = ["sports", "science/technology", "travel"]
@@ -67,6 +70,62 @@ def test_there_must_be_bridges_of_the_same_labels(models):
     assert refusal(EnsembleScorer, []) == "an ensemble needs a bridge or more"
     scorers = [LabelScorer(models[0], LABELS), LabelScorer(models[1], LABELS[:2])]
     assert "must be the same" in refusal(EnsembleScorer, scorers)
+
+
+@pytest.fixture(scope="module")
+def topics():
+    """The task, and rows of two languages whose right labels go round."""
+    task = get_task("sib200")
+    labels = list(task.labels)
+    rows = {}
+    for language in ("sin_Sinh", "eng_Latn"):
+        rows[language] = [
+            Example(row, {"text": text}, labels[row % len(labels)])
+            for row, text in enumerate(TEXTS)
+        ]
+    return task, rows
+
+
+def test_an_evaluation_takes_the_label_whose_mean_score_is_the_highest(models, topics):
+    task, rows = topics
+    single = [evaluate(model, task, "dev", rows).predictions for model in models]
+    together = evaluate_together(models, task, "dev", rows, name="three")
+    assert (together.model, list(together.correct)) == ("three", list(rows))
+    assert len(together.predictions) == 2 * len(TEXTS)
+    for number, row in enumerate(together.predictions):
+        of_models = [predictions[number] for predictions in single]
+        for key in ("language", "row", "label"):
+            assert {prediction[key] for prediction in of_models} == {row[key]}
+        for label, score in row["scores"].items():
+            mean = sum(prediction["scores"][label] for prediction in of_models) / 3
+            assert score == pytest.approx(mean, rel=1e-6)
+        assert row["prediction"] == max(row["scores"], key=row["scores"].get)
+
+
+def test_an_evaluation_of_one_bridge_is_its_own_in_any_number_and_order(models, topics):
+    task, rows = topics
+    first, second, third = models
+    own = evaluate(first, task, "dev", rows, name="a")
+    assert evaluate_together([first], task, "dev", rows, name="a") == own
+    assert evaluate_together([first, first], task, "dev", rows, name="a") == own
+    one_order = evaluate_together([first, second, third], task, "dev", rows)
+    assert evaluate_together([third, first, second], task, "dev", rows) == one_order
+
+
+def test_an_evaluation_tells_its_progress_for_each_bridge(models, topics):
+    told = []
+    task, rows = topics
+    evaluate_together(models, task, "dev", rows, progress=told.append)
+    assert sum(told) == 3 * 2 * len(TEXTS)
+
+
+def test_what_has_no_scores_is_not_evaluated_together(models, topics):
+    task, rows = topics
+    assert refusal(evaluate_together, [], task, "dev", rows) == "an ensemble needs a bridge or more"
+    generated = {"method": "generate"}
+    assert "the method score" in refusal(evaluate_together, models, task, "dev", rows, **generated)
+    reading = get_task("reading")
+    assert "a task with labels" in refusal(evaluate_together, models, reading, "dev", rows)
 
 
 def config(name, labels, text="{text}", **task):

@@ -69,7 +69,8 @@ def summary_content(found: Summary, results: ResultsFolder) -> dict[str, Any]:
         English (of the seeds, and of each), the means of the groups of languages, the difference to
         `against` with its 95 % interval; by language the difference with its interval and adjusted
         p; and by seed and language n, how many are correct, the accuracy and its Wilson interval.
-        Of recalls: n, their mean and its bootstrap interval over rows.
+        Of recalls: n, their mean and its bootstrap interval over rows, and of each method its mean
+        chrF (0 to 100) and share of identified answers.
     """
     return {
         "title": found.title,
@@ -99,6 +100,10 @@ def _method_content(
         "mean_of_seeds": [_rounded(accuracy) for accuracy in method.seeds],
         "groups": groups,
     }
+    if method.chrf is not None:
+        content["chrf"] = _rounded(method.chrf)
+    if method.identified is not None:
+        content["identified"] = _rounded(method.identified)
     if method.difference is not None:
         content["difference"] = _difference_content(method.difference)
         content["wins"] = method.wins

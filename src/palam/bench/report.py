@@ -90,6 +90,10 @@ class MethodSummary:
     """Of the means without English."""
     cells: list[Cell]
     """Of each seed, in the order in which they were finished; of a choice, the chosen methods'."""
+    chrf: float | None = None
+    """Beside content-word recall: the mean over seeds and languages without English, 0 to 100."""
+    identified: float | None = None
+    """Likewise, how often an answer is the nearest to its own row's sentence."""
     about: str = ""
     """What the method is, in words."""
     is_bridge: bool = True
@@ -156,6 +160,11 @@ class Summary:
     def has_few_items(self) -> bool:
         """Whether a language has so few items that small differences mean nothing."""
         return self.fewest < FEW_ITEMS
+
+    @property
+    def has_figures_beside(self) -> bool:
+        """Whether a method has other figures beside the one that is tested."""
+        return any(method.chrf is not None for method in self.methods)
 
     @property
     def span(self) -> float:
@@ -341,7 +350,16 @@ def _choose_cells(candidates: Sequence[Sequence[Cell]]) -> list[Cell]:
         cells = [method[seed] for method in by_seed]
         best = min(cells, key=_validation_loss)
         seconds = sum(cell.seconds for cell in cells)
-        chosen.append(Cell(method=best.method, seed=seed, seconds=seconds, results={}))
+        chosen.append(
+            Cell(
+                method=best.method,
+                seed=seed,
+                seconds=seconds,
+                results={},
+                chrf=best.chrf,
+                identified=best.identified,
+            )
+        )
     return chosen
 
 
@@ -401,7 +419,25 @@ def _summarize_method(
         differences=differences,
         difference=difference,
         cells=list(cells),
+        chrf=_mean_beside([cell.chrf for cell in cells], unseen),
+        identified=_mean_beside([cell.identified for cell in cells], unseen),
     )
+
+
+def _mean_beside(
+    figures: Sequence[Mapping[str, float] | None], codes: Sequence[str]
+) -> float | None:
+    """The mean of a figure over seeds and languages; None where it is not known of all.
+
+    Args:
+        figures: of each seed, by language.
+        codes: the languages that are averaged.
+    """
+    values = []
+    for by_language in figures:
+        values += [(by_language or {}).get(code) for code in codes]
+    known = [value for value in values if value is not None]
+    return mean(known) if known and len(known) == len(values) else None
 
 
 def _published_figures(

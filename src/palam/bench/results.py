@@ -88,6 +88,10 @@ class Cell(JSONRow):
     """All of it: training, evaluation."""
     results: dict[str, float]
     """Accuracy by language, or content-word recall."""
+    chrf: dict[str, float] | None = None
+    """Beside content-word recall: mean chrF2 by language, from 0 to 100."""
+    identified: dict[str, float] | None = None
+    """Beside content-word recall: by language, how often a row's own sentence is the nearest."""
     layers: dict[str, list[float]] | None = None
     """By language, what each encoder layer contributes (weight × norm, as a share); empty of a
     single layer."""

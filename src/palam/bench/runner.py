@@ -3,6 +3,7 @@
 import platform
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -31,6 +32,7 @@ from palam.bench.translation import translate_rows, translations_as_answers
 from palam.errors import PalamError
 from palam.inference.evaluation import Evaluation, Prediction, evaluate
 from palam.inference.layer_weights import LayerView
+from palam.inference.reading_metrics import ReadingMetrics
 from palam.models.backbones.encoder_pair import encoders_of
 from palam.models.modeling import PalamModel
 from palam.training.config import TrainConfig
@@ -132,6 +134,7 @@ class Bench:
             **outcome.figures,
             "seconds": round(time.time() - start, 1),
             "results": results_by_language(outcome.predictions),
+            **figures_beside_recall(outcome.predictions),
         }
         self.results.add_cell(Cell.from_row(cell))
 
@@ -275,6 +278,24 @@ def results_by_language(predictions: Sequence[Prediction]) -> dict[str, float]:
     """The share of right predictions in each language, or the mean recall."""
     by_language = group_by_language(predictions)
     return {code: language.mean for code, language in by_language.items()}
+
+
+def figures_beside_recall(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
+    """What else is measured of answers that are compared with a text: each figure by language.
+
+    There is none of other tasks.
+    """
+    rows: dict[str, list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        rows[prediction["language"]].append(prediction)
+    figures: dict[str, dict[str, float]] = defaultdict(dict)
+    for code, of_language in rows.items():
+        reading = ReadingMetrics.of(of_language)
+        if reading.chrf is not None:
+            figures["chrf"][code] = reading.chrf
+        if reading.identified is not None:
+            figures["identified"][code] = reading.identified
+    return dict(figures)
 
 
 def _check_same_settings(previous: Recipe, recipe: Recipe, out: Path) -> None:

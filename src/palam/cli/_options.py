@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -44,6 +45,10 @@ TRAIN_RUNTIME_DEFAULTS = TrainRuntimeConfig()
 
 ConfigFile = Annotated[Path | None, Parameter(help="YAML file of these options, `name: value`.")]
 Checkpoint = Annotated[str, Parameter(help="A bridge: folder, hub id or starter:bridge.")]
+Checkpoints = Annotated[
+    list[str],
+    Parameter(help="A bridge: folder, hub id or starter:bridge; or several that answer together."),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +125,22 @@ def load_model(checkpoint: str, loading: LoadingConfig) -> "PalamModel":
     if isinstance(loading, EngineLoadingConfig):
         attach_engine([model], loading.engine)
     return model
+
+
+def load_models(checkpoints: Sequence[str], loading: LoadingConfig) -> "list[PalamModel]":
+    """The checkpoints' models, in evaluation mode; those of the same base models share them.
+
+    Raises:
+        PalamError: a model that cannot be loaded.
+    """
+    from palam.models.shared_bases import load_models
+
+    silence_libraries()
+    return load_models(
+        checkpoints,
+        loading.placement(),
+        encoder=loading.encoder,
+        second_encoder=loading.second_encoder,
+        llm=loading.llm,
+        allow_mismatch=loading.allow_mismatch,
+    )

@@ -12,7 +12,7 @@ from palam.cli._options import (
     EngineLoadingConfig,
     LoadingConfig,
     load_model,
-    silence_libraries,
+    load_models,
 )
 from palam.cli._rows import RowJob, loading_as_begun, process_rows, reserved_output
 from palam.cli._source import SourceConfig
@@ -151,17 +151,7 @@ def _open_ensemble(checkpoints: Sequence[str], work: Work, loading: LoadingConfi
     Raises:
         PalamError: a model that cannot be loaded, or bridges that cannot answer together.
     """
-    from palam.models.shared_bases import load_models
-
-    silence_libraries()
-    model, *others = load_models(
-        checkpoints,
-        loading.placement(),
-        encoder=loading.encoder,
-        second_encoder=loading.second_encoder,
-        llm=loading.llm,
-        allow_mismatch=loading.allow_mismatch,
-    )
+    model, *others = load_models(checkpoints, loading)
     return BridgeReader.of_model(model, work, *others)
 
 

@@ -8,6 +8,7 @@ from cyclopts.types import PositiveInt
 
 from palam.cli._options import (
     LOADING_DEFAULTS,
+    Checkpoints,
     ConfigFile,
     LoadingOptions,
     NameList,
@@ -16,11 +17,6 @@ from palam.cli._scale import ScaleConfig, read_source
 from palam.cli._source import SourceConfig, SourceOptions
 from palam.errors import PalamError
 from palam.scale.work import Labelling
-
-Checkpoints = Annotated[
-    list[str],
-    Parameter(help="A bridge: folder, hub id or starter:bridge; or several that answer together."),
-]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from cyclopts.types import PositiveInt
 from palam.cli._evaluation_tables import evaluation_tables, group_means
 from palam.cli._options import (
     SEEDED_LOADING_DEFAULTS,
-    Checkpoint,
+    Checkpoints,
     ConfigFile,
     SeededLoadingOptions,
-    load_model,
+    load_models,
 )
 from palam.cli._output import open_output, print_table, write_json
 from palam.cli._test_data import (
@@ -32,6 +32,7 @@ from palam.utils.progress import progress_bar
 if TYPE_CHECKING:
     from palam.inference.evaluation import Evaluation, PredictionOptions
     from palam.inference.evaluation_page import CertaintyRow
+    from palam.models.modeling import PalamModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,24 @@ class MeasuringConfig:
 
             check_installed()
 
+    def check_together(self, test: TestData) -> None:
+        """Refuse, before any work, what several bridges cannot do together.
+
+        Args:
+            test: what is read.
+
+        Raises:
+            PalamError: a task without labels, or an option that is for one bridge.
+        """
+        if test.task.has_free_answers:
+            raise PalamError(
+                f"several bridges answer together on tasks with labels; {test.task.name} has none"
+            )
+        if self.method != "score":
+            raise PalamError("several bridges answer together by their scores; give --method score")
+        if self.llm_only:
+            raise PalamError("--llm-only reads without a bridge; give one of the bridges")
+
     def options(self, seed: int) -> "PredictionOptions":
         """The same for [`palam.evaluate`].
 
@@ -116,7 +135,7 @@ NO_FILES = ResultFiles()
 
 
 def evaluate(
-    checkpoint: Checkpoint,
+    checkpoints: Checkpoints,
     /,
     *,
     data: TestDataOptions = None,
@@ -130,41 +149,23 @@ def evaluate(
     The task can be read in any of its languages. A labelled file of your own is measured likewise.
     Of one language, the figures of each label and the confusion of labels are printed too. The task
     reading measures how much of a text the bridge brings across, whatever it was trained on.
+    Several bridges answer together on a task with labels: the mean of their log-probabilities
+    counts.
     """
     data = data or TestDataConfig()
-    if results.record:
-        _check_recordable(checkpoint, measuring.llm_only)
-    if results.least_certain is not None and measuring.method != "score":
-        raise PalamError("--least-certain needs --method score")
-    test = read_test_data(checkpoint, data, loading.seed)
-    measuring.check(test, results.least_certain)
+    test = _checked_test_data(checkpoints, data, measuring, results, loading.seed)
     with contextlib.ExitStack() as files:
         # Opened now, so that a place that cannot be written to is refused before any work.
         json_file, page_file, predictions_file = [
             None if path is None else files.enter_context(open_output(path))
             for path in (results.json_file, results.html_file, results.predictions)
         ]
-        model = load_model(checkpoint, loading)
-        check_language_is_known(model, data, llm_only=measuring.llm_only)
-        from palam.inference.evaluation import evaluate as evaluate_model
+        models = load_models(checkpoints, loading)
+        for model in models:
+            check_language_is_known(model, data, llm_only=measuring.llm_only)
         from palam.inference.evaluation_page import certainty_rows, evaluation_page
 
-        num_texts = sum(len(examples) for examples in test.examples.values())
-        num_readings = num_texts * (2 if measuring.likelihood else 1)
-        options = measuring.options(loading.seed)
-        with progress_bar("evaluating", num_readings) as advance:
-            options["progress"] = advance
-            evaluation = evaluate_model(
-                model, test.task, test.split, test.examples, name=checkpoint, **options
-            )
-        if measuring.references:
-            from palam.inference.reading_references import reading_references
-
-            with progress_bar("what it is compared with", num_readings) as advance:
-                options["progress"] = advance
-                evaluation.references = reading_references(
-                    model, test.task, test.examples, evaluation, seed=loading.seed, **options
-                )
+        evaluation = _measure(models, checkpoints, test, measuring, loading.seed)
         uncertain = certainty_rows(evaluation, _texts(test), results.least_certain or 0)
         if json_file:
             write_json(json_file, _report(evaluation, uncertain))
@@ -176,9 +177,108 @@ def evaluate(
     if results.record:
         from palam.inference.record import record_results
 
-        record_results(checkpoint, evaluation)
-    for table in evaluation_tables(evaluation, model.processor, uncertain):
+        record_results(checkpoints[0], evaluation)
+    for table in evaluation_tables(evaluation, models[0].processor, uncertain):
         print_table(table)
+
+
+def _checked_test_data(
+    checkpoints: Sequence[str],
+    data: TestDataConfig,
+    measuring: MeasuringConfig,
+    results: ResultFiles,
+    seed: int,
+) -> TestData:
+    """What is read, once all that can be refused without a model has been looked at.
+
+    Args:
+        checkpoints: the bridge, or several.
+        data, measuring, results: the options.
+        seed: of the samples.
+
+    Raises:
+        PalamError: options that do not go together, or data that are missing or wrong.
+    """
+    several = len(checkpoints) > 1
+    if several and results.record:
+        raise PalamError("--record is for one bridge; what several reach together is not one's own")
+    if results.record:
+        _check_recordable(checkpoints[0], measuring.llm_only)
+    if results.least_certain is not None and measuring.method != "score":
+        raise PalamError("--least-certain needs --method score")
+    test = read_test_data(checkpoints[0], data, seed)
+    measuring.check(test, results.least_certain)
+    if several:
+        measuring.check_together(test)
+    if several and data.file is not None:
+        _check_alike(checkpoints)
+    return test
+
+
+def _measure(
+    models: "Sequence[PalamModel]",
+    checkpoints: Sequence[str],
+    test: TestData,
+    measuring: MeasuringConfig,
+    seed: int,
+) -> "Evaluation":
+    """What one bridge reaches, or several together; beside it what it is compared with.
+
+    Args:
+        models: loaded from the checkpoints.
+        checkpoints: which name the result.
+        test: what is read.
+        measuring: how.
+        seed: of what is drawn.
+    """
+    num_texts = sum(len(examples) for examples in test.examples.values())
+    num_readings = num_texts * (2 if measuring.likelihood else 1)
+    options = measuring.options(seed)
+    with progress_bar("evaluating", num_readings * len(models)) as advance:
+        options["progress"] = advance
+        evaluation = _evaluate_models(models, " + ".join(checkpoints), test, options)
+    if measuring.references:
+        from palam.inference.reading_references import reading_references
+
+        with progress_bar("what it is compared with", num_readings) as advance:
+            options["progress"] = advance
+            evaluation.references = reading_references(
+                models[0], test.task, test.examples, evaluation, seed=seed, **options
+            )
+    return evaluation
+
+
+def _evaluate_models(
+    models: "Sequence[PalamModel]", name: str, test: TestData, options: "PredictionOptions"
+) -> "Evaluation":
+    """What one bridge reaches, or several together.
+
+    Args:
+        models: one or more.
+        name: of the result.
+        test: what is read.
+        options: see [`palam.evaluate`].
+    """
+    if len(models) == 1:
+        from palam.inference.evaluation import evaluate as evaluate_alone
+
+        return evaluate_alone(models[0], test.task, test.split, test.examples, name=name, **options)
+    from palam.inference.ensemble import evaluate_together
+
+    return evaluate_together(models, test.task, test.split, test.examples, name=name, **options)
+
+
+def _check_alike(checkpoints: Sequence[str]) -> None:
+    """Refuse bridges that read a file's rows otherwise, or give other labels."""
+    from palam.inference.ensemble import check_alike
+    from palam.models.checkpoint import load_bridge
+
+    configs = []
+    for checkpoint in checkpoints:
+        config = load_bridge(checkpoint).config
+        config.name_or_path = checkpoint
+        configs.append(config)
+    check_alike(configs)
 
 
 def _check_recordable(checkpoint: str, llm_only: bool) -> None:

@@ -4,15 +4,20 @@ The errors that are one bridge's own become fewer; those of the encoder, which a
 stay.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from palam.errors import PalamError
 from palam.inference.batches import Progress
+from palam.inference.evaluation import Evaluation, Prediction, PredictionOptions, evaluate
 from palam.inference.scoring import LabelScorer
 from palam.models.configuration import PalamConfig
+from palam.models.modeling import PalamModel
+from palam.tasks.task import Example, Task
 from palam.tasks.text_template import fill, slots
 
 ONE_TEXT = "{text}"
@@ -76,6 +81,56 @@ class EnsembleScorer:
             scores.append(own)
         # In twice the digits, in which the sum is the same in any order.
         return torch.stack(scores).double().mean(0).float()
+
+
+def evaluate_together(
+    models: Sequence[PalamModel],
+    task: Task,
+    split: str,
+    examples: Mapping[str, list[Example]],
+    *,
+    name: str = "",
+    **options: Unpack[PredictionOptions],
+) -> Evaluation:
+    """What several bridges reach together on a task with labels.
+
+    Args:
+        models: checkpoints of the task's family. Each is asked as [`evaluate`] asks it alone.
+        task, split, examples, name: see [`evaluate`].
+        **options: see [`PredictionOptions`]; `progress` is told of each text by each model.
+
+    Returns:
+        The evaluation of the labels whose mean log-probability is the highest. One model reaches
+        what it reaches alone, and the order of several makes no difference.
+
+    Raises:
+        PalamError: no model, a task without labels, answers that are not scored, or what
+            [`evaluate`] refuses.
+    """
+    if not models:
+        raise PalamError("an ensemble needs a bridge or more")
+    if task.has_free_answers or options.get("method", "score") != "score":
+        raise PalamError(
+            "bridges answer together by the scores of labels; "
+            "that needs a task with labels, and the method score"
+        )
+    own = [evaluate(model, task, split, dict(examples), **options) for model in models]
+    together = Evaluation(task.name, split, name, labels=tuple(task.labels))
+    for language in examples:
+        of_models = [evaluation.of_language(language) for evaluation in own]
+        together.add(language, map(_mean_prediction, zip(*of_models, strict=True)))
+    return together
+
+
+def _mean_prediction(rows: Sequence[Prediction]) -> Prediction:
+    """What several bridges predict together for one example."""
+    first = rows[0]
+    scores = {}
+    for label in first["scores"]:
+        # An exact sum is the same in any order.
+        scores[label] = math.fsum(row["scores"][label] for row in rows) / len(rows)
+    best = max(scores, key=scores.__getitem__)
+    return Prediction(row=first["row"], label=first["label"], prediction=best, scores=scores)
 
 
 def check_alike(configs: Sequence[PalamConfig], *, same_labels: bool = True) -> None:

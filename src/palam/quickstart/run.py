@@ -207,7 +207,9 @@ def _measure(
     """
     evaluations: dict[str, Evaluation] = {}
     seconds = {}
+    model: PalamModel | None = None
     for fusion, about in ABOUT.items():
+        model = None  # the bridge before: with its tokenizers it would take memory meanwhile
         start = time.time()
         console.print(f"\n[bold]{fusion} ({about})[/]: training on English", highlight=False)
         config = TrainConfig.from_settings(
@@ -225,6 +227,7 @@ def _measure(
             evaluations[ALONE] = _evaluate(model, reading, console, llm_only=True)
         evaluations[fusion] = _evaluate(model, reading, console)
         seconds[f"training and reading, {fusion}"] = time.time() - start
+    assert model is not None
     return _Measured(evaluations, model, config, seconds)
 
 
