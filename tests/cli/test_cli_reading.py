@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 from helpers import read_jsonl
+from safetensors.torch import load_file, save_file
 
 from palam.bench.pack import main as pack_main
 
@@ -199,6 +200,49 @@ def test_the_report_of_readings_says_what_it_shows_and_stays_when_packed(
     # A third seed is added to what is packed.
     assert palam("bench", saved(recipe, seeds=[0, 1, 2]), "--out", out).code == 0
     assert "| mean |" in palam("report", out).out
+
+
+def test_results_are_resumed_with_the_same_files_and_bridges_alone(
+    palam, refused, recipe, saved, tmp_path
+):
+    lexicon = tmp_path / "lexicon.csv"
+    lexicon.write_text("word,translation,language\nold,vieux,fr\nnew,neuf,fr\n", encoding="utf-8")
+    methods = {"words": {"fusion": "mean", "lexicon": str(lexicon)}}
+    content = recipe | {"methods": methods, "seeds": [0]}
+    out = ("--out", tmp_path / "out")
+    assert palam("bench", saved(content), *out).code == 0
+    before = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert list(before["inputs"]) == ["words: lexicon"]
+    # A method that is added has its own.
+    (trained,) = (tmp_path / "out" / "bridges").glob("words-*")
+    bridge = shutil.copytree(trained, tmp_path / "start")
+    methods["further"] = {"fusion": "mean", "init_from": str(bridge)}
+    assert palam("bench", saved(content), *out).code == 0
+    assert list(json.loads((tmp_path / "out" / "run.json").read_text())["inputs"]) == [
+        "words: lexicon",
+        "further: init_from",
+    ]
+    weights = bridge / "model.safetensors"
+    tensors = {name: tensor + 1 for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights)
+    lexicon.write_text("word,translation,language\nold,ancien,fr\n", encoding="utf-8")
+    message = refused("bench", saved(content), *out)
+    assert "results of other contents (words: lexicon, further: init_from)" in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"lexicon": "nowhere.csv"}, "words: lexicon is nowhere.csv, which cannot be read: "),
+        ({"init_from": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_a_method_names_is_looked_for_before_any_training(
+    refused, recipe, saved, tmp_path, setting, message
+):
+    content = recipe | {"methods": {"mean": {"fusion": "mean"}, "words": setting}}
+    assert message in refused("bench", saved(content), "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,17 @@ def test_a_lora_that_does_not_fit_is_no_start(settings, tmp_path, changes, messa
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
+def test_a_lora_whose_steps_are_scaled_otherwise_is_no_start(settings, tmp_path):
+    pytest.importorskip("peft")
+    train(settings(max_steps=1, lora_rank=2), tmp_path / "first")
+    (file,) = (tmp_path / "first").rglob("adapter_config.json")
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"use_rslora": True}))
+    message = "has a LoRA of use_rslora True, this run one of False; they must be the same"
+    with pytest.raises(PalamError, match=message):
+        train(settings(init_from=str(tmp_path / "first"), lora_rank=2), tmp_path / "second")
+
+
 def test_a_lora_on_the_llm_alone_is_no_start_of_a_bridge(settings, tmp_path):
     pytest.importorskip("peft")
     alone = {"lora_rank": 2, "llm_only": True, "max_steps": 1}

@@ -147,6 +147,8 @@ class RunInfo:
     """Hashes of the training and validation examples, and of each language's."""
     validation: str
     """What the validation examples are."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Hashes of the files and bridges that settings name, see [`named_input_hashes`]."""
 
 
 class ResultsFolder:

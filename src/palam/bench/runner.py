@@ -18,6 +18,7 @@ from palam.bench.finetune import LEARNING_RATES, finetune
 from palam.bench.head import check_installed, head
 from palam.bench.method_trainer import MethodTrainer, bridge_at_step
 from palam.bench.methods import BaselineMethod
+from palam.bench.named_inputs import changed_inputs, named_input_hashes
 from palam.bench.predictions import Run, group_by_language
 from palam.bench.recipe import Recipe
 from palam.bench.results import (
@@ -80,16 +81,16 @@ class Bench:
         info = RunInfo(
             versions=_versions(),
             data=data_hashes(self.data, self.rows),
+            inputs=named_input_hashes(recipe),
             validation=self.data.note,
         )
-        if previous is not None:
-            _check_same_settings(previous, recipe, out)
-            if self.results.run_info().data != info.data:
-                raise PalamError(f"{out} holds results on other data; give another --out")
         if previous is None:
             self.results.create(recipe, info)
         else:
-            self.results.write_run_info(info)
+            _check_same_settings(previous, recipe, out)
+            earlier = self.results.run_info()
+            _check_same_data(earlier, info, out)
+            self.results.write_run_info(replace(info, inputs={**earlier.inputs, **info.inputs}))
             self.results.write_recipe(combine(previous, recipe))
 
     def run(self) -> None:
@@ -317,6 +318,21 @@ def _check_same_settings(previous: Recipe, recipe: Recipe, out: Path) -> None:
         raise PalamError(
             f"{out} holds results with other settings ({', '.join(differences)}); "
             "give another --out"
+        )
+
+
+def _check_same_data(earlier: RunInfo, present: RunInfo, out: Path) -> None:
+    """Refuse results on other data, or of other files and bridges that settings name.
+
+    Raises:
+        PalamError: names the settings that differ.
+    """
+    if earlier.data != present.data:
+        raise PalamError(f"{out} holds results on other data; give another --out")
+    changed = changed_inputs(earlier.inputs, present.inputs)
+    if changed:
+        raise PalamError(
+            f"{out} holds results of other contents ({', '.join(changed)}); give another --out"
         )
 
 

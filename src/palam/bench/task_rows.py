@@ -78,14 +78,13 @@ def data_hashes(data: TrainingData, rows: Rows) -> dict[str, str]:
     """Hashes by which results on other data are recognised.
 
     Args:
-        data: the training and validation examples, `train` and `dev`, and what is beside them.
+        data: the training and validation examples, `train` and `dev`, and labelled ones beside
+            them. What files hold is not among it, see [`named_input_hashes`].
         rows: what is read, by language.
     """
     hashes = {"train": _hash(data.train), "dev": _hash(data.dev)}
-    lexicon = [] if data.lexicon is None else sorted(data.lexicon.pairs())
-    for name, beside in (("labelled", data.labelled), ("soft", data.soft), ("lexicon", lexicon)):
-        if beside:
-            hashes[name] = _hash_lines(map(repr, beside))
+    if data.labelled:
+        hashes["labelled"] = _hash_lines(map(repr, data.labelled))
     for code, examples in rows.items():
         hashes[code] = _hash(examples)
     return hashes

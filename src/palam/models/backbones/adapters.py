@@ -132,12 +132,13 @@ def take_adapter(llm: Any, stored: StoredAdapter, name: str) -> None:
         name: of the checkpoint that it is from, for messages.
 
     Raises:
-        PalamError: another rank, alpha, or other modules.
+        PalamError: another rank, alpha or scaling, or other modules.
     """
     peft = import_peft()
     ours = llm.peft_config["default"]
-    for setting, in_words in (("r", "rank"), ("lora_alpha", "alpha")):
-        theirs, own = stored.settings[setting], getattr(ours, setting)
+    names = {"r": "rank", "lora_alpha": "alpha", "use_rslora": "use_rslora"}
+    for setting, in_words in names.items():
+        theirs, own = stored.settings.get(setting, False), getattr(ours, setting)
         if theirs != own:
             raise PalamError(
                 f"{name} has a LoRA of {in_words} {theirs}, this run one of {own}; "
