@@ -1,9 +1,9 @@
 """`palam lexicon`, and what is trained with it."""
 
 import csv
-import json
 
 import pytest
+from helpers import read_jsonl
 from tiny import TEXT
 
 from palam.alignment import lexicon_induction
@@ -40,7 +40,7 @@ def test_a_lexicon_is_written_and_trained_with(palam, pretraining, base_folder, 
     encoder = ("--encoder", base_folder("t5"), "--device", "cpu")
     result = palam("lexicon", "--text-file", english, "--out", out, *encoder)
     assert result.code == 0, result.err
-    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(out)
     assert rows
     words = {word.strip(".,:?").lower() for word in english.read_text("utf-8").split()}
     for row in rows:

@@ -1,12 +1,15 @@
 """The harness's own package on Palam's tasks: its answers are those of `palam evaluate`."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import tiny
-from helpers import write_jsonl
+import torch
+from helpers import read_jsonl, write_jsonl
 
+from palam import ModelConfig, PalamModel
 from palam.cli.main import run
 from palam.errors import PalamError
 from palam.inference.evaluation import evaluate, load_languages
@@ -184,7 +187,7 @@ def test_the_command(command, tmp_path, capsys):
     files = ("--json", json_file, "--samples", samples_file)
     assert command(*files, "--tasks", "palam_sib200_si,palam_xnli", "--limit", 3) == 0
     assert "palam_sib200_sin_Sinh" in capsys.readouterr().out
-    rows = [json.loads(line) for line in samples_file.read_text().splitlines()]
+    rows = read_jsonl(samples_file)
     assert [row["task"] for row in rows] == ["palam_sib200_sin_Sinh"] * 3 + ["palam_xnli_sw"] * 3
     results = json.loads(json_file.read_text())["results"]
     assert set(results) == {"palam_sib200_sin_Sinh", "palam_xnli_sw"}
@@ -209,3 +212,20 @@ def test_a_task_that_is_not_there_is_one_line(command, capsys, tasks, message):
 def test_a_checkpoint_that_is_none_is_refused(tmp_path):
     with pytest.raises(PalamError, match="cannot be loaded"):
         PalamLM(str(tmp_path))
+
+
+def test_a_second_encoder_may_have_been_moved(base_folder, tmp_path):
+    first_place = shutil.copytree(base_folder("t5"), tmp_path / "second")
+    names = {"encoder": base_folder("xlmr"), "second_encoder": first_place}
+    config = ModelConfig(llm=str(base_folder("llama")), **{k: str(v) for k, v in names.items()})
+    model = PalamModel.from_config(config, dtype=torch.float32, device="cpu")
+    checkpoint = tmp_path / "bridge"
+    model.save_pretrained(checkpoint)
+    moved = first_place.rename(tmp_path / "moved")
+    cpu = {"device": "cpu", "dtype": "fp32"}
+    with pytest.raises(PalamError, match="second"):
+        PalamLM(str(checkpoint), **cpu)
+    lm = PalamLM(str(checkpoint), second_encoder=str(moved), **cpu)
+    requests = [request("The team won.", label) for label in ("sports", "travel")]
+    expected = [score for score, _ in PalamLM(model.eval()).loglikelihood(requests)]
+    assert [score for score, _ in lm.loglikelihood(requests)] == pytest.approx(expected, rel=1e-5)

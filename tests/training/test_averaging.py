@@ -1,10 +1,10 @@
 """The mean of the weights over a run: what is evaluated and saved, and what is trained on."""
 
 import copy
-import json
 
 import pytest
 import torch
+from helpers import read_jsonl
 from transformers import TrainerCallback
 
 from palam import PalamModel
@@ -76,6 +76,6 @@ def test_a_run_saves_the_mean_and_trains_at_a_constant_rate(settings, bases, tmp
     saved = model.bridge.mapper.readout.weight
     assert torch.allclose(saved, torch.stack(watch.seen[3:]).mean(0), atol=1e-7)
     assert not torch.allclose(saved, watch.seen[-1], atol=1e-5)
-    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    log = read_jsonl(tmp_path / "out" / "log.jsonl")
     rates = {entry["learning_rate"] for entry in log if "learning_rate" in entry}
     assert rates == {config.optim.lr * embedding_units(model.config.embedding_rms)}

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import read_jsonl
 from plain_ridge import TEXTS
 
 from palam import PalamError
@@ -205,7 +206,7 @@ def test_the_llms_own_answers_to_prompts_are_learned_too(distilling, prompts_fil
     assert len(seen) == len({index for index, _ in seen}) == len(dataset)
     assert len({number for _, number in seen}) == 2
     train(config, tmp_path / "out")
-    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    log = read_jsonl(tmp_path / "out" / "log.jsonl")
     assert all(entry["loss"] > 0 for entry in log if "loss" in entry)
 
 

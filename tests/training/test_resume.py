@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from helpers import read_jsonl
 
 from palam.errors import PalamError
 from palam.training.checksums import write_checksums
@@ -14,7 +15,7 @@ from palam.training.trainer import newest_checkpoint
 
 def losses(folder):
     """Losses and gradient norm by step; a later entry of a step takes the place of an earlier."""
-    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    entries = read_jsonl(folder / "log.jsonl")
     figures = ("loss", "grad_norm", "learning_rate", "eval_loss")
     return {(e["step"], name): e[name] for e in entries for name in figures if name in e}
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from helpers import read_jsonl
 from rich.console import Console
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -72,7 +73,7 @@ def test_the_folder_appears_when_it_is_complete(settings, bases, tmp_path, objec
     }
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     assert TrainConfig.from_yaml(out / "settings.yaml") == config
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    log = read_jsonl(out / "log.jsonl")
     steps = [entry for entry in log if "loss" in entry]
     assert [entry["step"] for entry in steps] == list(range(1, len(watch.seen) + 1))
     assert all(entry["tokens_per_second"] > 0 and entry["loss"] > 0 for entry in steps)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
+from helpers import read_jsonl
 from plain_ridge import TEXTS
 from safetensors.torch import load_file
 
@@ -150,7 +151,7 @@ def records(runs, name, processes):
 
 
 def losses(folder, key):
-    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    entries = read_jsonl(folder / "log.jsonl")
     return [entry[key] for entry in entries if key in entry]
 
 
@@ -203,7 +204,7 @@ def test_the_first_process_alone_writes_one_run(runs, case):
     one, two = runs / f"one {alone(case)}", runs / f"two {case}"
     names = {path.relative_to(two).as_posix() for path in two.rglob("*")}
     assert names == {path.relative_to(one).as_posix() for path in one.rglob("*")}
-    entries = [json.loads(line) for line in (two / "log.jsonl").read_text().splitlines()]
+    entries = read_jsonl(two / "log.jsonl")
     assert len({(entry["step"], tuple(entry)) for entry in entries}) == len(entries)
     results = json.loads((two / "results.json").read_text())
     expected = json.loads((one / "results.json").read_text())

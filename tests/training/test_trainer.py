@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import read_jsonl
 from transformers import TrainerCallback
 
 from palam.errors import PalamError
@@ -37,7 +38,7 @@ class At(TrainerCallback):
 
 
 def entries(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return read_jsonl(folder / "log.jsonl")
 
 
 def parameters(model):

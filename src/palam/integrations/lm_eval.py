@@ -61,6 +61,9 @@ class LoadingOptions(TypedDict, total=False):
 
     encoder: str
     """Where the encoder is, if not where the checkpoint says."""
+    second_encoder: str
+    """Where the second encoder is, if the bridge has one and it is not where the checkpoint
+    says."""
     llm: str
     """Where the LLM is, if not where the checkpoint says."""
     device: str | None
@@ -239,7 +242,11 @@ def _progress(
 def _load(checkpoint: str, **loading: Unpack[LoadingOptions]) -> PalamModel:
     placement = resolve_placement(loading.get("device"), loading.get("dtype", "auto"))
     return PalamModel.from_pretrained(
-        checkpoint, loading.get("encoder"), loading.get("llm"), **placement
+        checkpoint,
+        loading.get("encoder"),
+        loading.get("llm"),
+        second_encoder=loading.get("second_encoder"),
+        **placement,
     )
 
 
