@@ -282,12 +282,16 @@ def test_a_task_of_another_family(refused, results, tmp_path_factory, tmp_path):
 
 # --------------------------------------------------------------------------- dry runs
 @pytest.mark.parametrize("name", recipe_names())
-def test_the_packages_recipes_can_be_planned_with_other_models(name, palam, base_folder):
+def test_the_packages_recipes_can_be_planned_with_other_models(name, palam, base_folder, tmp_path):
     recipe = load_recipe(name)
     assert recipe.against in recipe.methods
     encoder, llm = base_folder("mt5"), base_folder("llama")
-    bases = changes(f"encoder={encoder}", f"llm={llm}", "dtype=fp32")
-    result = palam("bench", name, "--dry-run", "--tflops", 1, *bases)
+    settings = [f"encoder={encoder}", f"llm={llm}", "dtype=fp32"]
+    if "text_file" in recipe.train:
+        text = tmp_path / "english.txt"
+        text.write_text("The house is old.\n" * 300)
+        settings.append(f"text_file={text}")
+    result = palam("bench", name, "--dry-run", "--tflops", 1, *changes(*settings))
     assert result.code == 0, result.err
     shown = [line.split("  ")[0] for line in result.out.splitlines()[1:]]
     methods = recipe.methods.items()

@@ -23,8 +23,9 @@ from palam.inference.evaluation import most_answer_tokens
 from palam.models.model_config import ModelConfig
 from palam.tasks.loading import is_local
 from palam.tasks.registry import get_task
-from palam.training.config import TrainConfig
-from palam.training.data import read_training_data
+from palam.tasks.task import Task
+from palam.training.config import DataConfig, TrainConfig
+from palam.training.data import TrainingData, read_training_data
 from palam.utils.device import Placement, resolve_placement
 from palam.utils.languages import find_language
 
@@ -86,10 +87,10 @@ class _Reading(NamedTuple):
 def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
     """What each method will need, found without weights.
 
-    The rows are those of the data in a folder or this package. Else they are the recipe's
-    `max_train_samples` or 10,000, and its `read.limit` or 1,000 of each language. A text has 64 of
-    the encoder's tokens, a translation as many. All rows are read once for each seed, and for each
-    step of `curve`.
+    The rows are those of the data in a folder or this package, what is trained on and what is read
+    each by itself. Else they are the recipe's `max_train_samples` or 10,000, and its `read.limit`
+    or 1,000 of each language. A text has 64 of the encoder's tokens, a translation as many. All
+    rows are read once for each seed, and for each step of `curve`.
 
     Args:
         recipe: what to compare.
@@ -134,20 +135,16 @@ def _amounts(recipe: Recipe) -> _Amounts:
     """How much a recipe trains on and reads."""
     config = recipe.config()
     data = config.data
+    training_data = None
+    num_train = data.max_train_samples or USUAL_ROWS
+    num_dev = data.max_eval_samples or USUAL_READ_ROWS
     if data.task is None or is_local(get_task(data.task), data_dir=data.data):
         training_data = read_training_data(
             data, seed=config.runtime.seed, prompt=config.model.prompt
         )
-        task, rows = find_rows(recipe, data, training_data)
-        counts = {language: len(examples) for language, examples in rows.items()}
         num_train = len(training_data.train)
         num_dev = len(training_data.dev)
-    else:
-        task = get_task(str(recipe.read.task))
-        languages = recipe.read.languages or task.languages
-        counts = dict.fromkeys(languages, recipe.read.limit or USUAL_READ_ROWS)
-        num_train = data.max_train_samples or USUAL_ROWS
-        num_dev = data.max_eval_samples or USUAL_READ_ROWS
+    task, counts = _read_counts(recipe, data, training_data)
     ours = find_language(data.text_language)
     return _Amounts(
         train=num_train,
@@ -158,6 +155,34 @@ def _amounts(recipe: Recipe) -> _Amounts:
         answer=most_answer_tokens(task) if task.has_free_answers else None,
         is_translated=task.reference_language is not None,
     )
+
+
+class _ReadCounts(NamedTuple):
+    """What is read."""
+
+    task: Task
+    counts: dict[str, int]
+    """Rows, by language."""
+
+
+def _read_counts(
+    recipe: Recipe, data: DataConfig, training_data: TrainingData | None
+) -> _ReadCounts:
+    """How many rows are read; the usual number where they are not at hand.
+
+    Args:
+        recipe: names them.
+        data: where they are.
+        training_data: None where those are not at hand.
+    """
+    read = recipe.read
+    is_at_hand = bool(read.files) or is_local(get_task(str(read.task)), data_dir=data.data)
+    if training_data is not None and is_at_hand:
+        task, rows = find_rows(recipe, data, training_data)
+        return _ReadCounts(task, {language: len(examples) for language, examples in rows.items()})
+    task = get_task(str(read.task))
+    languages = read.languages or task.languages
+    return _ReadCounts(task, dict.fromkeys(languages, read.limit or USUAL_READ_ROWS))
 
 
 def _baseline_readings(
