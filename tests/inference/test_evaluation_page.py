@@ -6,8 +6,9 @@ import re
 import pytest
 
 from palam.errors import PalamError
-from palam.inference.evaluation import Evaluation, Prediction
+from palam.inference.evaluation import Evaluation
 from palam.inference.evaluation_page import certainty_rows, evaluation_page
+from palam.inference.prediction import Prediction
 
 LABELS = ("a<b", "c")
 

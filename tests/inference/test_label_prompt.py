@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from palam.inference.evaluation import predict
 from palam.inference.label_prompt import LABEL_PROMPT, label_template
+from palam.inference.prediction import predict
 from palam.inference.scoring import LabelScorer
 from palam.models.template import RAW_TEXT_PROMPT, SAME_IN_ENGLISH, Template
 from palam.tasks.registry import get_task

@@ -7,7 +7,8 @@ import pytest
 import torch
 from helpers import refusal
 
-from palam.inference.evaluation import evaluate, first_line, load_languages
+from palam.inference.evaluation import evaluate, load_languages
+from palam.inference.prediction import first_line
 from palam.inference.reading_likelihood import likeliest_of_several
 from palam.inference.reading_references import (
     COPY,
@@ -68,7 +69,7 @@ def answers(monkeypatch):
         said["asked"].append((template.prefix, template.suffix, options))
         return [said[text] for text in texts]
 
-    monkeypatch.setattr("palam.inference.evaluation.generate", generate)
+    monkeypatch.setattr("palam.inference.prediction.generate", generate)
     return said
 
 
@@ -220,7 +221,7 @@ def test_questions_are_asked_in_their_own_words(tiny_model, monkeypatch):
         asked.extend(zip(texts, [template.suffix for template in templates], strict=True))
         return ["The baker.\nQuestion: x"] * len(texts)
 
-    monkeypatch.setattr("palam.inference.evaluation.generate_about", generate_about)
+    monkeypatch.setattr("palam.inference.prediction.generate_about", generate_about)
     task = get_task("questions")
     examples = load_languages(task, "dev", ["si"])
     evaluation = evaluate(tiny_model(mode="paper"), task, "dev", examples)

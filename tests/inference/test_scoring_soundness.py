@@ -11,8 +11,8 @@ from helpers import refusal
 from palam.errors import PalamError
 from palam.inference import continuation
 from palam.inference.calibration import calibrate_to_task, measure_priors
-from palam.inference.evaluation import predict
 from palam.inference.generation import generate, generate_ids
+from palam.inference.prediction import predict
 from palam.inference.scoring import LabelScorer, score_labels
 from palam.tasks.registry import get_task
 from palam.tasks.task import Example, Task

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-from palam.inference.evaluation import Evaluation, Prediction, evaluate
+from palam.inference.evaluation import Evaluation, evaluate
+from palam.inference.prediction import Prediction
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.bases import Bases
 from palam.models.model_config import ModelConfig

@@ -19,7 +19,7 @@ from palam.bench.pretraining_plan import plan_pretraining
 from palam.bench.recipe import Recipe
 from palam.bench.task_rows import find_rows
 from palam.errors import PalamError
-from palam.inference.evaluation import most_answer_tokens
+from palam.inference.prediction import most_answer_tokens
 from palam.models.model_config import ModelConfig
 from palam.tasks.loading import is_local
 from palam.tasks.registry import get_task

@@ -29,7 +29,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from palam.bench.baselines import Outcome, Rows
 from palam.errors import PalamError
-from palam.inference.evaluation import Prediction
+from palam.inference.prediction import Prediction
 from palam.models.backbones.encoder import encoder_max_length, encoder_shape, mean_over_tokens
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.encoder_text import source_language

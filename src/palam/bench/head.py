@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from palam.bench.baselines import Outcome, Rows
 from palam.errors import PalamError
-from palam.inference.evaluation import Prediction
+from palam.inference.prediction import Prediction
 from palam.models.backbones.encoder import encode, mean_over_tokens
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig

@@ -31,8 +31,9 @@ from palam.bench.results import (
 from palam.bench.task_rows import data_hashes, find_rows
 from palam.bench.translation import translate_rows, translations_as_answers
 from palam.errors import PalamError
-from palam.inference.evaluation import Evaluation, Prediction, evaluate
+from palam.inference.evaluation import Evaluation, evaluate
 from palam.inference.layer_weights import LayerView
+from palam.inference.prediction import Prediction
 from palam.inference.reading_metrics import ReadingMetrics
 from palam.models.backbones.encoder_pair import encoders_of
 from palam.models.modeling import PalamModel

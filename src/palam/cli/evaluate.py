@@ -30,8 +30,9 @@ from palam.tasks.writers import json_line
 from palam.utils.progress import progress_bar
 
 if TYPE_CHECKING:
-    from palam.inference.evaluation import Evaluation, PredictionOptions
+    from palam.inference.evaluation import Evaluation
     from palam.inference.evaluation_page import CertaintyRow
+    from palam.inference.prediction import PredictionOptions
     from palam.models.modeling import PalamModel
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from palam.errors import PalamError
 from palam.inference.batches import Progress
-from palam.inference.evaluation import Evaluation, Prediction, PredictionOptions, evaluate
+from palam.inference.evaluation import Evaluation, evaluate
+from palam.inference.prediction import Prediction, PredictionOptions
 from palam.inference.scoring import LabelScorer
 from palam.models.configuration import PalamConfig
 from palam.models.modeling import PalamModel

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from palam.inference.batches import padded_batches
-from palam.inference.evaluation import (
-    Evaluation,
+from palam.inference.evaluation import Evaluation
+from palam.inference.prediction import (
     Prediction,
     PredictionOptions,
     Predictor,

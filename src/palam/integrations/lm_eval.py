@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from palam.errors import PalamError
-from palam.inference.evaluation import judged, most_answer_tokens, prompted_template
 from palam.inference.generation import generate_about
+from palam.inference.prediction import judged, most_answer_tokens, prompted_template
 from palam.inference.reading_metrics import check_installed
 from palam.inference.scoring import Progress, score_labels
 from palam.models.modeling import PalamModel

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from palam.inference.evaluation import first_line
 from palam.inference.generation import generate
+from palam.inference.prediction import first_line
 from palam.models.bases import Bases
 from palam.models.modeling import PalamModel
 from palam.quickstart.result import ReadSentence
