@@ -9,7 +9,8 @@ from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
 from palam.training.align_run import run_alignment
 from palam.training.config import DataConfig, RuntimeConfig
-from palam.training.run import RunFolder, train
+from palam.training.run import train
+from palam.training.run_folder import RunFolder
 from palam.utils.locks import output_lock
 
 RUNTIME = RuntimeConfig(device="cpu", dtype="fp32")

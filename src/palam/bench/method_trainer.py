@@ -15,8 +15,9 @@ from palam.bench.methods import TrainedMethod
 from palam.bench.recipe import Recipe
 from palam.bench.results import ResultsFolder, TrainedRun
 from palam.models.bases import BaseName, Bases, load_bases, locate_encoder
+from palam.models.checkpoint import RESULTS_FILE
 from palam.models.modeling import PalamModel
-from palam.training.run import RESULTS_FILE, train
+from palam.training.run import train
 from palam.training.trainer import NonFiniteLoss, newest_checkpoint
 from palam.utils.device import resolve_placement
 from palam.utils.files import remove_directory

@@ -9,14 +9,13 @@ from typing import Any
 from palam.errors import PalamError
 from palam.inference.evaluation import Evaluation
 from palam.models.card_results import LanguageRecord, merged_records, with_results
-from palam.models.checkpoint import CHECKPOINT_MARKER
+from palam.models.checkpoint import CHECKPOINT_MARKER, RESULTS_FILE
 from palam.models.configuration import PalamConfig
 from palam.models.model_card import CARD, local_name, model_name
 from palam.tasks.registry import TASKS
 from palam.utils.files import atomic_directory
 from palam.utils.locks import output_lock
 
-RESULTS_FILE = "results.json"
 RECORDS = "evaluations"
 """The results' name in that file."""
 FIGURES = ("chrf", "identified", "likeliest")

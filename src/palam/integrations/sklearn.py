@@ -18,7 +18,7 @@ from torch import Tensor
 
 from palam.errors import PalamError
 from palam.inference.scoring import LabelScorer
-from palam.models.checkpoint import CHECKPOINT_MARKER
+from palam.models.checkpoint import CHECKPOINT_MARKER, LOG_FILE, RESULTS_FILE, SETTINGS_FILE
 from palam.models.model_card import CARD
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
@@ -27,7 +27,7 @@ from palam.tasks.task import Example, Task
 from palam.tasks.text_template import fill, slots
 from palam.training.config import DataConfig, OptimConfig, TrainConfig, TrainRuntimeConfig
 from palam.training.data import training_data_of
-from palam.training.run import LOG_FILE, RESULTS_FILE, SETTINGS_FILE, train
+from palam.training.run import train
 from palam.utils.device import Placement, resolve_placement
 from palam.utils.files import atomic_directory
 from palam.utils.settings import read_yaml

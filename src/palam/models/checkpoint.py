@@ -1,7 +1,8 @@
 """A checkpoint: the bridge alone, in a folder that appears whole or not at all.
 
 It holds `config.json`, `model.safetensors`, `processor_config.json`, `README.md`, and `adapter/`
-where the LLM has a LoRA. Nothing of a base model is in it.
+where the LLM has a LoRA. Nothing of a base model is in it. A training run adds its record: its
+settings, its results and its log.
 """
 
 import os
@@ -32,6 +33,9 @@ from palam.models.processing import PalamProcessor
 from palam.starter.resolve import resolve
 
 ADAPTER_FOLDER = "adapter"
+SETTINGS_FILE = "settings.yaml"
+RESULTS_FILE = "results.json"
+LOG_FILE = "log.jsonl"
 CHECKPOINT_MARKER = ("config.json", '"model_type": "palam"')
 """What a folder must hold to be replaced by a checkpoint: this file, with this text in it."""
 DESIGN = (

@@ -15,7 +15,13 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from palam.errors import PalamError
 from palam.models.card_results import read_card
-from palam.models.checkpoint import ADAPTER_FOLDER, load_bridge
+from palam.models.checkpoint import (
+    ADAPTER_FOLDER,
+    LOG_FILE,
+    RESULTS_FILE,
+    SETTINGS_FILE,
+    load_bridge,
+)
 from palam.models.configuration import PalamConfig
 from palam.models.model_card import (
     CARD,
@@ -41,12 +47,10 @@ JSON_FILES = {
     f"{ADAPTER_FOLDER}/adapter_config.json": ("base_model_name_or_path",),
 }
 """JSON files of what is loaded, each with the names of what may be a local path in it."""
-SETTINGS_FILE = "settings.yaml"
-RESULTS_FILE = "results.json"
 OTHER_FILES = (
     "model.safetensors",
     f"{ADAPTER_FOLDER}/adapter_model.safetensors",
-    "log.jsonl",
+    LOG_FILE,
 )
 """Those that are published as they are."""
 REQUIRED = ("config.json", "model.safetensors", "processor_config.json")

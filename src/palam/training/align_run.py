@@ -28,7 +28,7 @@ from palam.training.build import build_model, resolve_dtype
 from palam.training.config import DataConfig, RuntimeConfig, flat_settings, settings_to_yaml
 from palam.training.data import TrainingData, read_training_data
 from palam.training.place import run_place
-from palam.training.run import write_record
+from palam.training.run_folder import write_record
 from palam.utils.files import atomic_directory, check_replaceable
 from palam.utils.processes import check_single_process
 from palam.utils.templating import render

@@ -1,20 +1,12 @@
-"""A training run, from its configuration to a saved bridge.
+"""A training run, from its configuration to a saved bridge."""
 
-The folder `<out>` appears when the run is complete. Until then everything is in `<out>.partial`:
-settings, log, results so far, and checkpoints to resume from.
-"""
-
-import contextlib
-import json
 import random
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from rich.console import Console
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
@@ -25,7 +17,7 @@ from palam.errors import PalamError
 from palam.inference.evaluation import Evaluation, evaluate
 from palam.inference.metrics import majority_accuracy
 from palam.models.bases import Bases
-from palam.models.checkpoint import CHECKPOINT_MARKER, bridge_card, load_start, load_weights_from
+from palam.models.checkpoint import LOG_FILE, load_start, load_weights_from
 from palam.models.modeling import PalamModel
 from palam.models.processing import PalamProcessor
 from palam.tasks.inspection import EncoderView
@@ -47,8 +39,8 @@ from palam.training.distillation import answer_prompts_with_llm
 from palam.training.encoder_cache import EncoderStateCache
 from palam.training.place import folder_for_rows, run_place
 from palam.training.raw_text import RawTextDataset
-from palam.training.trainer import PalamTrainer, checkpoints, newest_checkpoint
-from palam.utils.files import atomic_directory, check_replaceable, remove_directory
+from palam.training.run_folder import PROCESSES, Inputs, Results, RunFolder
+from palam.training.trainer import PalamTrainer
 from palam.utils.processes import (
     is_main,
     join_processes,
@@ -61,20 +53,9 @@ from palam.utils.processes import (
 from palam.utils.progress import progress_bar
 from palam.utils.texts import printable
 
-SETTINGS_FILE = "settings.yaml"
-LOG_FILE = "log.jsonl"
-RESULTS_FILE = "results.json"
 STATES_FOLDER = "encoder_states"
-INPUTS_FILE = "inputs.json"
-PROCESSES = "the number of processes"
-"""Among a run's inputs: sums over processes are rounded otherwise with another number of them."""
 MAX_SOLVE_TEXTS = 2000
 """More training inputs do not make a better start."""
-
-Inputs = dict[str, str]
-"""What a run depends on beside its settings: by name in words, a digest."""
-Results = dict[str, Any]
-"""What `results.json` holds, by name."""
 
 
 def train(
@@ -132,7 +113,7 @@ def train(
 
 
 def _train_into(
-    folder: "RunFolder",
+    folder: RunFolder,
     config: TrainConfig,
     *,
     resume: bool,
@@ -179,140 +160,6 @@ def check_trackers(report_to: str) -> None:
         raise PalamError(
             f"report_to is {report_to!r}; here it must be one of: {', '.join(trackers)}"
         )
-
-
-class InterruptedRun(NamedTuple):
-    """What a run is resumed with."""
-
-    config: TrainConfig
-    checkpoint: Path
-
-
-class RunFolder:
-    """Where a run is written: to `work` until it is complete, then to `out`.
-
-    Args:
-        out: the checkpoint's folder, an absolute path.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.work = out.with_name(f"{out.name}.partial")
-
-    def check(self) -> None:
-        """Refuse folders that hold something else."""
-        check_replaceable(self.out, CHECKPOINT_MARKER)
-        check_replaceable(self.work, SETTINGS_FILE)
-
-    def interrupted_run(self, config: TrainConfig) -> InterruptedRun:
-        """The run to resume, with the dtype that it had measured.
-
-        Raises:
-            PalamError: no complete checkpoint, or one of a run with other settings.
-        """
-        checkpoint = newest_checkpoint(self.work)
-        if checkpoint is None:
-            damaged = ", ".join(folder.name for folder in checkpoints(self.work))
-            reason = f"; damaged: {damaged}" if damaged else ""
-            raise PalamError(
-                f"there is nothing to resume: {self.work} holds no complete checkpoint{reason}"
-            )
-        interrupted = TrainConfig.from_yaml(self.work / SETTINGS_FILE)
-        if config.runtime.dtype == "auto":  # another time it may be measured otherwise
-            config = config.with_settings(dtype=interrupted.runtime.dtype)
-        previous_settings = interrupted.settings()
-        for name, value in config.settings().items():
-            previous = previous_settings[name]
-            if value != previous:
-                raise PalamError(
-                    f"the interrupted run has {name} {previous}, not {value}; "
-                    "resume with its settings, or start anew without --resume"
-                )
-        return InterruptedRun(config, checkpoint)
-
-    def read_results(self) -> Results:
-        """The results so far of the run to resume.
-
-        Raises:
-            PalamError: they are missing or damaged.
-        """
-        results: Results = self._read_record(RESULTS_FILE)
-        return results
-
-    def check_inputs(self, inputs: Inputs) -> None:
-        """Refuse to resume on other data or from another start than the run began with.
-
-        Args:
-            inputs: of the present run.
-
-        Raises:
-            PalamError: some are other ones, or the record of them is missing or damaged.
-        """
-        previous_inputs = {PROCESSES: "1"} | self._read_record(INPUTS_FILE)
-        for name, digest in inputs.items():
-            if digest != previous_inputs.get(name):
-                raise PalamError(
-                    f"{name} changed since the interrupted run began; "
-                    "resume with what it had, or start anew without --resume"
-                )
-
-    def _read_record(self, name: str) -> dict[str, Any]:
-        path = self.work / name
-        try:
-            record = json.loads(path.read_bytes())
-            json.dumps(record, allow_nan=False)
-        except (OSError, ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict):
-            raise PalamError(f"{path} is missing or damaged; start anew without --resume")
-        return record
-
-    def create(self, config: TrainConfig, results: Results, inputs: Inputs) -> None:
-        """Make the working folder, in place of one that an earlier run left."""
-        remove_directory(self.work)
-        self.work.mkdir(parents=True)
-        write_record(self.work, config.to_yaml(), results)
-        content = json.dumps(inputs, indent=2) + "\n"
-        (self.work / INPUTS_FILE).write_text(content, encoding="utf-8")
-
-    @contextlib.contextmanager
-    def removed_on_failure(self) -> Iterator[None]:
-        """Remove the working folder if the block raises and there is nothing to resume from."""
-        try:
-            yield
-        except BaseException:
-            if is_main() and newest_checkpoint(self.work) is None:
-                remove_directory(self.work)
-            raise
-
-    def save(self, model: PalamModel, config: TrainConfig, results: Results) -> None:
-        """Write the checkpoint with its record, and remove the working folder."""
-        settings = config.to_yaml()
-        card = bridge_card(
-            model.bridge,
-            model.processor,
-            english=config.data.is_english,
-            settings=settings,
-            results=results,
-        )
-        with atomic_directory(self.out, marker=CHECKPOINT_MARKER) as aside:
-            model.write_checkpoint(aside, card)
-            write_record(aside, settings, results)
-            shutil.copy(self.work / LOG_FILE, aside / LOG_FILE)
-        remove_directory(self.work)
-
-
-def write_record(folder: Path, settings: str, results: Results) -> None:
-    """Write `settings.yaml` and `results.json` into a folder.
-
-    Args:
-        folder: an existing one.
-        settings: as YAML.
-        results: by name.
-    """
-    (folder / SETTINGS_FILE).write_text(settings, encoding="utf-8")
-    content = json.dumps(results, indent=2) + "\n"
-    (folder / RESULTS_FILE).write_text(content, encoding="utf-8")
 
 
 @dataclass
