@@ -259,61 +259,26 @@ def plan(
         answer=answer_tokens,
         own_text=text_tokens if reads_text else 0,
     )
-    bases = [model.encoder, model.llm]
-    if model.second_encoder is not None:
-        bases.append(model.second_encoder)
-    for base in bases:
-        resolve(base)  # a starter model is converted with real tensors
+    for base in (model.encoder, model.second_encoder, model.llm):
+        if base is not None:
+            resolve(base)  # a starter model is converted with real tensors
     with FakeTensorMode():
-        encoders = sketch_encoders(model, dtype, placement["attention"])
-        llm = sketch_llm(model, dtype, placement["attention"])
-        if runtime.gradient_checkpointing:
-            enable_checkpointing(llm)
-        llm_weights = WeightSizes.of(llm)
-        trained = 0
-        if optim.lora_rank is not None:
-            add_low_rank(llm, optim.lora_rank)
-            trained += trained_parameters(llm)
-        encodings = [_run_encoder(encoder, lengths) for encoder in encoders]
-        bridge = sketch_bridge(model, [each.states for each in encodings], llm)
-        encoding = _Encoding(
-            [state for each in encodings for state in each.states],
-            sum(each.operations for each in encodings),
-        )
-        if optim.llm_only:
-            encoding = _Encoding((), 0)
-            reading = _run_bridge_and_llm(None, llm, (), lengths)
-        else:
-            trained += trained_parameters(bridge)
-            reading = _run_bridge_and_llm(bridge, llm, encoding.states, lengths)
-        operations: dict[str, float] = {
-            "encoder": encoding.operations,
-            "LLM and bridge": reading.operations,
-        }
-        row_tokens = reading.sequence_tokens
-        if not optim.llm_only:
-            row_tokens += lengths.text
-        if optim.distill:
-            operations["teacher"] = forward_operations(
-                llm, lengths.batch, lengths.teacher_sequence, lengths.answer + 1
-            )
-            row_tokens += lengths.teacher_sequence
-        answering = 0.0
-        if optim.prompts_file is not None:
-            answering = generation_operations(llm, lengths.prompt + lengths.text, MAX_ANSWER_TOKENS)
+        step = _sketch_step(model, optim, runtime, placement, lengths)
+    reading = step.reading
+    shards = processes if runtime.shard_llm else 1
     return Plan(
-        trained_parameters=trained,
+        trained_parameters=step.trained_parameters,
         memory={
-            "encoder": sum(size_in_bytes(encoder.parameters()) for encoder in encoders),
-            "LLM": llm_weights.held(runtime.load_in, shards=processes if runtime.shard_llm else 1),
-            "bridge": 4 * trained * 4,  # fp32: weights, gradients, AdamW's two moments
-            "encoder states": size_in_bytes(encoding.states),
+            "encoder": step.encoder_bytes,
+            "LLM": step.llm_weights.held(runtime.load_in, shards=shards),
+            "bridge": 4 * step.trained_parameters * 4,  # fp32: weights, gradients, two moments
+            "encoder states": size_in_bytes(step.states),
             "activations": reading.activation_bytes,
             # In their dtype, and in fp32 a copy, its log-softmax and the gradient.
             "logits": reading.logits.numel() * (dtype.itemsize + 3 * 4),
         },
-        operations=operations,
-        tokens=lengths.batch * row_tokens,
+        operations=step.operations,
+        tokens=lengths.batch * step.row_tokens,
         rows=rows,
         steps=math.ceil(math.ceil(rows / optim.batch_size) * optim.epochs),
         rate=measured_rate(placement) if hardware.rate is None else hardware.rate,
@@ -321,9 +286,86 @@ def plan(
         sequence_tokens=reading.sequence_tokens,
         answer_tokens=lengths.answer,
         forward_operations=reading.forward_operations,
-        llm_weights=llm_weights,
-        answering_operations=answering,
+        llm_weights=step.llm_weights,
+        answering_operations=step.answering_operations,
         device=hardware.with_memory_of(pick_device(runtime.device)),
+    )
+
+
+class _Step(NamedTuple):
+    """A step of a run, and the models in it."""
+
+    encoder_bytes: int
+    """Of the encoders' weights."""
+    llm_weights: WeightSizes
+    trained_parameters: int
+    states: Sequence[Tensor]
+    """Of the encoders, each [batch, text, d_enc]; none where the LLM reads the text itself."""
+    reading: _Reading
+    operations: dict[str, float]
+    """See [`Plan.operations`]."""
+    row_tokens: int
+    """That the models read of a row."""
+    answering_operations: float
+    """See [`Plan.answering_operations`]."""
+
+
+def _sketch_step(
+    model: ModelConfig,
+    optim: OptimConfig,
+    runtime: TrainRuntimeConfig,
+    placement: Placement,
+    lengths: _Lengths,
+) -> _Step:
+    """Run a step on fake tensors.
+
+    Args:
+        model, optim, runtime: see [`plan`].
+        placement: of the base models.
+        lengths: of the batch.
+    """
+    dtype, attention = placement["dtype"], placement["attention"]
+    encoders = sketch_encoders(model, dtype, attention)
+    llm = sketch_llm(model, dtype, attention)
+    if runtime.gradient_checkpointing:
+        enable_checkpointing(llm)
+    llm_weights = WeightSizes.of(llm)
+    trained = 0
+    if optim.lora_rank is not None:
+        add_low_rank(llm, optim.lora_rank)
+        trained += trained_parameters(llm)
+    operations: dict[str, float] = {"encoder": 0}
+    states: list[Tensor] = []
+    row_tokens = 0
+    bridge = None
+    if not optim.llm_only:
+        encodings = [_run_encoder(encoder, lengths) for encoder in encoders]
+        for encoding in encodings:
+            operations["encoder"] += encoding.operations
+            states += encoding.states
+        bridge = sketch_bridge(model, [encoding.states for encoding in encodings], llm)
+        trained += trained_parameters(bridge)
+        row_tokens += lengths.text
+    reading = _run_bridge_and_llm(bridge, llm, states, lengths)
+    operations["LLM and bridge"] = reading.operations
+    row_tokens += reading.sequence_tokens
+    if optim.distill:
+        operations["teacher"] = forward_operations(
+            llm, lengths.batch, lengths.teacher_sequence, lengths.answer + 1
+        )
+        row_tokens += lengths.teacher_sequence
+    answering = 0.0
+    if optim.prompts_file is not None:
+        answering = generation_operations(llm, lengths.prompt + lengths.text, MAX_ANSWER_TOKENS)
+    return _Step(
+        encoder_bytes=sum(size_in_bytes(encoder.parameters()) for encoder in encoders),
+        llm_weights=llm_weights,
+        trained_parameters=trained,
+        states=states,
+        reading=reading,
+        operations=operations,
+        row_tokens=row_tokens,
+        answering_operations=answering,
     )
 
 

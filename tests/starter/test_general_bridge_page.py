@@ -1,0 +1,178 @@
+"""The tables of docs/general_bridge.md are compared with the figures that were kept."""
+
+import json
+import re
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from palam.utils.languages import resolve_language
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "general_bridge.md").read_text(encoding="utf-8")
+FIGURES = json.loads((ROOT / "benchmarks" / "general_bridge.json").read_text(encoding="utf-8"))
+HALF = 0.0501
+"""Of the last digit of a figure with one decimal."""
+TOPICS = "before words of other languages"
+TEXTS = "before it learned topics"
+LORA = "with a LoRA of rank 16 on the LLM"
+
+
+def cells_of(line):
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def tables_below(heading):
+    """The tables of a section, each as a list of rows."""
+    section = re.split(rf"^#+ {re.escape(heading)}$", PAGE, flags=re.M)[1]
+    section = re.split(r"^#+ ", section, flags=re.M)[0]
+    tables = re.findall(r"(?:^\|.*\n)+", section, re.M)
+    return [[cells_of(line) for line in table.splitlines()] for table in tables]
+
+
+def row_of(table, beginning):
+    """The cells of the row whose first cell begins so, after this cell."""
+    (row,) = [row for row in table if row[0].strip("*").startswith(beginning)]
+    return row[1:]
+
+
+def numbers(cells):
+    """The number of each cell that has one."""
+    found = [re.findall(r"-?\d+(?:\.\d+)?", cell) for cell in cells]
+    return [float(each[0]) for each in found if each]
+
+
+def native(code, values):
+    return values[resolve_language(code, list(values))]
+
+
+def by_language(table, values):
+    """A figure's values in the order of a table's columns, without a last column of means."""
+    codes = [code for code in table[0][1:] if re.fullmatch("[a-z]{2}", code)]
+    return [native(code, values) for code in codes]
+
+
+def of_reading(readings, name, scale=1.0):
+    return {code: scale * reading[name] for code, reading in readings.items()}
+
+
+def assert_row(table, beginning, values):
+    """A row's figures by language, and their mean behind them."""
+    shown = numbers(row_of(table, beginning))
+    expected = by_language(table, values)
+    assert shown == pytest.approx([*expected, mean(expected)], abs=HALF), beginning
+
+
+@pytest.mark.parametrize(
+    ("beginning", "part", "name", "scale"),
+    [
+        ("content-word recall", "reading", "recall", 100),
+        ("the same with seed 1", "reading, seed 1 in the second part", "recall", 100),
+        ("with seed 2", "reading, seed 2 in the second part", "recall", 100),
+        ("chrF", "reading", "chrf", 1),
+        ("identified", "reading", "identified", 100),
+    ],
+)
+def test_what_the_bridge_reads(beginning, part, name, scale):
+    table = tables_below("What it reaches")[0]
+    assert_row(table, beginning, of_reading(FIGURES[part], name, scale))
+
+
+def test_what_else_is_measured_of_it():
+    table = tables_below("What it reaches")[0]
+    for beginning, part in (
+        ("likeliest", "likeliest of twenty"),
+        ("own questions", "questions (100 rows)"),
+    ):
+        shares = {code: 100 * share for code, share in FIGURES[part].items()}
+        assert_row(table, beginning, shares)
+    ends = row_of(table, "its 95 % interval")
+    for code, cell in zip(table[0][1:7], ends, strict=False):
+        low, high = native(code, FIGURES["reading"])["ci95"]
+        assert numbers(cell.split("–")) == pytest.approx([100 * low, 100 * high], abs=HALF)
+
+
+def test_what_it_is_compared_with():
+    table = tables_below("What it reaches")[1]
+    rows = {
+        "the answers to other sentences": "answers to other texts",
+        "an unrelated": "an unrelated sentence",
+        "the text itself": "the text, copied",
+        "the LLM alone": "the LLM alone",
+        "the English sentence": "nearest for the encoder",
+    }
+    for beginning, name in rows.items():
+        readings = FIGURES["beside it"][name].values()
+        expected = []
+        for figure, scale in (("recall", 100), ("chrf", 1), ("identified", 100)):
+            known = [scale * reading[figure] for reading in readings if figure in reading]
+            if known:
+                expected.append(mean(known))
+        assert numbers(row_of(table, beginning)) == pytest.approx(expected, abs=HALF), beginning
+
+
+@pytest.mark.parametrize(
+    ("beginning", "part", "losses"),
+    [
+        ("texts alone", TEXTS, "validation loss by step"),
+        ("then topics", TOPICS, None),
+        (
+            "in its place topics",
+            None,
+            "validation loss by step, topics and words of other languages",
+        ),
+        ("in its place the same", LORA, "validation loss by step"),
+    ],
+)
+def test_what_each_part_of_the_training_added(beginning, part, losses):
+    row = numbers(row_of(tables_below("What each part of the training added")[0], beginning))
+    figures = FIGURES if part is None else FIGURES[part]
+    loss, *others = row
+    if losses:
+        curve = (FIGURES if part != LORA else figures)[losses]
+        assert loss == pytest.approx(list(curve.values())[-1], abs=6e-4)
+    sib = {code: 100 * share for code, share in figures["sib200, no task training"].items()}
+    english = sib.pop("eng_Latn")
+    questions = figures["questions (100 rows)"]
+    expected = [
+        100 * mean(reading["recall"] for reading in figures["reading"].values()),
+        mean(reading["chrf"] for reading in figures["reading"].values()),
+        100 * mean(share for code, share in questions.items() if code != "eng_Latn"),
+        english,
+        mean(sib.values()),
+    ]
+    assert others == pytest.approx(expected, abs=HALF)
+
+
+def test_labels_without_training_by_language():
+    table = tables_below("Labels without training")[0]
+    rows = {"texts alone": TEXTS, "then topics 1 : 4, 500": TOPICS, "then topics 1 : 4 and": None}
+    for beginning, part in rows.items():
+        figures = FIGURES if part is None else FIGURES[part]
+        shares = by_language(table, figures["sib200, no task training"])
+        shown = numbers(row_of(table, beginning))[: len(shares) + 1]
+        others = [share for code, share in zip(table[0][1:], shares, strict=False) if code != "en"]
+        expected = [100 * share for share in (*shares, mean(others))]
+        assert shown == pytest.approx(expected, abs=HALF), beginning
+
+
+def test_groups_of_all_languages():
+    table = tables_below("All 205 languages")[0]
+    groups = FIGURES["reading, all 205 languages, 10 rows each, no three tokens said twice"][
+        "groups"
+    ]
+    names = {
+        "in the training data": "mean, in XLM-R's training data (90)",
+        "not in it": "mean, not in XLM-R's training data (114)",
+        "Latin": "mean, Latin script (126)",
+        "other scripts": "mean, other scripts (78)",
+        "high-resource": "mean, high-resource (25)",
+        "low-resource": "mean, low-resource (179)",
+        "all without English": "mean without English (204)",
+    }
+    for beginning, name in names.items():
+        count, *shown = numbers(row_of(table, beginning))
+        assert f"({count:.0f})" in name
+        expected = [groups[name]["recall"], groups[name]["chrf"]]
+        assert shown == pytest.approx(expected, abs=HALF), beginning
