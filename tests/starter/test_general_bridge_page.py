@@ -82,7 +82,7 @@ def test_what_the_bridge_reads(beginning, part, name, scale):
 def test_what_else_is_measured_of_it():
     table = tables_below("What it reaches")[0]
     for beginning, part in (
-        ("likeliest", "likeliest of twenty"),
+        ("likeliest", "likeliest of twenty (40 rows)"),
         ("own questions", "questions (100 rows)"),
     ):
         shares = {code: 100 * share for code, share in FIGURES[part].items()}
