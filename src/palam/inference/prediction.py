@@ -26,7 +26,7 @@ class Prediction(TypedDict):
     """What a model predicts for one example: a line of a predictions file."""
 
     language: NotRequired[str]
-    """The task's own code; [`evaluate`] sets it."""
+    """The task's own code; [`palam.evaluate`] sets it."""
     row: int
     """The example's row in its file, from 0."""
     label: str | None
@@ -46,7 +46,7 @@ class Prediction(TypedDict):
 
 
 class PredictionOptions(TypedDict, total=False):
-    """How [`predict`] and [`evaluate`] read texts; every key may be left out."""
+    """How [`predict`] and [`palam.evaluate`] read texts; every key may be left out."""
 
     method: str
     """`"score"` (default) takes the label with the highest score, see [`LabelScorer`];
