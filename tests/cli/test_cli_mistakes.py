@@ -183,10 +183,10 @@ def test_a_task_of_another_family(refused, trained, data, tmp_path):
 def test_results_that_cannot_be_written_are_told_before_the_models_are_loaded(
     refused, reading, tmp_path, option, monkeypatch
 ):
-    def load_model(*arguments):
+    def load_models(*arguments):
         pytest.fail("the models were loaded")
 
-    monkeypatch.setattr("palam.cli.evaluate.load_model", load_model)
+    monkeypatch.setattr("palam.cli.evaluate.load_models", load_models)
     (tmp_path / "file").write_text("mine")
     assert "is a folder" in refused(*reading, option, tmp_path)
     assert "cannot be written" in refused(*reading, option, tmp_path / "file" / "r.json")
