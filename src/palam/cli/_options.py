@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -80,6 +80,15 @@ class LoadingConfig(PlacementConfig):
         placement["device_map"] = self.device_map
         return placement
 
+    def base_models(self) -> dict[str, Any]:
+        """The base models that are loaded, as arguments of [`PalamModel.from_pretrained`]."""
+        return {
+            "encoder": self.encoder,
+            "second_encoder": self.second_encoder,
+            "llm": self.llm,
+            "allow_mismatch": self.allow_mismatch,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeededLoadingConfig(LoadingConfig, RuntimeConfig):
@@ -114,14 +123,7 @@ def load_model(checkpoint: str, loading: LoadingConfig) -> "PalamModel":
     from palam.models.modeling import PalamModel
 
     silence_libraries()
-    model = PalamModel.from_pretrained(
-        checkpoint,
-        loading.encoder,
-        loading.llm,
-        second_encoder=loading.second_encoder,
-        allow_mismatch=loading.allow_mismatch,
-        **loading.placement(),
-    )
+    model = PalamModel.from_pretrained(checkpoint, **loading.base_models(), **loading.placement())
     if isinstance(loading, EngineLoadingConfig):
         attach_engine([model], loading.engine)
     return model
@@ -136,11 +138,4 @@ def load_models(checkpoints: Sequence[str], loading: LoadingConfig) -> "list[Pal
     from palam.models.shared_bases import load_models
 
     silence_libraries()
-    return load_models(
-        checkpoints,
-        loading.placement(),
-        encoder=loading.encoder,
-        second_encoder=loading.second_encoder,
-        llm=loading.llm,
-        allow_mismatch=loading.allow_mismatch,
-    )
+    return load_models(checkpoints, loading.placement(), **loading.base_models())

@@ -129,10 +129,11 @@ def open_reader(
         checkpoint, work, loading, scale, others: see [`read_source`].
 
     Raises:
-        PalamError: a model that cannot be loaded.
+        PalamError: a model that cannot be loaded, or bridges that cannot answer together.
     """
     if others:
-        yield _open_ensemble([checkpoint, *others], work, loading)
+        first, *rest = load_models([checkpoint, *others], loading)
+        yield BridgeReader.of_model(first, work, *rest)
         return
     count = num_workers(scale, loading)
     if count == 1:
@@ -143,16 +144,6 @@ def open_reader(
     readers = [reader.on_device(own) for own in devices_of_each(count, device)]
     with WorkerPool(readers, threads_of_each(count)) as pool:
         yield pool
-
-
-def _open_ensemble(checkpoints: Sequence[str], work: Work, loading: LoadingConfig) -> BridgeReader:
-    """Several bridges together, in this process.
-
-    Raises:
-        PalamError: a model that cannot be loaded, or bridges that cannot answer together.
-    """
-    model, *others = load_models(checkpoints, loading)
-    return BridgeReader.of_model(model, work, *others)
 
 
 def reader_loading(loading: LoadingConfig) -> ReaderLoading:

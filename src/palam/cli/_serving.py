@@ -50,14 +50,7 @@ def serve_bridges(
     listener = open_socket(options.host, options.port)
     with listener:
         silence_libraries()
-        bridges = load_bridges(
-            paths,
-            loading.placement(),
-            encoder=loading.encoder,
-            second_encoder=loading.second_encoder,
-            llm=loading.llm,
-            allow_mismatch=loading.allow_mismatch,
-        )
+        bridges = load_bridges(paths, loading.placement(), **loading.base_models())
         attach_engine(
             [bridge.model for bridge in bridges],
             loading.engine,

@@ -116,7 +116,7 @@ def evaluate_together(
             "that needs a task with labels, and the method score"
         )
     own = [evaluate(model, task, split, dict(examples), **options) for model in models]
-    together = Evaluation(task.name, split, name, labels=tuple(task.labels))
+    together = Evaluation.of_task(task, split, name)
     for language in examples:
         of_models = [evaluation.of_language(language) for evaluation in own]
         together.add(language, map(_mean_prediction, zip(*of_models, strict=True)))

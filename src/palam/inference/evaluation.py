@@ -88,6 +88,12 @@ class Evaluation:
     references: dict[str, "Evaluation"] = field(default_factory=dict)
     """By name, what else is shown beside these results, in the same languages."""
 
+    @classmethod
+    def of_task(cls, task: Task, split: str, name: str = "") -> "Evaluation":
+        """One without results yet; split and model's name are recorded."""
+        is_reading = task.reference_language is not None
+        return cls(task.name, split, name, labels=tuple(task.labels), is_reading=is_reading)
+
     def add(self, language: str, predictions: Iterable[Prediction]) -> None:
         """Add the predictions of one language."""
         correct = []
@@ -267,13 +273,7 @@ def evaluate(
     if trained and trained["family"] != task.family:
         known = f"{trained['family']} ({trained['name']})"
         raise PalamError(f"this bridge was trained for {known}; {task.name} is {task.family}")
-    evaluation = Evaluation(
-        task.name,
-        split,
-        name,
-        labels=tuple(task.labels),
-        is_reading=task.reference_language is not None,
-    )
+    evaluation = Evaluation.of_task(task, split, name)
     predictor = Predictor(model, task, **options)
     for language, rows in examples.items():
         evaluation.add(language, predictor.predict(rows, language))

@@ -408,7 +408,7 @@ class TrainingRun:
             return evaluate(self.model, task, "dev", {language: examples})
         evaluation = evaluate(self.model, task, "dev", {language: list(own_share(examples))})
         predictions = joined_shares(evaluation.predictions)
-        joined = Evaluation(task.name, "dev", "", labels=evaluation.labels)
+        joined = Evaluation.of_task(task, "dev")
         joined.add(language, predictions)
         return joined
 
