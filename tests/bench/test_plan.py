@@ -93,12 +93,12 @@ def test_the_arithmetic_and_the_weights_are_those_of_a_real_step(base_folder, en
     assert planned.reading_seconds(1) == pytest.approx(forward.get_total_flops() / 4 / 1e9)
     assert 1 < planned.reading_seconds(7) / planned.reading_seconds(1) < 7
     assert planned.tokens == 4 * (12 + 12 + 1 + 5)
-    assert planned.steps == 6
+    assert planned.length == (6, 6)
     trained = sum(parameter.numel() for parameter in model.bridge.parameters())
     assert planned.trained_parameters == trained
     for part, real in (("encoder", model.encoder), ("LLM", model.llm)):
         assert planned.memory[part] == sum(p.numel() * p.element_size() for p in real.parameters())
-    assert planned.step_seconds == pytest.approx(operations / 1e9)
+    assert planned.batch_seconds == pytest.approx(operations / 1e9)
 
 
 def test_an_llm_that_reads_the_text_too_reads_more(base_folder):
@@ -168,7 +168,7 @@ def test_what_is_distilled_is_read_by_the_teacher_too(base_folder, tmp_path, llm
     expected = operations_of(lambda: teacher(ids, use_cache=False, logits_to_keep=3))
     assert planned.operations == {**plain.operations, "teacher": expected}
     assert planned.tokens == plain.tokens + ids.numel()
-    assert planned.step_seconds > plain.step_seconds
+    assert planned.batch_seconds > plain.batch_seconds
 
 
 @pytest.mark.parametrize("llm", ["llama", "gemma3", "gpt2"])
@@ -340,7 +340,7 @@ def test_an_llm_fits_in_fewer_bits_or_spread_over_several_devices(base_folder, l
     assert spread.memory["LLM"] == 2 * ends + 4 * one_layer + one_layer
     assert spread.lines()["device"] == "fits 12 GiB"
     assert spread.tokens * 8 == whole.tokens
-    assert spread.steps == whole.steps
+    assert spread.length == whole.length
 
     in_4_bits = config.with_settings(load_in="4bit")
     quantised = plan_of(in_4_bits, rows=10, hardware=device, **LENGTHS)

@@ -15,6 +15,7 @@ from palam.errors import PalamError
 from palam.inference.evaluation import evaluate, load_languages
 from palam.inference.generation import generate
 from palam.inference.scoring import score_labels
+from palam.models.template import SAME_IN_ENGLISH
 from palam.tasks.registry import get_task
 
 lm_eval = pytest.importorskip("lm_eval")
@@ -46,7 +47,13 @@ def request(context, second, doc=None):
 
 
 @pytest.mark.parametrize(
-    ("encoder", "options"), [("xlmr", PROMPT), ("nllb", PROMPT), ("xlmr", {"mode": "paper"})]
+    ("encoder", "options"),
+    [
+        ("xlmr", PROMPT),
+        ("nllb", PROMPT),
+        ("xlmr", {"mode": "paper"}),
+        ("xlmr", {"mode": "prompt", "prompt": SAME_IN_ENGLISH}),
+    ],
 )
 @pytest.mark.parametrize("llm_only", [False, True])
 def test_predictions_are_those_of_evaluate(tiny_model, data, encoder, options, llm_only):
@@ -91,6 +98,20 @@ def test_readings_are_those_of_evaluate(tiny_model, data):
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc"]["row"])
     answers = [sample["filtered_resps"][0].strip() for sample in samples]
     assert answers == [row["prediction"] for row in expected.predictions]
+
+
+@pytest.mark.parametrize("prompt", [SAME_IN_ENGLISH, "{text} How many?"])
+def test_numbers_are_those_of_evaluate(tiny_model, data, prompt):
+    model = tiny_model("xlmr", "llama", mode="prompt", prompt=prompt)
+    task = get_task("mgsm")
+    rows = load_languages(task, "dev", ["en"], data_dir=data)
+    expected = evaluate(model, task, "dev", rows)
+    results = run_harness(
+        PalamLM(model), harness_tasks(["palam_mgsm_en"], model.processor.template.mode, data=data)
+    )
+    (samples,) = results["samples"].values()
+    answers = [sample["filtered_resps"][0].strip() for sample in samples]
+    assert answers == [row["answer"] for row in expected.predictions]
 
 
 def test_each_question_is_asked(tiny_model):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from palam.inference.label_prompt import LABEL_PROMPT
+from palam.inference.task_prompt import LABEL_PROMPT
 from palam.models.template import SAME_IN_ENGLISH, Template
 from palam.scale.work import Answering, Labelling
 from palam.training.align_run import RAW_TEXT_PROMPT

@@ -9,8 +9,8 @@ from safetensors import safe_open
 
 import palam
 from palam import PalamModel, generate
-from palam.inference.label_prompt import label_template
 from palam.inference.scoring import score_labels
+from palam.inference.task_prompt import label_template
 from palam.models.checkpoint import load_bridge
 from palam.models.publishing import REQUIRED
 from palam.starter.resolve import resolve

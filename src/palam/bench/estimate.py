@@ -287,10 +287,7 @@ def _estimate_training(
         needs = plan_pretraining(config, hardware)
     else:
         needs = plan(config.model, config.optim, config.runtime, rows=rows, hardware=hardware)
-    steps = needs.steps
-    if config.optim.max_steps > 0:
-        steps = min(steps, config.optim.max_steps)
-    seconds = runs * steps * needs.step_seconds
+    seconds = runs * needs.training_seconds
     if amounts.answer is None:
         text_seconds = needs.reading_seconds(amounts.labels)
     else:
@@ -300,7 +297,7 @@ def _estimate_training(
     return MethodEstimate(
         method=name,
         runs=runs,
-        tokens=runs * steps * needs.tokens,
+        tokens=runs * needs.length.batches * needs.tokens,
         hours=round(hours, 2),
         gib=round(needs.memory_bytes / 2**30, 2),
     )

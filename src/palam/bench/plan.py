@@ -3,7 +3,6 @@
 The models' own code runs on fake tensors, which have shapes and no data.
 """
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from palam.models.backbones.llm import enable_checkpointing
 from palam.models.bridge import PalamBridge
 from palam.models.model_config import ModelConfig
 from palam.starter.resolve import resolve
-from palam.training.arguments import check_batch_size
+from palam.training.arguments import RunLength, check_batch_size
 from palam.training.config import OptimConfig, TrainRuntimeConfig
 from palam.training.distillation import MAX_ANSWER_TOKENS
 from palam.utils.autotune import matmul_seconds
@@ -47,32 +46,32 @@ MATRIX_PRODUCT_OPERATIONS = 2 * 2048**3
 
 @dataclass
 class Plan:
-    """Bytes, floating-point operations and seconds of a run; a step is one batch."""
+    """Bytes, floating-point operations and seconds of a run."""
 
     trained_parameters: int
     memory: dict[str, int]
     """Bytes: `encoder`, `LLM`, `bridge` (weights, gradients, optimiser), `encoder states`,
     `activations`, `logits`."""
     operations: dict[str, float]
-    """Of a step: `encoder`, `LLM and bridge` (forward, and backward through activations), and where
-    it distills `teacher`: the LLM that reads the text itself."""
+    """Of a batch: `encoder`, `LLM and bridge` (forward, and backward through activations), and
+    where it distills `teacher`: the LLM that reads the text itself."""
     tokens: int
-    """That the models read in a step."""
+    """That the models read in a batch."""
     rows: int
     """Of the training data."""
-    steps: int
-    """Of all epochs."""
+    length: RunLength
+    """Of the run."""
     rate: float
     """Matrix multiplications of the device in this dtype, operations a second; measured or
     given."""
     batch: int
-    """Texts of a step."""
+    """Texts of a batch."""
     sequence_tokens: int
     """Of a text's sequence in the LLM, its answer included."""
     answer_tokens: int
     """Of these, the answer's."""
     forward_operations: float
-    """Of the bridge and the LLM in the forward pass of a step."""
+    """Of the bridge and the LLM in the forward pass of a batch."""
     llm_weights: WeightSizes
     """The LLM's weights by how they can be held."""
     answering_operations: float = 0
@@ -81,9 +80,14 @@ class Plan:
     """What it is planned for; memory, operations and tokens are those of one process."""
 
     @property
-    def step_seconds(self) -> float:
-        """A step at the full matrix rate, which no real one reaches."""
+    def batch_seconds(self) -> float:
+        """A batch at the full matrix rate, which no real one reaches."""
         return sum(self.operations.values()) / self.rate
+
+    @property
+    def training_seconds(self) -> float:
+        """All batches at the full matrix rate."""
+        return self.length.batches * self.batch_seconds
 
     @property
     def answering_seconds(self) -> float:
@@ -137,9 +141,10 @@ class Plan:
     def lines(self) -> dict[str, str]:
         """Names and values for people to read."""
         operations = sum(self.operations.values())
-        fastest_step = self.step_seconds
-        usual_step = fastest_step / USUAL_SHARE
-        fastest_run = self.steps * fastest_step
+        fastest_batch = self.batch_seconds
+        usual_batch = fastest_batch / USUAL_SHARE
+        steps, batches = self.length
+        amount = f"{steps:,}" if steps == batches else f"{steps:,} of {batches:,} batches"
         lines = {"trained parameters": f"{self.trained_parameters:,}"}
         for part, size in self.memory.items():
             lines[f"memory, {part}"] = f"{size / 2**20:,.0f} MiB"
@@ -151,13 +156,13 @@ class Plan:
             lines[f"arithmetic, {part}"] = f"{count / operations:.0%}"
         lines["arithmetic"] = (
             f"{operations / self.tokens / 1e9:,.2f} · 10⁹ operations a token, "
-            f"{self.tokens:,} tokens a step"
+            f"{self.tokens:,} tokens a batch"
         )
         lines["matrix rate"] = f"{self.rate / 1e12:,.2f} · 10¹² operations a second"
-        lines["a step"] = (
-            f"{fastest_step:,.2f} s at that rate, {usual_step:,.2f} s at {USUAL_SHARE:.0%} of it"
+        lines["a batch"] = (
+            f"{fastest_batch:,.2f} s at that rate, {usual_batch:,.2f} s at {USUAL_SHARE:.0%} of it"
         )
-        lines["all steps"] = f"{self.steps:,}: {_span(fastest_run)}"
+        lines["all steps"] = f"{amount}: {_span(self.training_seconds)}"
         if self.answering_operations:
             lines["answers to prompts"] = f"{self.rows:,}: {_span(self.answering_seconds)}"
         return lines
@@ -235,7 +240,7 @@ def plan(
 
     Args:
         model: the base models, the fusion and the mapper.
-        optim: batch size and epochs.
+        optim: batch size, accumulation, and epochs or steps.
         runtime: device, dtype, gradient checkpointing, and how the LLM's weights are held.
         rows: of the training data. Of raw text, the rows whose prompts are answered are these too;
             the validation rows are not counted.
@@ -280,7 +285,7 @@ def plan(
         operations=step.operations,
         tokens=lengths.batch * step.row_tokens,
         rows=rows,
-        steps=math.ceil(math.ceil(rows / optim.batch_size) * optim.epochs),
+        length=RunLength.of(optim, rows),
         rate=measured_rate(placement) if hardware.rate is None else hardware.rate,
         batch=lengths.batch,
         sequence_tokens=reading.sequence_tokens,

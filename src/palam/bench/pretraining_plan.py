@@ -33,7 +33,7 @@ def plan_pretraining(config: TrainConfig, hardware: Device = ANY_DEVICE) -> Plan
     dataset = build_dataset(config, sample, sample.train, _processor(config))
     rows = [dataset[index] for index in range(len(dataset))]
     answers = [_answer_tokens(row) for row in rows]
-    planned = plan(
+    return plan(
         config.model,
         config.optim,
         config.runtime,
@@ -45,10 +45,6 @@ def plan_pretraining(config: TrainConfig, hardware: Device = ANY_DEVICE) -> Plan
         answer_tokens=_mean(answers),
         hardware=hardware,
     )
-    most = config.optim.max_steps
-    if 0 < most < planned.steps:
-        planned.steps = most
-    return planned
 
 
 def _processor(config: TrainConfig) -> PalamProcessor:

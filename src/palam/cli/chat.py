@@ -38,9 +38,6 @@ QUESTION_PROMPT = "ask> "
 TEXT_HELP = f"Paste a text in any language and end it with an empty line; {QUIT} ends."
 QUESTION_HELP = f"Ask about it in English, a question a line; {NEW_TEXT} takes another text."
 
-NO_REPEAT_NGRAM_SIZE = 3
-"""Small models go round in circles; answers here are short."""
-
 ReadLine = Callable[[str], str | None]
 """Gives the next line without its end, after a prompt on a terminal; None where there is none."""
 
@@ -70,12 +67,14 @@ def chat(
         no_repeat_ngram_size: No so many tokens in a row are said twice in an answer; 0 is no limit;
             not set is 3, or 0 where the engine or the LLM's class has no such setting.
     """
+    from palam.inference.generation import SHORT_ANSWER_NGRAM_SIZE
+
     check_engine(loading.engine, loading.load_in)
     read_line = _line_reader()
     model = load_model(checkpoint, loading)
     if no_repeat_ngram_size is None:
         can_be_set = model.token_engine is None and model.generates_from_vectors
-        no_repeat_ngram_size = NO_REPEAT_NGRAM_SIZE if can_be_set else 0
+        no_repeat_ngram_size = SHORT_ANSWER_NGRAM_SIZE if can_be_set else 0
     decoding = Answering(max_new_tokens=max_new_tokens, no_repeat_ngram_size=no_repeat_ngram_size)
     conversation = Conversation(model, language, decoding)
     _show_help(TEXT_HELP)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from palam.errors import PalamError
 from palam.inference.scoring import LabelScorer, Progress
+from palam.inference.task_prompt import label_template
 from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
 from palam.tasks.sampling import sample
@@ -51,7 +52,13 @@ def measure_priors(
     Raises:
         PalamError: no texts, or what [`score_labels`] refuses; the priors are then as they were.
     """
-    scorer = LabelScorer(model, labels, llm_only=llm_only, calibrated=False)
+    scorer = LabelScorer(
+        model,
+        labels,
+        llm_only=llm_only,
+        calibrated=False,
+        template=label_template(model.processor, model.config),
+    )
     scores = scorer.score(texts, languages, batch_size=batch_size, progress=progress)
     model.config.label_priors = _mean_scores(scores, scorer.labels)
 

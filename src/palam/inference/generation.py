@@ -14,6 +14,9 @@ from palam.models.modeling import PalamModel
 from palam.models.template import Template
 from palam.utils.texts import checked_texts
 
+SHORT_ANSWER_NGRAM_SIZE = 3
+"""`no_repeat_ngram_size` for short answers of small LLMs, which go round in circles without it."""
+
 
 def generate(
     model: PalamModel,

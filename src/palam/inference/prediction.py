@@ -5,12 +5,12 @@ from typing import Any, NotRequired, TypedDict, Unpack
 
 from palam.errors import PalamError
 from palam.inference.generation import asked_with, generate, generate_about
-from palam.inference.label_prompt import label_template
 from palam.inference.reading_likelihood import likeliest_of_several
 from palam.inference.reading_metrics import check_installed, row_readings, says_one_of
 from palam.inference.scoring import LabelScorer, Progress
+from palam.inference.task_prompt import task_template
 from palam.models.modeling import PalamModel
-from palam.models.template import Template, clean
+from palam.models.template import clean
 from palam.tasks.task import VARIANTS, Example, Task, last_number
 
 MAX_WORKING_TOKENS = 256
@@ -68,8 +68,7 @@ class PredictionOptions(TypedDict, total=False):
 class Predictor:
     """Predicts a task's labels, for any number of languages, with one [`LabelScorer`].
 
-    A model that was trained for no task, and whose own prompt asks nothing, is asked with the
-    task's; for a text or for answers to questions, every model without a task is.
+    What the model is asked with is that of [`task_template`].
 
     Args:
         model: any checkpoint.
@@ -111,8 +110,8 @@ class Predictor:
         if method == "score" and not task.has_free_answers:
             # Several labels may have the same words, which are then one answer.
             answers = list(dict.fromkeys(task.labels.values()))
-            with asked_with(model, self._template_of_labels()):
-                self.scorer = LabelScorer(model, answers, llm_only=llm_only)
+            template = task_template(model, task, task.prompt)
+            self.scorer = LabelScorer(model, answers, llm_only=llm_only, template=template)
 
     def predict(self, examples: Sequence[Example], language: str | None) -> list[Prediction]:
         """A prediction for each example.
@@ -124,16 +123,16 @@ class Predictor:
         mode = self.model.processor.template.mode
         texts = [self.task.render(example, mode) for example in examples]
         languages = [language] * len(texts)
-        if self.task.reference_language:
-            return self._predict_texts(examples, texts, languages)
+        if self.scorer is not None:
+            return self._predict_by_score(self.scorer, examples, texts, languages)
         if self.task.questions:
             return self._answer_questions(examples, texts, languages)
-        with asked_with(self.model, self._template_of_labels()):
+        with asked_with(self.model, task_template(self.model, self.task, self.task.prompt)):
+            if self.task.reference_language:
+                return self._predict_texts(examples, texts, languages)
             if self.task.number:
                 return self._predict_numbers(examples, texts, languages)
-            if self.scorer is None:
-                return self._predict_by_generation(examples, texts, languages)
-            return self._predict_by_score(self.scorer, examples, texts, languages)
+            return self._predict_by_generation(examples, texts, languages)
 
     def _predict_by_score(
         self,
@@ -212,9 +211,8 @@ class Predictor:
     ) -> list[Prediction]:
         """The first line of what the LLM says, compared with the example's text."""
         references = [example.label for example in examples]
-        with asked_with(self.model, self._template(self.task.prompt)):
-            answers = self._generate(texts, languages, most_answer_tokens(self.task))
-            likeliest = self._likeliest(references, texts, languages)
+        answers = self._generate(texts, languages, most_answer_tokens(self.task))
+        likeliest = self._likeliest(references, texts, languages)
         lines = [first_line(answer) for answer in answers]
         predictions = predictions_of_readings(examples, lines, texts)
         for prediction, is_likeliest in zip(predictions, likeliest, strict=False):
@@ -247,11 +245,14 @@ class Predictor:
         languages: Sequence[str | None],
     ) -> list[Prediction]:
         """The right answers, where the LLM's own says one of them."""
-        templates = [self._template(self.task.prompt_of(example)) for example in examples]
+        prompts = [self.task.prompt_of(example) for example in examples]
+        templates = {
+            prompt: task_template(self.model, self.task, prompt) for prompt in set(prompts)
+        }
         answers = generate_about(
             self.model,
             texts,
-            templates,
+            [templates[prompt] for prompt in prompts],
             languages,
             llm_only=self.llm_only,
             batch_size=self.batch_size,
@@ -261,20 +262,6 @@ class Predictor:
         return [
             _answered(example, answer) for example, answer in zip(examples, answers, strict=True)
         ]
-
-    def _template_of_labels(self) -> Template | None:
-        """What asks for a label or a number: the task's own prompt, where the model's asks nothing,
-        see [`label_template`]; None is as it was trained."""
-        model = self.model
-        if label_template(model.processor, model.config) is None:
-            return None
-        return self._template(self.task.prompt)
-
-    def _template(self, prompt: str) -> Template:
-        """What stands around a text that the LLM is asked about with this prompt."""
-        if self.model.config.task and not self.task.questions:
-            return self.model.processor.template
-        return prompted_template(self.model, prompt)
 
     def _generate(
         self,
@@ -296,18 +283,6 @@ class Predictor:
 def first_line(answer: str) -> str:
     """An answer up to its first line break: what an LLM adds after it is no longer the answer."""
     return answer.strip().partition("\n")[0].strip()
-
-
-def prompted_template(model: PalamModel, prompt: str) -> Template:
-    """What stands around a text that is asked about with a prompt, in the model's mode.
-
-    Args:
-        model: any.
-        prompt: with a `{text}` slot.
-    """
-    own = model.processor.template
-    mode = "prompt" if own.mode == "paper" else own.mode
-    return own.with_prompt(mode, prompt, model.processor.llm_tokenizer)
 
 
 def _worked_out(example: Example, answer: str, language: str | None) -> Prediction:

@@ -24,6 +24,7 @@ from palam.inference.batches import Progress as Progress
 from palam.inference.batches import padded_batches as padded_batches
 from palam.inference.continuation import MAX_TREE_TOKENS, AnswerReader, ReadTexts
 from palam.inference.finite import check_scores
+from palam.inference.task_prompt import label_template
 from palam.models.backbones.loading import LIBRARY_ERRORS
 from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
@@ -492,7 +493,8 @@ def score_labels(
 ) -> Tensor:
     """The log-probability of each label as the answer to each text, less its prior.
 
-    For many calls with the same labels, one [`LabelScorer`] is faster.
+    A bridge that was trained on no task, and whose own prompt asks for no label, is asked for one;
+    see [`label_template`]. For many calls with the same labels, one [`LabelScorer`] is faster.
 
     Args:
         model, labels, llm_only, calibrated: see [`LabelScorer`].
@@ -505,7 +507,13 @@ def score_labels(
         PalamError: labels or texts that cannot be used, or a score that is not finite; see
             [`LabelScorer`] and [`LabelScorer.score`].
     """
-    scorer = LabelScorer(model, labels, llm_only=llm_only, calibrated=calibrated)
+    scorer = LabelScorer(
+        model,
+        labels,
+        llm_only=llm_only,
+        calibrated=calibrated,
+        template=label_template(model.processor, model.config),
+    )
     return scorer.score(texts, languages, batch_size=batch_size, progress=progress)
 
 

@@ -1,8 +1,9 @@
 """The model `palam` for lm-evaluation-harness, and Palam's tasks in its form.
 
 Importing this module registers the model. The harness gives contexts and continuations as text. A
-context is what the encoder reads; the bridge's own template is put around it, and a continuation is
-scored as a label is: with its EOS, tokenised alone. So predictions equal those of `palam evaluate`.
+context is what the encoder reads. A row of one of Palam's tasks is asked with the template that
+`palam evaluate` would take, any other with the bridge's own. A continuation is scored as a label
+is: with its EOS, tokenised alone. So predictions equal those of `palam evaluate`.
 """
 
 import json
@@ -15,9 +16,10 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 from palam.errors import PalamError
 from palam.inference.generation import generate_about
-from palam.inference.prediction import judged, most_answer_tokens, prompted_template
+from palam.inference.prediction import judged, most_answer_tokens
 from palam.inference.reading_metrics import check_installed
-from palam.inference.scoring import Progress, score_labels
+from palam.inference.scoring import LabelScorer, Progress
+from palam.inference.task_prompt import task_template
 from palam.models.modeling import PalamModel
 from palam.models.template import Template
 from palam.tasks.loading import available, load_split, native_language
@@ -47,13 +49,22 @@ HarnessTask = str | dict[str, Any]
 """A task's name, or its settings, as the harness takes them."""
 
 
+class Question(NamedTuple):
+    """What the LLM is asked about a context."""
+
+    task: str | None = None
+    """One of Palam's tasks; None is a task of the harness, for which the bridge asks as its own
+    template has it."""
+    prompt: str | None = None
+    """The task's, or the row's."""
+
+
 class Context(NamedTuple):
     """What the encoder reads, and its language where that is known."""
 
     text: str
     language: str | None
-    prompt: str | None = None
-    """What the LLM is asked about it; None is the bridge's own."""
+    question: Question
 
 
 class LoadingOptions(TypedDict, total=False):
@@ -110,7 +121,7 @@ class PalamLM(LM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """Score continuations of contexts.
 
-        Contexts that have the same continuations are scored together.
+        Contexts with the same question and the same continuations are scored together.
 
         Args:
             requests: each with a context and a continuation.
@@ -123,14 +134,14 @@ class PalamLM(LM):  # type: ignore[misc]
         indices_by_context: dict[Context, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             indices_by_context[self._context(request)].append(index)
-        contexts_by_labels: dict[tuple[str, ...], list[Context]] = defaultdict(list)
+        scored_together: dict[tuple[Question, tuple[str, ...]], list[Context]] = defaultdict(list)
         for context, indices in indices_by_context.items():
             each_once = dict.fromkeys(_label(requests[index]) for index in indices)
-            contexts_by_labels[tuple(each_once)].append(context)
+            scored_together[context.question, tuple(each_once)].append(context)
         results = [(0.0, False)] * len(requests)
         with _progress("scoring", len(indices_by_context), hidden=disable_tqdm) as advance:
-            for labels, contexts in contexts_by_labels.items():
-                all_scores = self._score(contexts, labels, advance)
+            for (question, labels), contexts in scored_together.items():
+                all_scores = self._score(contexts, question, labels, advance)
                 greedy = self._is_greedy(contexts, labels)
                 for context, scores, is_greedy in zip(contexts, all_scores, greedy, strict=True):
                     score_of = dict(zip(labels, scores, strict=True))
@@ -173,24 +184,23 @@ class PalamLM(LM):  # type: ignore[misc]
     def _context(self, request: Any) -> Context:
         doc = request.doc if isinstance(request.doc, dict) else {}
         language = self.language or doc.get("palam_language")
-        prompt = doc.get("palam_prompt")
-        if self.model.config.task and not doc.get("palam_is_question"):
-            prompt = None  # it asks as it was trained
-        return Context(request.args[0], language, prompt)
+        question = Question(doc.get("palam_task"), doc.get("palam_prompt"))
+        return Context(request.args[0], language, question)
 
     def _score(
         self,
         contexts: Sequence[Context],
+        question: Question,
         labels: Sequence[str],
         advance: Progress | None,
     ) -> list[list[float]]:
-        """The score of each label, for each context."""
-        scores = score_labels(
-            self.model,
+        """The score of each label, for each context; all have the same question."""
+        scorer = LabelScorer(
+            self.model, labels, llm_only=self.llm_only, template=self._template(question)
+        )
+        scores = scorer.score(
             [context.text for context in contexts],
-            labels,
             [context.language for context in contexts],
-            llm_only=self.llm_only,
             batch_size=self.contexts_per_batch,
             progress=advance,
         )
@@ -217,20 +227,23 @@ class PalamLM(LM):  # type: ignore[misc]
         return [_cut(answer, stops) for answer in answers]
 
     def _answers(self, contexts: Sequence[Context], **generate_kwargs: Any) -> list[str]:
-        prompts = {context.prompt for context in contexts}
-        templates = {prompt: self._template(prompt) for prompt in prompts}
+        questions = {context.question for context in contexts}
+        templates = {question: self._template(question) for question in questions}
         return generate_about(
             self.model,
             [context.text for context in contexts],
-            [templates[context.prompt] for context in contexts],
+            [templates[context.question] for context in contexts],
             [context.language for context in contexts],
             llm_only=self.llm_only,
             batch_size=self.contexts_per_batch,
             **generate_kwargs,
         )
 
-    def _template(self, prompt: str | None) -> Template:
-        return prompted_template(self.model, prompt) if prompt else self.model.processor.template
+    def _template(self, question: Question) -> Template:
+        """What stands around the contexts that are asked this question."""
+        if question.task is None or question.prompt is None:
+            return self.model.processor.template
+        return task_template(self.model, get_task(question.task), question.prompt)
 
 
 def _progress(
@@ -338,6 +351,8 @@ def _harness_task(
             "text": task.render(example, mode),
             "row": example.row,
             "palam_language": language,
+            "palam_task": task.name,
+            "palam_prompt": task.prompt_of(example),
             **_answer_of(task, example),
         }
         rows.append(row)
@@ -359,15 +374,10 @@ def _harness_task(
 
 
 def _answer_of(task: Task, example: Example) -> dict[str, Any]:
-    """What a row has beside its text: the right answer, and what it is asked with."""
+    """A row's right answer, and what a free answer is judged by."""
     if not task.has_free_answers:
         return {"target": list(task.labels).index(example.label)}
-    return {
-        "target": example.label,
-        "fields": json.dumps(example.fields),
-        "palam_prompt": task.prompt_of(example),
-        "palam_is_question": bool(task.questions),
-    }
+    return {"target": example.label, "fields": json.dumps(example.fields)}
 
 
 def _multiple_choice(task: Task) -> tuple[list[str], dict[str, Any]]:

@@ -14,8 +14,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from palam.errors import PalamError
 from palam.inference.generation import generate
-from palam.inference.label_prompt import label_template
 from palam.inference.scoring import LabelScorer
+from palam.inference.task_prompt import label_template
 from palam.models.modeling import PalamModel
 from palam.tasks.text_template import fill, slots
 from palam.utils.device import resolve_placement

@@ -132,6 +132,15 @@ class Template:
             chat_template_options=self.chat_template_options,
         )
 
+    def asking(self, prompt: str | None, tokenizer: Any) -> "Template":
+        """Another prompt in the same mode; in the mode prompt, if this is paper, which has none.
+
+        Args:
+            prompt, tokenizer: see `build`.
+        """
+        mode = "prompt" if self.mode == "paper" else self.mode
+        return self.with_prompt(mode, prompt, tokenizer)
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Template":
         """A template as a file has it.

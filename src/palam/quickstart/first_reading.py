@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from palam.inference.generation import generate
+from palam.inference.generation import SHORT_ANSWER_NGRAM_SIZE, generate
 from palam.inference.prediction import first_line
 from palam.models.bases import Bases
 from palam.models.modeling import PalamModel
@@ -12,8 +12,6 @@ from palam.tasks.task import Example
 
 MAX_NEW_TOKENS = 32
 """Of an answer."""
-MAX_REPEATED = 2
-"""So many tokens may be said twice in an answer: small models go round in circles."""
 
 
 def read_sentences(
@@ -61,6 +59,6 @@ def _answers(
         llm_only=llm_only,
         batch_size=len(texts),
         max_new_tokens=MAX_NEW_TOKENS,
-        no_repeat_ngram_size=MAX_REPEATED + 1,
+        no_repeat_ngram_size=SHORT_ANSWER_NGRAM_SIZE,
     )
     return [first_line(answer) for answer in answers]

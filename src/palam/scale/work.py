@@ -128,14 +128,13 @@ class Labelling:
             processor: the model's; its template is changed.
             config: of the bridge.
         """
-        from palam.inference.label_prompt import label_template
+        from palam.inference.task_prompt import label_template
 
         own = processor.template
         if self.prompt is None:
             processor.template = label_template(processor, config) or own
             return
-        mode = "prompt" if own.mode == "paper" else own.mode
-        processor.template = own.with_prompt(mode, self.prompt, processor.llm_tokenizer)
+        processor.template = own.asking(self.prompt, processor.llm_tokenizer)
 
     def on(self, model: "PalamModel", *others: "PalamModel") -> TextReader:
         """What reads texts so with a model, whose template is set; or with several together.
@@ -278,13 +277,15 @@ class Answering:
         """
         if self.prompt is None and self.mode is None:
             return
-        template = processor.template
+        own = processor.template
+        tokenizer = processor.llm_tokenizer
         mode = self.mode
         if mode is None and config.task is None and _has_chat(processor):
             mode = "chat"  # an LLM answers questions best there
-        elif mode is None:
-            mode = "prompt" if template.mode == "paper" else template.mode
-        processor.template = template.with_prompt(mode, self.prompt, processor.llm_tokenizer)
+        if mode is None:
+            processor.template = own.asking(self.prompt, tokenizer)
+        else:
+            processor.template = own.with_prompt(mode, self.prompt, tokenizer)
 
     def on(self, model: "PalamModel") -> TextReader:
         """What reads texts so with a model, whose template is set."""

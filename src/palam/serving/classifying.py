@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from palam.errors import PalamError
-from palam.inference.label_prompt import label_template
 from palam.inference.scoring import LabelScorer
+from palam.inference.task_prompt import label_template
 from palam.serving.bridges import ServedBridge
 from palam.serving.errors import RequestError, failure_of, is_out_of_memory, timed_out
 from palam.serving.jobs import Classified, ClassifyJob, Failed

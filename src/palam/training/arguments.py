@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 from palam.errors import PalamError
 from palam.models.registry import FUSIONS
@@ -26,7 +27,7 @@ def training_arguments(
         work: the folder of the checkpoints.
     """
     optim = config.optim
-    steps = total_steps(optim, rows)
+    steps = RunLength.of(optim, rows).steps
     schedule = "cosine"
     average_from = None
     if optim.average_weights_from is not None:
@@ -101,10 +102,28 @@ def check_batch_size(optim: OptimConfig, processes: int) -> None:
         )
 
 
-def total_steps(optim: OptimConfig, rows: int) -> int:
-    """How many optimiser steps a run has, if it does not stop early."""
-    if optim.max_steps > 0:
-        return optim.max_steps
-    batches = rows / optim.batch_size
-    steps_per_epoch = math.ceil(batches / optim.gradient_accumulation_steps)
-    return int(steps_per_epoch * optim.epochs)
+class RunLength(NamedTuple):
+    """How long a run is, if it does not stop early."""
+
+    steps: int
+    """Of the optimiser."""
+    batches: int
+    """That are read for them; more than one a step if gradients are accumulated."""
+
+    @classmethod
+    def of(cls, optim: OptimConfig, rows: int) -> "RunLength":
+        """As the trainer counts it.
+
+        Args:
+            optim: batch size, accumulation, and epochs or steps.
+            rows: of the training data.
+        """
+        batches_per_epoch = math.ceil(rows / optim.batch_size)
+        steps_per_epoch = math.ceil(batches_per_epoch / optim.gradient_accumulation_steps)
+        steps = optim.max_steps
+        if steps <= 0:
+            steps = math.ceil(steps_per_epoch * optim.epochs)
+        whole_epochs, further_steps = divmod(steps, steps_per_epoch)
+        # An epoch's last step may have fewer batches than the others.
+        further_batches = min(further_steps * optim.gradient_accumulation_steps, batches_per_epoch)
+        return cls(steps, whole_epochs * batches_per_epoch + further_batches)

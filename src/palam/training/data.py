@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, overload
 
 from palam.errors import PalamError
-from palam.inference.label_prompt import LABEL_PROMPT
+from palam.inference.task_prompt import LABEL_PROMPT
 from palam.tasks.inspection import Inspection, check_trainable, inspect_texts
 from palam.tasks.lexicon import Lexicon, read_lexicon
 from palam.tasks.loading import native_language, task_from_file, train_and_dev

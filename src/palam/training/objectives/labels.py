@@ -18,11 +18,9 @@ class Labels(Objective):
     def __init__(self, source: RawTexts) -> None:
         super().__init__(source)
         processor = source.processor
-        template = processor.template
-        mode = "prompt" if template.mode == "paper" else template.mode
         self._processors = {}
         for prompt in dict.fromkeys(row.prompt for row in source.labelled):
-            asking = template.with_prompt(mode, prompt, processor.llm_tokenizer)
+            asking = processor.template.asking(prompt, processor.llm_tokenizer)
             self._processors[prompt] = processor.with_template(asking)
 
     def applies_to(self, index: int) -> bool:

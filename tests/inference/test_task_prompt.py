@@ -1,11 +1,12 @@
-"""What asks for a label where a bridge was trained on no task."""
+"""What asks a bridge that was trained on no task."""
 
 import pytest
 import torch
 
-from palam.inference.label_prompt import LABEL_PROMPT, label_template
+from palam.inference.calibration import measure_priors
 from palam.inference.prediction import predict
-from palam.inference.scoring import LabelScorer
+from palam.inference.scoring import LabelScorer, score_labels
+from palam.inference.task_prompt import LABEL_PROMPT, label_template
 from palam.models.template import RAW_TEXT_PROMPT, SAME_IN_ENGLISH, Template
 from palam.tasks.registry import get_task
 from palam.tasks.task import Example
@@ -56,3 +57,22 @@ def test_a_general_bridge_is_evaluated_with_the_tasks_prompt(tiny_model):
     for our_row, their_row in zip(ours, theirs, strict=True):
         assert our_row["scores"] == pytest.approx(their_row["scores"], abs=1e-4)
     assert general.processor.template == own
+
+
+def test_labels_of_no_task_are_asked_for(tiny_model):
+    general = tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH)
+    asking = tiny_model(mode="prompt", prompt=LABEL_PROMPT)
+    expected = score_labels(asking, TEXTS, LABELS)
+    assert torch.allclose(score_labels(general, TEXTS, LABELS), expected, atol=1e-5)
+    measure_priors(general, TEXTS, LABELS)
+    measure_priors(asking, TEXTS, LABELS)
+    assert general.config.label_priors == pytest.approx(asking.config.label_priors, abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["paper", "prompt", "chat"])
+def test_another_prompt_is_asked_in_the_same_mode(tiny_model, mode):
+    own = tiny_model(mode=mode)
+    tokenizer = own.processor.llm_tokenizer
+    asking = own.processor.template.asking("Is it {text}?", tokenizer)
+    expected = "prompt" if mode == "paper" else mode
+    assert asking == Template.build(expected, "Is it {text}?", tokenizer)
