@@ -203,6 +203,40 @@ def test_a_file_with_a_column_of_languages(palam, trained, data, tmp_path):
     assert "no row is in 'ta'; the languages are: si, en" in missing.err
 
 
+def test_codes_that_mean_the_same_are_one_language(palam, trained, data, tmp_path):
+    own = tmp_path / "own.csv"
+    with own.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["text", "label", "code"])
+        for code, name in (("si", "sin_Sinh"), ("en", "eng_Latn")):
+            spellings = [code.upper(), name, code, f"{code}-IN"]
+            for place, row in enumerate(read_jsonl(data / "sib200" / f"dev.{name}.jsonl")[:8]):
+                table.writerow([row["text"], row["label"], spellings[place % 4]])
+    json_file = tmp_path / "results.json"
+    command = ("evaluate", trained, "--file", own, "--json", json_file, *CPU)
+    for asked in ((), ("--languages", "sin,en,si")):
+        result = palam(*command, "--language-column", "code", *asked)
+        assert result.code == 0, result.err
+        results = json.loads(json_file.read_text())["results"]
+        assert {code: values["n"] for code, values in results.items()} == {"SI": 8, "EN": 8}
+        assert "mean of 2" in result.out
+
+
+def test_no_result_takes_the_place_of_what_is_read_or_of_another(refused, trained, data, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_bytes((data / "sib200" / "dev.sin_Sinh.jsonl").read_bytes())
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(own)
+    before = own.read_bytes()
+    command = ("evaluate", trained, "--file", own, *CPU)
+    for option in ("--json", "--html", "--predictions"):
+        for place in (own, link, tmp_path / "x" / ".." / "own.jsonl"):
+            assert "is what is read; give another file to write" in refused(*command, option, place)
+    same = ("--json", tmp_path / "out", "--predictions", tmp_path / "out")
+    assert f"two results would be written to {tmp_path / 'out'}" in refused(*command, *same)
+    assert own.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -112,10 +112,11 @@ def test_results_count_each_text_once(settings, bases, tmp_path):
     assert results["solved"]["tokens"] > 20
 
 
-def test_the_solved_start(settings, bases, text_file, tmp_path):
+def test_the_solved_start(settings, bases, text_file, lexicon, tmp_path):
     """Training begins from what is solved on the training inputs, or on the text that is named."""
     starts = {
         "inputs": {},
+        "inputs, of which the encoder reads words in other languages": {"lexicon": str(lexicon)},
         "text": {"solve_text_file": text_file},
         "random": {"init": "random"},
     }
@@ -136,6 +137,7 @@ def test_the_solved_start(settings, bases, text_file, tmp_path):
         expected[name] = model.bridge.mapper.readout.weight.detach().clone()
     assert not torch.allclose(expected["inputs"], expected["text"])
     assert not torch.allclose(expected["inputs"], expected["random"])
+    expected["inputs, of which the encoder reads words in other languages"] = expected["inputs"]
     for name, value in expected.items():
         assert torch.allclose(started[name], value, atol=1e-6), name
 

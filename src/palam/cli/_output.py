@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -144,6 +144,33 @@ def check_file_writable(path: Path) -> None:
     check_writable(path)
     if path.is_dir():
         raise PalamError(f"{path} is a folder; give a file to write")
+
+
+def check_apart(outputs: Iterable[Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """Refuse, before any work, an output that would replace what is read, or another output.
+
+    Args:
+        outputs: files that are to be written; None are not asked for.
+        inputs: files that are read; None are not there.
+
+    Raises:
+        PalamError: two of them are the same file.
+    """
+    files = [path for path in outputs if path is not None and not is_device(path)]
+    for place, path in enumerate(files):
+        for read in inputs:
+            if read is not None and _is_same_file(path, read):
+                raise PalamError(f"{path} is what is read; give another file to write")
+        for other in files[:place]:
+            if _is_same_file(path, other):
+                raise PalamError(f"two results would be written to {path}; give two files")
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, which need not be there yet."""
+    with contextlib.suppress(OSError, ValueError):
+        return path.samefile(other)
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def is_device(path: Path) -> bool:

@@ -1,6 +1,5 @@
 """What `palam evaluate` measures a bridge on: a task's examples, or those of a labelled file."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task
 from palam.tasks.text_template import slots
 from palam.training.config import FileFormat
+from palam.utils.languages import resolve_language
 from palam.utils.settings import check_least
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _trained_text_column(template: str, columns: Mapping[str, Any]) -> str:
 def _by_language(
     rows: StoredRows, examples: list[Example], data: TestDataConfig
 ) -> dict[str, list[Example]]:
-    """The examples of each language; in the order in which they first appear, or as asked for.
+    """The examples of each language, in the order in which they first appear, or as asked for.
 
     Raises:
         PalamError: a row without a known language, or a language that no row has.
@@ -199,15 +199,20 @@ def _by_language(
     if data.language_column is None:
         code = data.languages[0] if data.languages else ALL_ROWS
         return {code: examples}
-    by_language: dict[str, list[Example]] = defaultdict(list)
+    by_language: dict[str, list[Example]] = {}
     for example in examples:
         place, row = rows.stored[example.row]
         code = language_of(row, data.language_column, place)
-        by_language[code].append(example)
+        # Codes that mean the same are one language, under the first one's spelling.
+        code = resolve_language(code, list(by_language)) or code
+        by_language.setdefault(code, []).append(example)
     if data.languages is None:
-        return dict(by_language)
-    for code in data.languages:
-        if code not in by_language:
+        return by_language
+    asked = {}
+    for name in data.languages:
+        code = resolve_language(name, list(by_language))
+        if code is None:
             known = ", ".join(by_language)
-            raise PalamError(f"{rows.name}: no row is in {code!r}; the languages are: {known}")
-    return {code: by_language[code] for code in data.languages}
+            raise PalamError(f"{rows.name}: no row is in {name!r}; the languages are: {known}")
+        asked[code] = by_language[code]
+    return asked

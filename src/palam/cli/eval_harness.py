@@ -18,7 +18,14 @@ from palam.cli._options import (
     check_language,
     load_model,
 )
-from palam.cli._output import check_writable, open_output, open_rows, print_table, write_json
+from palam.cli._output import (
+    check_apart,
+    check_writable,
+    open_output,
+    open_rows,
+    print_table,
+    write_json,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +82,9 @@ def eval_harness(
     """
     from palam.integrations.lm_eval import PalamLM, harness_tasks, run_harness
 
-    for path in (results.json_file, results.samples):
+    outputs = (results.json_file, results.samples)
+    check_apart(outputs)
+    for path in outputs:
         if path is not None:
             check_writable(path)
     model = load_model(checkpoint, loading)

@@ -17,7 +17,7 @@ from palam.cli._options import (
     SeededLoadingOptions,
     load_models,
 )
-from palam.cli._output import open_output, print_table, write_json
+from palam.cli._output import check_apart, open_output, print_table, write_json
 from palam.cli._test_data import (
     TestData,
     TestDataConfig,
@@ -154,12 +154,13 @@ def evaluate(
     counts.
     """
     data = data or TestDataConfig()
+    outputs = (results.json_file, results.html_file, results.predictions)
+    check_apart(outputs, [data.file, config])
     test = _checked_test_data(checkpoints, data, measuring, results, loading.seed)
     with contextlib.ExitStack() as files:
         # Opened now, so that a place that cannot be written to is refused before any work.
         json_file, page_file, predictions_file = [
-            None if path is None else files.enter_context(open_output(path))
-            for path in (results.json_file, results.html_file, results.predictions)
+            None if path is None else files.enter_context(open_output(path)) for path in outputs
         ]
         models = load_models(checkpoints, loading)
         for model in models:

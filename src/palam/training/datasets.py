@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -133,11 +133,17 @@ class AnswerDataset(TrainingDataset):
         if self.is_drawn and epoch != self.epoch:
             self._tokenize(epoch, count=False)
 
-    def current_texts(self, rows: Sequence[int]) -> Sequence[str]:
-        """What is read of these rows in this epoch."""
+    def current_texts(self, rows: Sequence[int], *, noise: bool = True) -> Sequence[str]:
+        """What is read of these rows in this epoch.
+
+        Args:
+            rows: their numbers.
+            noise: False leaves the words as they are.
+        """
+        changes = self.changes if noise else replace(self.changes, noise=NO_NOISE)
         texts = []
         for row in rows:
-            texts.append(self.changes.applied(self.texts[row], self.seed, self.epoch, row))
+            texts.append(changes.applied(self.texts[row], self.seed, self.epoch, row))
         return texts
 
     def current_answers(self, rows: Sequence[int]) -> Sequence[str]:

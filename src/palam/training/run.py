@@ -279,12 +279,15 @@ class TrainingRun:
         return solved
 
     def sample_alignment_texts(self) -> Sequence[str]:
-        """The training inputs, or a seeded sample where there are very many."""
+        """The training inputs without noise, or a seeded sample where there are very many.
+
+        The LLM knows no words of other languages, to whose tokens the start would be solved.
+        """
         rows: Sequence[int] = range(len(self.data.train))
         if len(rows) > MAX_SOLVE_TEXTS:
             rows = random.Random(self.config.runtime.seed).sample(rows, MAX_SOLVE_TEXTS)
         if isinstance(self.train_set, AnswerDataset):
-            return self.train_set.current_texts(rows)
+            return self.train_set.current_texts(rows, noise=False)
         texts = self.data.texts(self.data.train, self.config.model.mode)
         return [texts[row] for row in rows]
 
