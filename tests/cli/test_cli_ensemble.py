@@ -127,6 +127,34 @@ def test_bridges_of_other_labels_are_refused(palam, refused, trained, base_optio
     assert palam("classify", trained, out, "--text", "a", "--labels", "x,y", *CPU).code == 0
 
 
+def test_a_named_column_is_read_by_bridges_that_were_trained_on_others(
+    palam, refused, base_options, tmp_path
+):
+    rows = "the dog,good\nthe fox,bad\n" * 8
+    bridges = []
+    for name, header in (("usual", "text,label"), ("own", "Body,Tag")):
+        table = tmp_path / f"{name}.csv"
+        table.write_text(f"{header}\n{rows}")
+        text, label = header.split(",")
+        columns = ("--text-column", text, "--label-column", label)
+        out = tmp_path / name
+        options = ("--file", table, "--out", out, "--max-steps", 1, *columns, *base_options)
+        assert palam("train", *options).code == 0
+        bridges.append(out)
+    table = tmp_path / "own.csv"
+    line = refused("classify", *bridges, "--file", table, *CPU)
+    assert line == (
+        f"{bridges[1]} reads a row as '{{Body}}', and {bridges[0]} as '{{text}}'; "
+        "bridges that answer together must read the same"
+    )
+    named = palam("classify", *bridges, "--file", table, "--column", "Body", *CPU)
+    assert named.code == 0, named.err
+    assert palam("classify", *bridges, "--text", "the dog", *CPU).code == 0
+    columns = ("--text-column", "Body", "--label-column", "Tag")
+    evaluated = palam("evaluate", *bridges, "--file", table, *columns, *CPU)
+    assert evaluated.code == 0, evaluated.err
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [(("--workers", 2), "--workers"), (("--engine", "ray"), "--engine ray")],
@@ -182,6 +210,7 @@ def test_a_labelled_file_is_read_by_bridges_of_its_labels(
     line = refused("evaluate", out, trained, "--file", own, *CPU)
     assert line.startswith(f"{trained} has the labels ")
     assert f"and {out} " in line
+    assert line.endswith("bridges that answer together need the same")
 
 
 @pytest.mark.parametrize(

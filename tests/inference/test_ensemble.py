@@ -4,7 +4,12 @@ import pytest
 import torch
 from helpers import refusal
 
-from palam.inference.ensemble import EnsembleScorer, check_alike, evaluate_together
+from palam.inference.ensemble import (
+    EnsembleScorer,
+    check_same_form,
+    check_same_labels,
+    evaluate_together,
+)
 from palam.inference.evaluation import evaluate
 from palam.inference.scoring import LabelScorer
 from palam.models.configuration import PalamConfig
@@ -139,10 +144,10 @@ def test_bridges_of_other_labels_need_labels_that_are_given():
     good = config("one", {"a": "good", "b": "bad"})
     other_order = config("two", {"b": "bad", "a": "good"})
     stars = config("three", {"1": "one", "2": "two"})
-    check_alike([good, other_order])
-    line = refusal(check_alike, [good, other_order, stars])
+    check_same_labels([good, other_order])
+    line = refusal(check_same_labels, [good, other_order, stars], advice=", or others")
     assert line.startswith("three has the labels 1, 2, and one a, b; ")
-    check_alike([good, stars], same_labels=False)
+    assert line.endswith("need the same, or others")
 
 
 def test_bridges_must_read_the_same_of_a_row():
@@ -150,6 +155,9 @@ def test_bridges_must_read_the_same_of_a_row():
     plain = config("one", labels)
     paper = config("two", labels, text="Review: {text} Label: ")
     review = config("three", labels, columns={"text": "review", "label": "stars"})
-    assert "must read the same" in refusal(check_alike, [plain, paper])
-    assert "must read the same" in refusal(check_alike, [plain, review], same_labels=False)
-    check_alike([review, config("four", labels, columns={"text": "review", "label": "kind"})])
+    pairs = config("four", labels, text="{premise} {hypothesis}")
+    assert "must read the same" in refusal(check_same_form, [plain, paper])
+    assert "must read the same" in refusal(check_same_form, [plain, review])
+    check_same_form([review, config("five", labels, columns={"text": "review", "label": "kind"})])
+    check_same_form([plain, review, pairs], "Body")
+    assert "must read the same" in refusal(check_same_form, [plain, paper], "Body")

@@ -15,11 +15,13 @@ from palam.cli._options import (
     load_models,
 )
 from palam.cli._rows import RowJob, loading_as_begun, process_rows, reserved_output
+from palam.cli._several_bridges import check_bridges_alike
 from palam.cli._source import SourceConfig
 from palam.errors import PalamError
 from palam.scale.reader import BridgeReader, ReaderLoading
 from palam.scale.shards import Shard
-from palam.scale.work import Work
+from palam.scale.text_form import TEXT
+from palam.scale.work import Labelling, Work
 from palam.scale.workers import WorkerPool, devices_of_each, num_cores, threads_of_each
 
 Reader = BridgeReader | WorkerPool
@@ -88,6 +90,14 @@ def read_source(
         PalamError: see [`process_rows`].
     """
     scale.check(source)
+    if others:
+        labels_are_given = isinstance(work, Labelling) and work.labels is not None
+        check_bridges_alike(
+            [checkpoint, *others],
+            source.column if source.text is None else TEXT,
+            same_labels=not labels_are_given,
+            advice=", or --labels",
+        )
     if source.is_corpus:
         source = replace(source, keep_errors=True)
         place = reserved_folder(source)

@@ -210,9 +210,9 @@ def _by_language(
         return by_language
     asked = {}
     for name in data.languages:
-        code = resolve_language(name, list(by_language))
-        if code is None:
+        found = resolve_language(name, list(by_language))
+        if found is None:
             known = ", ".join(by_language)
             raise PalamError(f"{rows.name}: no row is in {name!r}; the languages are: {known}")
-        asked[code] = by_language[code]
+        asked[found] = by_language[found]
     return asked

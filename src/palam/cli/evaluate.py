@@ -18,6 +18,7 @@ from palam.cli._options import (
     load_models,
 )
 from palam.cli._output import check_apart, open_output, print_table, write_json
+from palam.cli._several_bridges import check_bridges_alike
 from palam.cli._test_data import (
     TestData,
     TestDataConfig,
@@ -213,7 +214,7 @@ def _checked_test_data(
     if several:
         measuring.check_together(test)
     if several and data.file is not None:
-        _check_alike(checkpoints)
+        check_bridges_alike(checkpoints, data.text_column)
     return test
 
 
@@ -268,19 +269,6 @@ def _evaluate_models(
     from palam.inference.ensemble import evaluate_together
 
     return evaluate_together(models, test.task, test.split, test.examples, name=name, **options)
-
-
-def _check_alike(checkpoints: Sequence[str]) -> None:
-    """Refuse bridges that read a file's rows otherwise, or give other labels."""
-    from palam.inference.ensemble import check_alike
-    from palam.models.checkpoint import load_bridge
-
-    configs = []
-    for checkpoint in checkpoints:
-        config = load_bridge(checkpoint).config
-        config.name_or_path = checkpoint
-        configs.append(config)
-    check_alike(configs)
 
 
 def _check_recordable(checkpoint: str, llm_only: bool) -> None:

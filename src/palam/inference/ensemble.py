@@ -134,27 +134,43 @@ def _mean_prediction(rows: Sequence[Prediction]) -> Prediction:
     return Prediction(row=first["row"], label=first["label"], prediction=best, scores=scores)
 
 
-def check_alike(configs: Sequence[PalamConfig], *, same_labels: bool = True) -> None:
-    """Refuse bridges that cannot answer together.
+def check_same_labels(configs: Sequence[PalamConfig], *, advice: str = "") -> None:
+    """Refuse bridges that were trained on other labels.
 
     Args:
         configs: of the bridges.
-        same_labels: whether the labels are those they were trained on, which must then be the same.
+        advice: what helps beside bridges of the same labels, for the message.
 
     Raises:
-        PalamError: two of them have other labels, or read other columns of a row.
+        PalamError: two of them have other labels.
     """
     first, *others = configs
     for other in others:
-        if same_labels and _labels(other) != _labels(first):
+        if _labels(other) != _labels(first):
             raise PalamError(
                 f"{_name(other)} has the labels {_listed(other)}, and {_name(first)} "
-                f"{_listed(first)}; bridges that answer together need the same, or --labels"
+                f"{_listed(first)}; bridges that answer together need the same{advice}"
             )
-        if _text_form(other) != _text_form(first):
+
+
+def check_same_form(configs: Sequence[PalamConfig], column: str | None = None) -> None:
+    """Refuse bridges that read the rows of a file otherwise.
+
+    Args:
+        configs: of the bridges.
+        column: of the text, where the user names it; None is the one that each was trained on.
+
+    Raises:
+        PalamError: two of them read other columns of a row, or put other words around them.
+    """
+    first, *others = configs
+    expected = _text_form(first, column)
+    for other in others:
+        form = _text_form(other, column)
+        if form != expected:
             raise PalamError(
-                f"{_name(other)} reads a row as {_text_form(other)!r}, and {_name(first)} as "
-                f"{_text_form(first)!r}; bridges that answer together must read the same"
+                f"{_name(other)} reads a row as {form!r}, and {_name(first)} as {expected!r}; "
+                "bridges that answer together must read the same"
             )
 
 
@@ -171,9 +187,13 @@ def _listed(config: PalamConfig) -> str:
     return ", ".join(_labels(config)) or "none"
 
 
-def _text_form(config: PalamConfig) -> str:
+def _text_form(config: PalamConfig, column: str | None) -> str:
     """How a row becomes a text: a template over the row's columns."""
     task = config.task or {}
     columns = dict(task.get("columns") or {})
     template = str(task.get("text", ONE_TEXT))
+    if column is not None:
+        if len(slots(template)) != 1:
+            template = ONE_TEXT
+        columns = dict.fromkeys(slots(template), column)
     return fill(template, {slot: f"{{{columns.get(slot, slot)}}}" for slot in slots(template)})

@@ -140,13 +140,14 @@ class Labelling:
         """What reads texts so with a model, whose template is set; or with several together.
 
         Raises:
-            PalamError: models that cannot answer together, see [`check_alike`].
+            PalamError: models that cannot answer together, see [`check_same_labels`].
         """
-        from palam.inference.ensemble import EnsembleScorer, check_alike
+        from palam.inference.ensemble import EnsembleScorer, check_same_labels
         from palam.inference.scoring import LabelScorer
 
         models = [model, *others]
-        check_alike([each.config for each in models], same_labels=self.labels is None)
+        if self.labels is None:
+            check_same_labels([each.config for each in models], advice=", or --labels")
         words_by_label = self.words_by_label(model.config.task)
         # Priors are measured with the bridge's own prompt.
         calibrated = self.prompt is None
