@@ -25,6 +25,7 @@ from palam.inference.batches import padded_batches as padded_batches
 from palam.inference.continuation import MAX_TREE_TOKENS, AnswerReader, ReadTexts
 from palam.inference.finite import check_scores
 from palam.inference.task_prompt import label_template
+from palam.models.backbones.llm import rounds_much
 from palam.models.backbones.loading import LIBRARY_ERRORS
 from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
@@ -324,13 +325,10 @@ class LabelScorer:
         return self._scores_agree(scores, expected)
 
     def _scores_agree(self, scores: Tensor, expected: Tensor) -> bool:
-        """Whether scores [batch, answers] differ by rounding alone; NaN never agrees.
-
-        In 16 bits there is so much of it that only the mean tells.
-        """
+        """Whether scores [batch, answers] differ by rounding alone; NaN never agrees."""
         difference = (scores - expected).abs()
         size = expected.abs()
-        if self.model.llm.dtype == torch.float32:
+        if not rounds_much(self.model.llm):
             agree = difference <= 1e-3 * size.clamp(min=1)
             return bool(agree.all())
         return bool(difference.mean() <= 2e-2 * size.mean().clamp(min=1))

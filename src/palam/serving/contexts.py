@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
+from palam.models.backbones.llm import rounds_much
 from palam.models.backbones.loading import LIBRARY_ERRORS
 from palam.models.modeling import PalamModel
 from palam.models.sequence import LLMInputs
@@ -284,9 +285,9 @@ def _probe(model: PalamModel, context_class: ContextClass, texts: Sequence[Tenso
 
 
 def _agree(model: PalamModel, actual: Tensor, expected: Tensor) -> bool:
-    """Whether logits differ by rounding alone, of which there is much in 16 bits or fewer."""
+    """Whether logits differ by rounding alone."""
     difference = (actual - expected).abs()
-    if model.llm.dtype == torch.float32 and not getattr(model.llm, "is_quantized", False):
+    if not rounds_much(model.llm):
         return bool(difference.max() <= TOLERANCE * expected.abs().max().clamp(min=1))
     return bool(difference.mean() <= COARSE_TOLERANCE * expected.abs().mean())
 

@@ -184,7 +184,7 @@ def train_and_dev(
         return TrainAndDev(train, dev, note)
     if len(train) < 2:
         raise PalamError(f"{task.name}: one training row is too few to hold one out for validation")
-    parts = hold_out(train, max(1, round(len(train) / 10)), seed)
+    parts = hold_out(train, seed)
     note = (
         f"held out of train.{language}: {len(parts.dev)} of {len(train)} rows, "
         f"label-stratified, seed {seed}"

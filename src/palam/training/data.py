@@ -345,7 +345,7 @@ def _held_out(
     task: Task, examples: Sequence[Example], data: DataConfig, seed: int, *, source: str
 ) -> _Labelled:
     """A tenth of the examples is for validation; `source` is what they are called in the note."""
-    parts = hold_out(examples, max(1, len(examples) // 10), seed)
+    parts = hold_out(examples, seed)
     note = f"held out of {source}: {len(parts.dev)} of {len(examples)} rows"
     if parts.num_repeated:
         note = f"{note}; {parts.note}"

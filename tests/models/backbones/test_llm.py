@@ -16,6 +16,7 @@ from palam.models.backbones.llm import (
     enable_checkpointing,
     keep_frozen,
     load_llm,
+    rounds_much,
 )
 
 DROPOUT = {
@@ -202,3 +203,19 @@ def test_a_model_that_cannot_recompute(folders, monkeypatch):
     model = load_llm(str(folders["llama"]))
     monkeypatch.setattr(type(model), "supports_gradient_checkpointing", False)
     assert "LlamaForCausalLM" in refusal(enable_checkpointing, model)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "is_quantized", "expected"),
+    [
+        (torch.float32, False, False),
+        (torch.bfloat16, False, True),
+        (torch.float32, True, True),
+    ],
+)
+def test_weights_in_few_bits_round_much_whatever_is_computed_in(
+    tiny_model, monkeypatch, dtype, is_quantized, expected
+):
+    llm = tiny_model(dtype=dtype).llm
+    monkeypatch.setattr(llm, "is_quantized", is_quantized, raising=False)
+    assert rounds_much(llm) is expected
