@@ -12,8 +12,10 @@ from torch import nn
 
 import palam
 from palam import PalamModel
+from palam.bench.named_inputs import FILES
 from palam.errors import PalamError
 from palam.models.fusion.base import NORMALIZE, Fusion, mix
+from palam.models.model_card import PATH_SETTINGS
 from palam.models.model_config import ModelConfig
 from palam.models.registry import FUSIONS, register_fusion
 from palam.models.template import MODES
@@ -419,3 +421,13 @@ def test_a_registered_fusions_own_option_reaches_the_model(settings, bases, tmp_
     assert "'width' is no option of scalar_mix; its options are: factor" in refusal(
         task="sib200", fusion="scalar_mix", fusion_options={"width": 1}
     )
+
+
+def test_a_setting_that_names_a_file_is_told_by_its_content_and_its_folder_is_not_made_public():
+    files = set()
+    for part in PARTS.values():
+        files |= {name for name, kind in get_type_hints(part).items() if kind == Path | None}
+    assert files <= set(PATH_SETTINGS)
+    have_hashes_of_their_rows = {"file", "text_file", "data"}
+    change_no_result = {"cache_dir"}
+    assert files - have_hashes_of_their_rows - change_no_result == set(FILES)
