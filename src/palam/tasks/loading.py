@@ -18,7 +18,7 @@ from palam.tasks.formats import shortened
 from palam.tasks.hub import load_hub_rows
 from palam.tasks.labels import count_labels, labels_in, similar_labels
 from palam.tasks.readers import RowSource, numbered_rows
-from palam.tasks.sampling import hold_out, num_shared
+from palam.tasks.sampling import a_tenth, hold_out, num_shared
 from palam.tasks.task import Example, Task
 from palam.tasks.text_template import slots
 from palam.utils.languages import language_name, resolve_language
@@ -184,7 +184,7 @@ def train_and_dev(
         return TrainAndDev(train, dev, note)
     if len(train) < 2:
         raise PalamError(f"{task.name}: one training row is too few to hold one out for validation")
-    parts = hold_out(train, seed)
+    parts = hold_out(train, a_tenth(train), seed)
     note = (
         f"held out of train.{language}: {len(parts.dev)} of {len(train)} rows, "
         f"label-stratified, seed {seed}"

@@ -20,8 +20,6 @@ from palam.tasks.task import Example
 
 DRAWS = 2**64
 """How many numbers there are from which [`weighted_place`] chooses."""
-HELD_OUT_SHARE = 0.1
-"""Of the rows that are trained on, where none are given for validation."""
 SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["')\]])\s+|\n+""")
 """The white space between two sentences."""
 
@@ -99,11 +97,17 @@ class HeldOut(NamedTuple):
         return f"{self.num_repeated} rows repeat a text, and each text is on one side"
 
 
-def hold_out(examples: Sequence[Example], seed: int = 0) -> HeldOut:
-    """Hold a label-stratified tenth out, with all the rows of each of its texts.
+def a_tenth(examples: Sequence[Example]) -> int:
+    """How many rows are for validation where none are given for it: one at least."""
+    return max(1, round(len(examples) / 10))
+
+
+def hold_out(examples: Sequence[Example], num_rows: int, seed: int = 0) -> HeldOut:
+    """Hold a label-stratified sample out, with all the rows of each of its texts.
 
     Args:
         examples: to draw from.
+        num_rows: how many to hold out; where texts are repeated, about as many.
         seed: of the draw.
 
     Returns:
@@ -118,7 +122,6 @@ def hold_out(examples: Sequence[Example], seed: int = 0) -> HeldOut:
     if len(texts) < 2:
         raise PalamError(f"{len(examples)} rows with one text are too few to hold some out")
     representatives = [examples[row] for row in np.sort(first_rows)]
-    num_rows = max(1, round(HELD_OUT_SHARE * len(examples)))
     num_texts = num_rows * len(texts) // len(examples)
     drawn = sample(representatives, max(1, num_texts), seed)
     is_held_out = np.isin(digests, text_digests(drawn))

@@ -15,7 +15,7 @@ from palam.tasks.lexicon import Lexicon, read_lexicon
 from palam.tasks.loading import native_language, task_from_file, train_and_dev
 from palam.tasks.readers import RowSource, read_texts
 from palam.tasks.registry import get_task
-from palam.tasks.sampling import balanced, hold_out, num_shared, sample
+from palam.tasks.sampling import a_tenth, balanced, hold_out, num_shared, sample
 from palam.tasks.soft_labels import SoftlyLabelled, read_soft_labels
 from palam.tasks.task import Example, Task
 from palam.training.config import DataConfig
@@ -345,7 +345,7 @@ def _held_out(
     task: Task, examples: Sequence[Example], data: DataConfig, seed: int, *, source: str
 ) -> _Labelled:
     """A tenth of the examples is for validation; `source` is what they are called in the note."""
-    parts = hold_out(examples, seed)
+    parts = hold_out(examples, a_tenth(examples), seed)
     note = f"held out of {source}: {len(parts.dev)} of {len(examples)} rows"
     if parts.num_repeated:
         note = f"{note}; {parts.note}"
