@@ -9,6 +9,7 @@ from palam import PalamError
 from palam.alignment.lexicon_induction import (
     DOUBTFUL,
     LEAST_WORDS,
+    MOST_LETTERS,
     NEIGHBOURS,
     TRANSLATIONS,
     counted_words,
@@ -18,7 +19,7 @@ from palam.alignment.lexicon_induction import (
     word_vectors,
     words_to_read,
 )
-from palam.models.backbones.encoder import load_encoder
+from palam.models.backbones.encoder import encoder_max_length, load_encoder
 from palam.models.backbones.loading import load_tokenizer
 
 
@@ -95,6 +96,13 @@ def test_words_are_counted_in_small_letters_without_signs_and_numbers():
     assert counts == {"the": 2, "water": 3}
 
 
+def test_what_is_longer_than_a_word_is_not_counted():
+    longest = "w" * MOST_LETTERS
+    chinese = "孩子们在学校读一本好书" * 5
+    counts = counted_words([f"{longest} {longest}w", f"{'w' * 300} {chinese}"])
+    assert counts == {longest: 1}
+
+
 @pytest.mark.parametrize("family", ["bert", "t5", "xlmr"])
 def test_whole_words_are_one_token_alone(base_folder, family):
     folder = base_folder(family)
@@ -138,6 +146,16 @@ def test_a_word_is_read_alike_alone_and_among_others(base_folder):
     prefixed = word_vectors(encoder, tokenizer, words, prefix="a ")
     expected = word_vectors(encoder, tokenizer, [f"a {word}" for word in words])
     torch.testing.assert_close(prefixed, expected)
+
+
+def test_the_encoder_reads_as_much_of_a_word_as_it_can(base_folder):
+    folder = str(base_folder("bert"))
+    encoder, tokenizer = load_encoder(folder), load_tokenizer(folder)
+    limit = encoder_max_length(encoder, tokenizer)
+    vectors = word_vectors(encoder, tokenizer, ["z" * 3 * limit, "z" * 4 * limit])
+    torch.testing.assert_close(vectors[0], vectors[1])
+    with pytest.raises(PalamError, match=f"no room for a word: the encoder reads {limit} tokens"):
+        word_vectors(encoder, tokenizer, ["water"], prefix="z " * limit)
 
 
 class FakeTokenizer:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from palam.errors import PalamError
 from palam.inference.batches import Progress
-from palam.models.backbones.encoder import encode, mean_over_tokens
+from palam.models.backbones.encoder import encode, encoder_max_length, mean_over_tokens
 from palam.models.finite import check_finite
 from palam.tasks.lexicon import parts_of_word
 from palam.tasks.scripts import NO_SCRIPT, script_of
@@ -27,6 +27,9 @@ LEAST_COUNT = 3
 """How often a word stands in the text, at least, for translations to be looked for."""
 LEAST_LETTERS = 2
 """Of a word in any language."""
+MOST_LETTERS = 40
+"""Of a word in any language, with their marks. What is longer is no word: a line of a language that
+puts no spaces between words, or a row of letters; one would pad all words of its batch."""
 LEAST_WORDS = 200
 """Of a script in the vocabulary: with fewer, what the script moves its words by is not known."""
 NEIGHBOURS = 10
@@ -107,15 +110,20 @@ def word_vectors(
         prefix: stands in front of each.
 
     Returns:
-        [words, d_enc] in fp32 on the CPU.
+        [words, d_enc] in fp32 on the CPU, of as many tokens as the encoder reads.
 
     Raises:
-        PalamError: numbers that are not finite.
+        PalamError: a prefix that leaves no room for a word, or numbers that are not finite.
     """
+    limit = encoder_max_length(encoder, tokenizer)
+    if len(tokenizer(prefix)["input_ids"]) >= limit:
+        raise PalamError(f"the prefix leaves no room for a word: the encoder reads {limit} tokens")
     vectors = []
     for start in range(0, len(words), BATCH_SIZE):
         texts = [prefix + word for word in words[start : start + BATCH_SIZE]]
-        batch = tokenizer(texts, padding=True, return_tensors="pt").to(encoder.device)
+        batch = tokenizer(
+            texts, padding=True, truncation=True, max_length=limit, return_tensors="pt"
+        ).to(encoder.device)
         mask = batch["attention_mask"]
         last = encode(encoder, batch["input_ids"], mask)[-1].float()
         vectors.append(mean_over_tokens(last, mask).cpu())
@@ -244,8 +252,10 @@ def words_to_read(tokenizer: Any, counts: Mapping[str, int]) -> tuple[list[str],
 
 
 def _is_word(word: str) -> bool:
-    """Whether it is made of letters, with their marks, and of enough of them."""
-    return len(word) >= LEAST_LETTERS and all(map(_is_letter, word)) and word[0].isalpha()
+    """Whether it is made of letters, with their marks: of enough, and not of too many of them."""
+    if not LEAST_LETTERS <= len(word) <= MOST_LETTERS:
+        return False
+    return all(map(_is_letter, word)) and word[0].isalpha()
 
 
 def _is_letter(character: str) -> bool:
