@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 from palam import PalamError
 from palam.alignment.lexicon_induction import (
     DOUBTFUL,
+    LEAST_COUNT,
     LEAST_WORDS,
     MOST_LETTERS,
     NEIGHBOURS,
@@ -21,6 +22,7 @@ from palam.alignment.lexicon_induction import (
 )
 from palam.models.backbones.encoder import encoder_max_length, load_encoder
 from palam.models.backbones.loading import load_tokenizer
+from palam.tasks.scripts import script_of
 
 
 def some_vectors(rows=260, width=12, noise=0.4, seed=0):
@@ -169,8 +171,7 @@ class FakeTokenizer:
     def get_vocab(self):
         return {self.word(number): number for number in range(self.size)}
 
-    @staticmethod
-    def word(number):
+    def word(self, number):
         return "".join(chr(0x0915 + int(digit)) for digit in f"{number:04}")
 
     def convert_tokens_to_string(self, tokens):
@@ -181,21 +182,51 @@ class FakeTokenizer:
         return {"input_ids": [[vocab[word]] for word in words]}
 
 
+def counted(num_words, count=LEAST_COUNT):
+    """So many English words that stand in the text so often."""
+    return {f"water{number}": count for number in range(num_words)}
+
+
 def test_words_that_the_text_has_too_are_no_translations():
     tokenizer = FakeTokenizer(LEAST_WORDS + 5)
-    counts = {"water": 3, "rare": 2, tokenizer.word(7): 1}
+    counts = {**counted(LEAST_WORDS), "rare": 2, tokenizer.word(7): 1}
     words, foreign = words_to_read(tokenizer, counts)
-    assert words == ["water"]
+    assert words == list(counted(LEAST_WORDS))
     assert len(foreign) == LEAST_WORDS + 4
     assert tokenizer.word(7) not in foreign
 
 
+class TwoScripts(FakeTokenizer):
+    """A vocabulary whose first words are in another script than the rest."""
+
+    others = 0
+
+    def word(self, number):
+        word = super().word(number)
+        if number >= self.others:
+            return word
+        return "".join(chr(ord(letter) + 0x80) for letter in word)  # Bengali, by the same letters
+
+
+def test_words_of_a_script_that_has_too_few_are_not_read():
+    tokenizer = TwoScripts(LEAST_WORDS + 50)
+    tokenizer.others = 50
+    _, foreign = words_to_read(tokenizer, counted(LEAST_WORDS))
+    assert set(map(script_of, foreign)) == {"Devanagari"}
+    assert len(foreign) == LEAST_WORDS
+    tokenizer.others = 51
+    with pytest.raises(PalamError, match=f"at most {LEAST_WORDS - 1} whole words of a script"):
+        words_to_read(tokenizer, counted(LEAST_WORDS))
+
+
 def test_what_is_too_little_is_said():
-    with pytest.raises(PalamError, match="no word stands in the text 3 times"):
-        words_to_read(FakeTokenizer(900), {"water": 2})
-    with pytest.raises(PalamError, match="only 20 whole words"):
-        words_to_read(FakeTokenizer(20), {"water": 3})
+    with pytest.raises(PalamError, match="only 0 words stand in the text 3 times; 200 are"):
+        words_to_read(FakeTokenizer(900), counted(300, LEAST_COUNT - 1))
+    with pytest.raises(PalamError, match="only 199 words stand in the text"):
+        words_to_read(FakeTokenizer(900), counted(LEAST_WORDS - 1))
+    with pytest.raises(PalamError, match="at most 20 whole words"):
+        words_to_read(FakeTokenizer(20), counted(LEAST_WORDS))
     told = FakeTokenizer(900)
     told.src_lang = "eng_Latn"
     with pytest.raises(PalamError, match="must be told the language"):
-        words_to_read(told, {"water": 3})
+        words_to_read(told, counted(LEAST_WORDS))

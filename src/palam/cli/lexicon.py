@@ -43,7 +43,8 @@ def lexicon(
     train --lexicon` then let the encoder read some words of an English text in other languages.
 
     Args:
-        text_file: English; its words are translated, if they stand there three times.
+        text_file: English; its words are translated, if they stand there three times; there must be
+            200 of them.
         out: The lexicon: a word, a translation and its script a row, the script in the column
             `language`; .jsonl, .csv, .tsv, .xlsx, .parquet.
         encoder: Encoder: hub id, folder or starter:encoder.
@@ -80,6 +81,8 @@ def lexicon(
     )
     with progress_bar("the encoder reads words", len(words) + len(foreign)) as advance:
         pairs = list(induce_lexicon(loaded, tokenizer, words, foreign, advance, prefix=prefix))
+    if not pairs:
+        raise PalamError("no word of the text is near to a word of another language; nothing saved")
     rows = ({**dict(zip(COLUMNS, pair[:3], strict=True)), SCORE: pair.score} for pair in pairs)
     with open_output(out) as file:
         write_rows(rows, (*COLUMNS, SCORE), file, file_format)
