@@ -14,7 +14,7 @@ from palam.cli._output import check_file_writable, open_output, print_table
 from palam.errors import PalamError
 from palam.tasks.lexicon import COLUMNS
 from palam.tasks.readers import RowSource, read_texts
-from palam.tasks.writers import output_format, write_rows
+from palam.tasks.writers import check_format, output_format, write_rows
 from palam.training.config import PlacementConfig
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def lexicon(
     """
     check_file_writable(out)
     file_format = output_format(out)
+    columns = (*COLUMNS, SCORE)
+    check_format(file_format, columns)
     source = RowSource(text_file)
     if out.exists() and text_file.exists() and out.samefile(text_file):
         raise PalamError(f"{out} is the text that is read; give another --out")
@@ -85,7 +87,7 @@ def lexicon(
         raise PalamError("no word of the text is near to a word of another language; nothing saved")
     rows = ({**dict(zip(COLUMNS, pair[:3], strict=True)), SCORE: pair.score} for pair in pairs)
     with open_output(out) as file:
-        write_rows(rows, (*COLUMNS, SCORE), file, file_format)
+        write_rows(rows, columns, file, file_format)
     print_table(_table(pairs, counts))
     print(f"{len(pairs):,} translations saved to {out}", file=sys.stderr)
 
