@@ -96,6 +96,7 @@ def test_pairs_are_of_scripts_with_enough_words():
 def test_words_are_counted_in_small_letters_without_signs_and_numbers():
     counts = counted_words(['The "water", the Water;', "a 17th don't — water2 water"])
     assert counts == {"the": 2, "water": 3}
+    assert counted_words(["Caf\u00e9 cafe\u0301"]) == {"caf\u00e9": 2}
 
 
 def test_what_is_longer_than_a_word_is_not_counted():

@@ -21,7 +21,7 @@ from palam.errors import PalamError
 from palam.inference.batches import Progress
 from palam.models.backbones.encoder import encode, encoder_max_length, mean_over_tokens
 from palam.models.finite import check_finite
-from palam.tasks.lexicon import parts_of_word
+from palam.tasks.lexicon import parts_of_word, word_key
 from palam.tasks.scripts import NO_SCRIPT, script_of
 
 LEAST_COUNT = 3
@@ -58,11 +58,11 @@ class InducedPair(NamedTuple):
 
 
 def counted_words(texts: Iterable[str]) -> Counter[str]:
-    """How often each word of letters stands in the texts, in small letters."""
+    """How often each word of letters stands in the texts, by its [`word_key`]."""
     counts: Counter[str] = Counter()
     for text in texts:
         for token in text.split():
-            word = parts_of_word(token)[1].lower()
+            word = word_key(parts_of_word(token)[1])
             if _is_word(word):
                 counts[word] += 1
     return counts
@@ -247,7 +247,7 @@ def words_to_read(tokenizer: Any, counts: Mapping[str, int]) -> tuple[list[str],
             f"only {len(words)} words stand in the text {LEAST_COUNT} times; {LEAST_WORDS} are the "
             "least; give more text"
         )
-    new = [word for word in vocabulary_words(tokenizer) if word.lower() not in counts]
+    new = [word for word in vocabulary_words(tokenizer) if word_key(word) not in counts]
     places_by_script = _places_by_script(new)
     most = max(map(len, places_by_script.values()), default=0)
     if most < LEAST_WORDS:
