@@ -191,7 +191,8 @@ class OptimConfig:
     prompts_file: Path | None = None
     """With distill: prompts with a {text} slot, one a line; learn the LLM's answers too."""
     swap_words: float = 0.0
-    """With raw text: share of neighbouring words that the encoder reads in the other order."""
+    """With raw text: probability of each word to change places with the next on the encoder's side,
+    unless it has just changed places."""
     drop_words: float = 0.0
     """With raw text: share of the words that the encoder does not read."""
     code_switch: float = 0.9
