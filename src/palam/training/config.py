@@ -89,7 +89,7 @@ class DataConfig:
     its probability. With raw text they need the objective label."""
     lexicon: Path | None = None
     """Words and what other languages say for them, as `palam lexicon` writes them; the encoder
-    reads some of a text's words so."""
+    reads some of a text's words so, and with append_source_tokens the LLM too."""
     data: Path | None = None
     """Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."""
     language: str | None = None
@@ -369,6 +369,11 @@ class TrainConfig:
             )
         if self.optim.llm_only and self.model.append_source_tokens:
             raise PalamError(LLM_ONLY_NEEDS)
+        if self.optim.llm_only and self.data.lexicon is not None:
+            raise PalamError(
+                "a lexicon is for what the encoder reads, and --llm-only has none; "
+                "leave one of them out"
+            )
 
     def _check_labels(self, raw_text: bool) -> None:
         """Refuse labels beside raw text that nothing learns, and the objective without labels."""
