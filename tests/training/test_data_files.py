@@ -46,3 +46,10 @@ def test_pairs_of_a_lexicon_that_are_not_used_are_told_with_the_data(tmp_path):
         assert data.lexicon.by_language == {"sw": {"line": ("mstari",)}}
         assert data.inspection.notes == notes
         assert "1 of 2 pairs are for no single word" in notes[0]
+
+
+def test_raw_text_is_of_the_column_that_is_named(tmp_path):
+    path = tmp_path / "lines.csv"
+    path.write_text("Article,text\n" + "".join(f"line {n},no\n" for n in range(40)))
+    data = read_training_data(DataConfig(text_file=path, text_column="Article"), seed=0)
+    assert texts_of([*data.train, *data.dev]) == {f"line {n}" for n in range(40)}

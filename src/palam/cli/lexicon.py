@@ -30,6 +30,7 @@ def lexicon(
     *,
     text_file: Annotated[Path, Parameter(group=DATA)],
     out: Path,
+    text_column: Annotated[str, Parameter(group=DATA)] = "text",
     encoder: str = "starter:encoder",
     encoder_revision: str | None = None,
     prefix: str = "",
@@ -47,6 +48,7 @@ def lexicon(
             200 of them.
         out: The lexicon: a word, a translation and its script a row, the script in the column
             `language`; .jsonl, .csv, .tsv, .xlsx, .parquet.
+        text_column: The text's column, or a template over several, where the file is a table.
         encoder: Encoder: hub id, folder or starter:encoder.
         encoder_revision: The encoder's revision on the hub.
         prefix: Stands in front of each word, e.g. 'query: ' for E5, which was trained so.
@@ -69,7 +71,7 @@ def lexicon(
     from palam.utils.progress import progress_bar
 
     silence_libraries()
-    counts = counted_words(read_texts(source))
+    counts = counted_words(read_texts(source, column=text_column, option="--text-column"))
     tokenizer = load_tokenizer(encoder, encoder_revision)
     words, foreign = words_to_read(tokenizer, counts)
     place = resolve_placement(placement.device, placement.dtype, placement.load_in)

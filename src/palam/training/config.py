@@ -71,7 +71,8 @@ class DataConfig:
     """A labelled file of your own to train on, in place of a task: .csv, .tsv, .xlsx, .parquet,
     .jsonl, .json."""
     text_column: str = "text"
-    """The file's text column, or a template over several: 'Q: {q} A: {a}'."""
+    """The file's text column, or a template over several: 'Q: {q} A: {a}'; of raw text in a table
+    too."""
     label_column: str = "label"
     """The file's label column."""
     file_format: Annotated[FileFormat | None, Parameter(alias="--format")] = None

@@ -3,7 +3,7 @@
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, overload
@@ -255,6 +255,16 @@ def _inspect(labelled: _Labelled, notes: Iterable[str]) -> Inspection:
     return inspection
 
 
+def raw_texts(data: DataConfig, source: RowSource) -> Iterator[str]:
+    """The raw texts of a file, from its beginning; see [`read_texts`].
+
+    Args:
+        data: says which column of a table they are.
+        source: of `data`; a pipe is read a single time.
+    """
+    return read_texts(source, column=data.text_column, option="--text-column")
+
+
 def _read_raw_text(data: DataConfig, seed: int, notes: Iterable[str]) -> TrainingData:
     """The lines of a file; the last twentieth of them are for validation.
 
@@ -265,7 +275,7 @@ def _read_raw_text(data: DataConfig, seed: int, notes: Iterable[str]) -> Trainin
     """
     lines = []
     source = data.source()
-    for row, text in enumerate(read_texts(source)):
+    for row, text in enumerate(raw_texts(data, source)):
         lines.append(Example(row, {"text": text}, label=""))
     if len(lines) < 2:
         raise PalamError(f"{source.name} holds fewer than two lines of text")
