@@ -8,7 +8,9 @@ from transformers import AutoTokenizer
 from palam import PalamError
 from palam.alignment.lexicon_induction import (
     DOUBTFUL,
+    LEAST_COUNT,
     LEAST_WORDS,
+    MOST_LETTERS,
     NEIGHBOURS,
     TRANSLATIONS,
     counted_words,
@@ -18,8 +20,9 @@ from palam.alignment.lexicon_induction import (
     word_vectors,
     words_to_read,
 )
-from palam.models.backbones.encoder import load_encoder
+from palam.models.backbones.encoder import encoder_max_length, load_encoder
 from palam.models.backbones.loading import load_tokenizer
+from palam.tasks.scripts import script_of
 
 
 def some_vectors(rows=260, width=12, noise=0.4, seed=0):
@@ -93,6 +96,14 @@ def test_pairs_are_of_scripts_with_enough_words():
 def test_words_are_counted_in_small_letters_without_signs_and_numbers():
     counts = counted_words(['The "water", the Water;', "a 17th don't — water2 water"])
     assert counts == {"the": 2, "water": 3}
+    assert counted_words(["Caf\u00e9 cafe\u0301"]) == {"caf\u00e9": 2}
+
+
+def test_what_is_longer_than_a_word_is_not_counted():
+    longest = "w" * MOST_LETTERS
+    chinese = "孩子们在学校读一本好书" * 5
+    counts = counted_words([f"{longest} {longest}w", f"{'w' * 300} {chinese}"])
+    assert counts == {longest: 1}
 
 
 @pytest.mark.parametrize("family", ["bert", "t5", "xlmr"])
@@ -140,6 +151,16 @@ def test_a_word_is_read_alike_alone_and_among_others(base_folder):
     torch.testing.assert_close(prefixed, expected)
 
 
+def test_the_encoder_reads_as_much_of_a_word_as_it_can(base_folder):
+    folder = str(base_folder("bert"))
+    encoder, tokenizer = load_encoder(folder), load_tokenizer(folder)
+    limit = encoder_max_length(encoder, tokenizer)
+    vectors = word_vectors(encoder, tokenizer, ["z" * 3 * limit, "z" * 4 * limit])
+    torch.testing.assert_close(vectors[0], vectors[1])
+    with pytest.raises(PalamError, match=f"no room for a word: the encoder reads {limit} tokens"):
+        word_vectors(encoder, tokenizer, ["water"], prefix="z " * limit)
+
+
 class FakeTokenizer:
     """A vocabulary of so many words."""
 
@@ -151,8 +172,7 @@ class FakeTokenizer:
     def get_vocab(self):
         return {self.word(number): number for number in range(self.size)}
 
-    @staticmethod
-    def word(number):
+    def word(self, number):
         return "".join(chr(0x0915 + int(digit)) for digit in f"{number:04}")
 
     def convert_tokens_to_string(self, tokens):
@@ -163,21 +183,51 @@ class FakeTokenizer:
         return {"input_ids": [[vocab[word]] for word in words]}
 
 
+def counted(num_words, count=LEAST_COUNT):
+    """So many English words that stand in the text so often."""
+    return {f"water{number}": count for number in range(num_words)}
+
+
 def test_words_that_the_text_has_too_are_no_translations():
     tokenizer = FakeTokenizer(LEAST_WORDS + 5)
-    counts = {"water": 3, "rare": 2, tokenizer.word(7): 1}
+    counts = {**counted(LEAST_WORDS), "rare": 2, tokenizer.word(7): 1}
     words, foreign = words_to_read(tokenizer, counts)
-    assert words == ["water"]
+    assert words == list(counted(LEAST_WORDS))
     assert len(foreign) == LEAST_WORDS + 4
     assert tokenizer.word(7) not in foreign
 
 
+class TwoScripts(FakeTokenizer):
+    """A vocabulary whose first words are in another script than the rest."""
+
+    others = 0
+
+    def word(self, number):
+        word = super().word(number)
+        if number >= self.others:
+            return word
+        return "".join(chr(ord(letter) + 0x80) for letter in word)  # Bengali, by the same letters
+
+
+def test_words_of_a_script_that_has_too_few_are_not_read():
+    tokenizer = TwoScripts(LEAST_WORDS + 50)
+    tokenizer.others = 50
+    _, foreign = words_to_read(tokenizer, counted(LEAST_WORDS))
+    assert set(map(script_of, foreign)) == {"Devanagari"}
+    assert len(foreign) == LEAST_WORDS
+    tokenizer.others = 51
+    with pytest.raises(PalamError, match=f"at most {LEAST_WORDS - 1} whole words of a script"):
+        words_to_read(tokenizer, counted(LEAST_WORDS))
+
+
 def test_what_is_too_little_is_said():
-    with pytest.raises(PalamError, match="no word stands in the text 3 times"):
-        words_to_read(FakeTokenizer(900), {"water": 2})
-    with pytest.raises(PalamError, match="only 20 whole words"):
-        words_to_read(FakeTokenizer(20), {"water": 3})
+    with pytest.raises(PalamError, match="only 0 words stand in the text 3 times; 200 are"):
+        words_to_read(FakeTokenizer(900), counted(300, LEAST_COUNT - 1))
+    with pytest.raises(PalamError, match="only 199 words stand in the text"):
+        words_to_read(FakeTokenizer(900), counted(LEAST_WORDS - 1))
+    with pytest.raises(PalamError, match="at most 20 whole words"):
+        words_to_read(FakeTokenizer(20), counted(LEAST_WORDS))
     told = FakeTokenizer(900)
     told.src_lang = "eng_Latn"
     with pytest.raises(PalamError, match="must be told the language"):
-        words_to_read(told, {"water": 3})
+        words_to_read(told, counted(LEAST_WORDS))

@@ -71,8 +71,29 @@ def test_a_text_can_be_given_anew_or_up_before_it_is_whole(talk, general):
     expected = answers(general, SINHALA, "What?")
     assert printed(talk(f"wrong\n/text\n{SINHALA}\n\nWhat?\n")) == expected
     assert printed(talk(f"{SINHALA}\n/quit\n\nWhat?\n")) == ""
-    for nothing in ("", "\n\n", SINHALA, f"{SINHALA}\n\n"):
+    for nothing in ("", "\n\n", f"{SINHALA}\n\n/quit\n"):
         assert printed(talk(nothing)) == ""
+
+
+@pytest.mark.usefixtures("general")
+def test_a_text_without_a_question_is_a_mistake(talk):
+    for unended in (SINHALA, f"{SINHALA}\nWhat?\nWho?\n"):
+        result = talk(unended)
+        assert (result.code, result.out) == (2, "")
+        assert result.err == f"palam: error: {module.UNENDED}\n"
+    for unasked in (f"{SINHALA}\n\n", f"{SINHALA}\n\n\n/text\n{ENGLISH}\n\n \n"):
+        result = talk(unasked)
+        assert (result.code, result.out) == (2, "")
+        assert result.err == f"palam: error: {module.UNASKED}\n"
+
+
+def test_a_last_text_without_a_question_is_told_after_the_answers(talk, general):
+    asked = f"{SINHALA}\n\nWhat?\n"
+    expected = printed(talk(asked))
+    for rest, line in ((f"{ENGLISH}\nWho?\n", module.UNENDED), (ARABIC + "\n\n", module.UNASKED)):
+        result = talk(f"{asked}/text\n{rest}")
+        assert (result.code, result.err) == (0, f"palam: {line}\n")
+        assert [text.rstrip() for text in result.out.splitlines()] == expected.splitlines()
 
 
 def test_a_bridge_is_named_and_lines_may_end_as_on_windows(talk, trained):

@@ -67,7 +67,7 @@ def test_a_spreadsheet_can_be_written(palam, base_folder, english, tmp_path):
     ("encoder", "message"),
     [
         ("nllb", "must be told the language"),
-        ("t5", "whole words that are not in the text"),
+        ("t5", "words stand in the text 3 times; 200 are the least; give more text"),
     ],
 )
 def test_an_encoder_without_words_is_refused(
@@ -79,6 +79,19 @@ def test_an_encoder_without_words_is_refused(
     assert (result.code, result.out) == (2, "")
     assert message in result.err.splitlines()[-1]
     assert not out.exists()
+
+
+@pytest.mark.usefixtures("few_words")
+def test_nothing_found_leaves_an_earlier_lexicon_as_it_was(
+    refused, base_folder, english, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lexicon_induction, "induced_pairs", lambda *vectors: iter(()))
+    out = tmp_path / "lexicon.jsonl"
+    out.write_text("an earlier one", encoding="utf-8")
+    encoder = ("--encoder", base_folder("t5"), "--device", "cpu")
+    line = refused("lexicon", "--text-file", english, "--out", out, *encoder)
+    assert "nothing saved" in line
+    assert out.read_text("utf-8") == "an earlier one"
 
 
 def test_a_place_that_cannot_be_written_is_told_first(palam, english, tmp_path):

@@ -55,6 +55,8 @@ def in_a_folder(refused, trained, base_folder, tmp_path, monkeypatch):
         ("openpyxl", ("classify", BRIDGE, "--file", "rows.csv", "--out", "o.xlsx"), "[tables]"),
         ("pyarrow", ("check", "rows.parquet"), "palam[tables]"),
         ("pyarrow", ("classify", BRIDGE, "--file", "rows.csv", "--out", "o.parquet"), "[tables]"),
+        ("openpyxl", ("lexicon", "--text-file", "absent.txt", "--out", "o.xlsx"), "[tables]"),
+        ("pyarrow", ("lexicon", "--text-file", "absent.txt", "--out", "o.parquet"), "[tables]"),
         ("peft", ("train", "--task", "demo", "--lora-rank", 2, "--out", "b", *CPU), "palam[lora]"),
         ("bitsandbytes", ("classify", BRIDGE, "--text", "a", "--load-in", "4bit"), "palam[quant]"),
         ("fastapi", ("serve", BRIDGE), "palam[serve]"),

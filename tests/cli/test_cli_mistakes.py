@@ -322,3 +322,16 @@ def test_memory_that_does_not_suffice_is_one_line(refused, trained, monkeypatch)
     monkeypatch.setattr("palam.models.modeling.PalamModel.run_llm", none)
     command = ("classify", trained, "--text", "Rice.", "--device", "cpu", "--dtype", "fp32")
     assert "memory does not suffice: a smaller --batch-size needs less" in refused(*command)
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain", "align", "lexicon"])
+def test_raw_text_in_a_table_has_a_column_to_name(refused, base_options, tmp_path, command):
+    table = tmp_path / "t.csv"
+    table.write_text("Article,n\n" + "one two three,1\n" * 30)
+    encoder, llm = base_options[:2], base_options[2:]
+    options = (*encoder, *(() if command == "lexicon" else llm), "--out", tmp_path / "out")
+    message = 'no column "{}" among Article, n; name one with --text-column'
+    line = refused(command, "--text-file", table, *options)
+    assert message.format("text") in line
+    line = refused(command, "--text-file", table, "--text-column", "Body", *options)
+    assert message.format("Body") in line

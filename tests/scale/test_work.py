@@ -29,6 +29,16 @@ def template(model, mode, prompt):
 
 
 # --------------------------------------------------------------------------- free answers
+def test_a_temperature_near_zero_is_greedy():
+    for temperature in (0.0, 5e-324, 1e-310, 1e-40, 1e-7):
+        work = Answering(temperature=temperature)
+        assert work.is_greedy
+        assert work.decoding() == Answering().decoding()
+    drawn = Answering(temperature=1e-6)
+    assert not drawn.is_greedy
+    assert drawn.decoding() == {"max_new_tokens": 64, "do_sample": True, "temperature": 1e-6}
+
+
 @pytest.mark.parametrize("own_mode", ["paper", "prompt", "chat"])
 def test_a_question_to_a_bridge_without_a_task_is_asked_in_a_chat(tiny_model, own_mode):
     model = tiny_model(mode=own_mode)

@@ -157,6 +157,23 @@ def test_settings_that_change_nothing_are_accepted(client):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("temperature", 5e-324),
+        ("temperature", 1e-310),
+        ("temperature", 2.0),
+        ("top_p", 5e-324),
+        ("seed", 2**63 - 1),
+        ("seed", 1 - 2**63),
+        ("seed", 0),
+    ],
+)
+def test_the_least_and_the_greatest_numbers_are_answered(client, name, value):
+    body = {**user(TEXT), "temperature": 1.0, name: value}
+    assert client().post(CHAT, json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
         ("n", 2),
         ("n", True),
         ("logprobs", True),
@@ -171,6 +188,11 @@ def test_settings_that_change_nothing_are_accepted(client):
         ("seed", True),
         ("max_tokens", 0),
         ("max_tokens", 10**6),
+        ("max_tokens", 10**400),
+        ("n", 10**400),
+        ("logprobs", 10**400),
+        ("presence_penalty", 1e308),
+        ("logit_bias", {"1": 1e308}),
         ("stop", ["a"] * 5),
         ("stream", "yes"),
     ],
@@ -292,6 +314,7 @@ def test_layers_are_those_of_the_layer_view(client, tiny_model):
         b"\xff\xfe",
         b"1" * 5000,
         b'"text"',
+        b'{"prompt": "a", "messages": [], "texts": ["a"], "temperature": 1e400, "n": 1e400}',
         b'{"texts": ["\\ud800"], "labels": ["a", "b"]}',
         b'{"texts": ["a\\u0000"], "labels": ["a", "b"]}',
         b'{"texts": ["a"], "labels": ["a", "\\udc00"]}',

@@ -9,6 +9,7 @@ import torch
 from serving_clients import ask, classify, plain
 
 from palam import generate, score_labels
+from palam.inference.temperature import LEAST_TEMPERATURE
 from palam.serving.contexts import CachedContext, RereadContext, suitable_context
 from palam.serving.errors import RequestError
 from palam.serving.observer import Observer
@@ -132,10 +133,18 @@ def test_sampling_depends_on_the_seed_alone(tiny_model, running):
         stranger.result()
 
 
-def test_a_small_top_p_is_greedy(tiny_model, running):
+@pytest.mark.parametrize("top_p", [1e-9, 5e-324])
+def test_a_small_top_p_is_greedy(tiny_model, running, top_p):
     engine = running(tiny_model(**PROMPT))
     greedy = ask(engine, "Rice.").result().text
-    assert ask(engine, "Rice.", temperature=2.0, top_p=1e-9).result().text == greedy
+    assert ask(engine, "Rice.", temperature=2.0, top_p=top_p).result().text == greedy
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-40, 1e-7, LEAST_TEMPERATURE])
+def test_a_small_temperature_is_greedy(tiny_model, running, temperature):
+    engine = running(tiny_model(**PROMPT))
+    greedy = ask(engine, "Rice.").result().text
+    assert ask(engine, "Rice.", temperature=temperature).result().text == greedy
 
 
 def test_scores_are_those_of_the_command(tiny_model, running):

@@ -46,6 +46,37 @@ def test_a_spreadsheet_is_read_as_well(tmp_path):
     assert read_lexicon(RowSource(path)).by_language == {"Tamil": {"house": ("வீடு",)}}
 
 
+def test_a_languages_names_are_one_language(tmp_path):
+    rows = []
+    for number, language in enumerate(["SI", "si", "sin_Sinh", "Sinhala", "sinhala", "sr", "hr"]):
+        rows.append({"word": f"w{number}", "translation": "ග", "language": language})
+    lexicon = read_lexicon(written(tmp_path, [*rows, {**rows[0], "language": "Elvish"}]))
+    assert lexicon.languages == ["SI", "sr", "hr", "Elvish"]
+    assert list(lexicon.by_language["SI"]) == ["w0", "w1", "w2", "w3", "w4"]
+    assert lexicon.weights == [5**0.5, 1, 1, 1]
+
+
+def test_a_word_is_read_as_it_is_looked_up(tmp_path):
+    rows = [
+        {"word": "U.S.", "translation": "EE.UU.", "language": "es"},
+        {"word": "(Cafe\u0301)", "translation": "cafetería", "language": "es"},
+    ]
+    lexicon = read_lexicon(written(tmp_path, rows))
+    assert lexicon.by_language["es"] == {"u.s": ("EE.UU.",), "caf\u00e9": ("cafetería",)}
+
+
+def test_pairs_that_a_text_never_has_as_one_word_are_counted_and_left_out(tmp_path):
+    phrase = {"word": "ice cream", "translation": "අයිස්ක්‍රීම්", "language": "Sinhala"}
+    sign = {"word": "...", "translation": "…", "language": "Greek"}
+    notes = []
+    lexicon = read_lexicon(written(tmp_path, [phrase, *ROWS, sign]), notes)
+    assert lexicon == read_lexicon(written(tmp_path, ROWS))
+    (note,) = notes
+    assert note.endswith("lexicon.jsonl: 2 of 7 pairs are for no single word; they are not used")
+    with pytest.raises(PalamError, match="holds no pair for a single word"):
+        read_lexicon(written(tmp_path, [phrase, sign]))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -116,7 +116,7 @@ def test_rows_stream(monkeypatch):
         (
             "a.jsonl",
             '{"a": 1, "b": 2}',
-            'line 1: no column "text" among a, b; name one with --column',
+            'line 1: no column "text" among a, b',
         ),
         ("a.jsonl", '{"text": {"a": 1}}', """line 1: column "text" holds {'a': 1}, not a text"""),
         ("a.csv", "text,label\na,b\nc\n", "a.csv, line 3: 1 columns where the header has 2"),
@@ -125,7 +125,7 @@ def test_rows_stream(monkeypatch):
         (
             "a.csv",
             "body\nx\n",
-            'a.csv, line 2: no column "text" among body; name one with --column',
+            'a.csv, line 2: no column "text" among body',
         ),
     ],
 )
@@ -143,6 +143,20 @@ def test_a_missing_column_or_file(tmp_path, monkeypatch):
     assert 'standard input, line 1: no column "body"' in error("-", column="body")
     assert error(tmp_path / "none.jsonl").endswith("none.jsonl: No such file or directory")
     assert "Is a directory" in error(tmp_path)
+
+
+def test_texts_are_of_the_column_that_is_named(tmp_path):
+    table = write(tmp_path / "a.csv", "Title,Article,n\nA, one ,1\nB,,2\nC,two,3\n")
+    assert list(read_texts(table, column="Article")) == ["one", "two"]
+    assert list(read_texts(table, column="n")) == ["1", "2", "3"]
+    assert list(read_texts(table, column="{Title}: {Article}")) == ["A:  one", "B:", "C: two"]
+    assert list(read_texts(write(tmp_path / "a.txt", "x\ny"), column="Article")) == ["x", "y"]
+    assert list(read_texts(write(tmp_path / "a.jsonl", '{"text": 3}'))) == ["3"]
+    with pytest.raises(PalamError, match=r'no column "text" among Title, Article, n$'):
+        list(read_texts(table))
+    for column in ("text", "Body", "{Body}"):
+        with pytest.raises(PalamError, match=r"among Title, Article, n; name one with --body$"):
+            list(read_texts(table, column=column, option="--body"))
 
 
 # --------------------------------------------------------------------------- tables

@@ -44,6 +44,13 @@ def test_words_of_the_lexicon_are_said_in_its_languages_and_nothing_else_changes
         assert seen[word], word
 
 
+def test_a_word_is_found_however_its_marks_are_written():
+    lexicon = Lexicon({"Spanish": {"caf\u00e9": ("cafetería",)}})
+    for word in ("Caf\u00e9", "Cafe\u0301"):
+        texts = {switched(f"{word}!", number, lexicon=lexicon) for number in range(50)}
+        assert texts == {f"{word}!", "cafetería!"}
+
+
 def test_most_texts_have_one_other_language_and_some_have_several():
     kinds = Counter()
     for number in range(600):

@@ -133,6 +133,18 @@ EXCLUDING = [
     ({**TEXT, "soft_label_file": "x.jsonl"}, "soft_label_file needs the objective label"),
     ({**TASK, "code_switch": 0.5}, "code_switch needs words of other languages; give --lexicon"),
     (
+        {**TASK, "lexicon": "l.csv", "llm_only": True, "lora_rank": 2},
+        "a lexicon is for what the encoder reads, and --llm-only has none",
+    ),
+    *[
+        ({**TASK, name: 0.1, "llm_only": True, "lora_rank": 2}, "needs raw text to learn from")
+        for name in ("swap_words", "drop_words")
+    ],
+    *[
+        ({**TEXT, name: 0.1, "llm_only": True, "lora_rank": 2}, RAW_TEXT)
+        for name in ("swap_words", "drop_words")
+    ],
+    (
         {**TEXT, "objectives": {"label": 1}},
         "the objective label needs label_tasks or soft_label_file",
     ),

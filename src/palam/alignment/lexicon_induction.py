@@ -9,6 +9,7 @@ arXiv 1710.04087), which keeps a few words from being near to everything.
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -18,17 +19,21 @@ from transformers import PreTrainedModel
 
 from palam.errors import PalamError
 from palam.inference.batches import Progress
-from palam.models.backbones.encoder import encode, mean_over_tokens
+from palam.models.backbones.encoder import encode, encoder_max_length, mean_over_tokens
 from palam.models.finite import check_finite
-from palam.tasks.lexicon import parts_of_word
+from palam.tasks.lexicon import parts_of_word, word_key
 from palam.tasks.scripts import NO_SCRIPT, script_of
 
 LEAST_COUNT = 3
 """How often a word stands in the text, at least, for translations to be looked for."""
 LEAST_LETTERS = 2
 """Of a word in any language."""
+MOST_LETTERS = 40
+"""Of a word in any language, with their marks. What is longer is no word: a line of a language that
+puts no spaces between words, or a row of letters; one would pad all words of its batch."""
 LEAST_WORDS = 200
-"""Of a script in the vocabulary: with fewer, what the script moves its words by is not known."""
+"""Of the text's own, and of a script in the vocabulary: with fewer, what their language or script
+moves all of them by is not known, nor what is near."""
 NEIGHBOURS = 10
 """By whose mean similarity CSLS lessens that of two words (k in the paper)."""
 TRANSLATIONS = 2
@@ -53,11 +58,11 @@ class InducedPair(NamedTuple):
 
 
 def counted_words(texts: Iterable[str]) -> Counter[str]:
-    """How often each word of letters stands in the texts, in small letters."""
+    """How often each word of letters stands in the texts, by its [`word_key`]."""
     counts: Counter[str] = Counter()
     for text in texts:
         for token in text.split():
-            word = parts_of_word(token)[1].lower()
+            word = word_key(parts_of_word(token)[1])
             if _is_word(word):
                 counts[word] += 1
     return counts
@@ -107,15 +112,20 @@ def word_vectors(
         prefix: stands in front of each.
 
     Returns:
-        [words, d_enc] in fp32 on the CPU.
+        [words, d_enc] in fp32 on the CPU, of as many tokens as the encoder reads.
 
     Raises:
-        PalamError: numbers that are not finite.
+        PalamError: a prefix that leaves no room for a word, or numbers that are not finite.
     """
+    limit = encoder_max_length(encoder, tokenizer)
+    if len(tokenizer(prefix)["input_ids"]) >= limit:
+        raise PalamError(f"the prefix leaves no room for a word: the encoder reads {limit} tokens")
     vectors = []
     for start in range(0, len(words), BATCH_SIZE):
         texts = [prefix + word for word in words[start : start + BATCH_SIZE]]
-        batch = tokenizer(texts, padding=True, return_tensors="pt").to(encoder.device)
+        batch = tokenizer(
+            texts, padding=True, truncation=True, max_length=limit, return_tensors="pt"
+        ).to(encoder.device)
         mask = batch["attention_mask"]
         last = encode(encoder, batch["input_ids"], mask)[-1].float()
         vectors.append(mean_over_tokens(last, mask).cpu())
@@ -141,11 +151,8 @@ def induced_pairs(
         The pairs, script by script in the order of the alphabet; scripts of fewer than
         `LEAST_WORDS` words are left out.
     """
-    places_by_script: dict[str, list[int]] = defaultdict(list)
-    for place, word in enumerate(foreign):
-        places_by_script[script_of(word)].append(place)
-    for script, places in sorted(places_by_script.items()):
-        if len(places) < LEAST_WORDS or script == NO_SCRIPT:
+    for script, places in sorted(_places_by_script(foreign).items()):
+        if len(places) < LEAST_WORDS:
             continue
         scores, nearest = nearest_words(vectors, foreign_vectors[places])
         for word, of_word, at in zip(words, scores.tolist(), nearest.tolist(), strict=True):
@@ -222,6 +229,9 @@ def words_to_read(tokenizer: Any, counts: Mapping[str, int]) -> tuple[list[str],
         tokenizer: the encoder's.
         counts: of [`counted_words`].
 
+    Returns:
+        Words of the text, and those of the vocabulary whose scripts have enough of them there.
+
     Raises:
         PalamError: too few of either, or an encoder that must be told a text's language, which a
             word of its vocabulary does not have.
@@ -232,20 +242,37 @@ def words_to_read(tokenizer: Any, counts: Mapping[str, int]) -> tuple[list[str],
             "say which a word is of; give a lexicon of your own"
         )
     words = [word for word, count in counts.items() if count >= LEAST_COUNT]
-    if not words:
-        raise PalamError(f"no word stands in the text {LEAST_COUNT} times; give more text")
-    foreign = [word for word in vocabulary_words(tokenizer) if word.lower() not in counts]
-    if len(foreign) < LEAST_WORDS:
+    if len(words) < LEAST_WORDS:
         raise PalamError(
-            f"the encoder's vocabulary has only {len(foreign)} whole words that are not in the "
-            f"text; {LEAST_WORDS} are the least"
+            f"only {len(words)} words stand in the text {LEAST_COUNT} times; {LEAST_WORDS} are the "
+            "least; give more text"
         )
-    return words, foreign
+    new = [word for word in vocabulary_words(tokenizer) if word_key(word) not in counts]
+    places_by_script = _places_by_script(new)
+    most = max(map(len, places_by_script.values()), default=0)
+    if most < LEAST_WORDS:
+        raise PalamError(
+            f"the encoder's vocabulary has at most {most} whole words of a script that are not in "
+            f"the text; {LEAST_WORDS} are the least"
+        )
+    enough = [places for places in places_by_script.values() if len(places) >= LEAST_WORDS]
+    return words, [new[place] for place in sorted(chain.from_iterable(enough))]
+
+
+def _places_by_script(words: Iterable[str]) -> dict[str, list[int]]:
+    """Of each script that words are written in, where its words stand among them."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, word in enumerate(words):
+        places[script_of(word)].append(place)
+    places.pop(NO_SCRIPT, None)
+    return places
 
 
 def _is_word(word: str) -> bool:
-    """Whether it is made of letters, with their marks, and of enough of them."""
-    return len(word) >= LEAST_LETTERS and all(map(_is_letter, word)) and word[0].isalpha()
+    """Whether it is made of letters, with their marks: of enough, and not of too many of them."""
+    if not LEAST_LETTERS <= len(word) <= MOST_LETTERS:
+        return False
+    return all(map(_is_letter, word)) and word[0].isalpha()
 
 
 def _is_letter(character: str) -> bool:

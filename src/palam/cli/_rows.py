@@ -5,9 +5,8 @@ To standard output, a pipe or a device the rows go as they are done. To a file t
 """
 
 import contextlib
-import io
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -29,7 +28,13 @@ from palam.scale.shards import read_job
 from palam.scale.text_form import TextForm
 from palam.tasks.formats import Row
 from palam.tasks.readers import NumberedRow
-from palam.tasks.writers import FLAT_FORMATS, json_line, output_format, write_rows
+from palam.tasks.writers import (
+    FLAT_FORMATS,
+    check_format,
+    json_line,
+    output_format,
+    write_rows,
+)
 from palam.utils.files import atomic_file, output_place
 from palam.utils.locks import output_lock
 from palam.utils.notes import tell
@@ -63,7 +68,7 @@ def reserved_output(source: SourceConfig) -> Iterator[None]:
         yield
         return
     check_file_writable(place)
-    _check_format(file_format, [])
+    check_format(file_format, [])
     with _new_folders(place), output_lock(place):
         _check_earlier_run(place, source)
         yield
@@ -98,11 +103,6 @@ def loading_as_begun(loading: LoadingConfig, source: SourceConfig) -> LoadingCon
         identity = journal_state(journal_path(place)).identity or {}
     dtype = identity.get("dtype")
     return replace(loading, dtype=dtype) if dtype in DTYPES else loading
-
-
-def _check_format(file_format: str, columns: Sequence[str]) -> None:
-    """Refuse a format whose package is missing, or that does not hold so many columns."""
-    write_rows([], columns, io.BytesIO(), file_format)
 
 
 @contextlib.contextmanager
@@ -229,7 +229,7 @@ def process_rows(
     labels = job.labels if file_format in FLAT_FORMATS else ()
     results = (*job.results, ERROR) if source.keep_errors else job.results
     columns = ResultColumns.beside(rows_in.columns, results, labels)
-    _check_format(file_format, columns.all_columns([dict.fromkeys(rows_in.columns)]))
+    check_format(file_format, columns.all_columns([dict.fromkeys(rows_in.columns)]))
     run = _Run(model, source, job, form, columns, chunk_size)
     if place is None:
         with open_rows(source.out) as output:

@@ -37,9 +37,15 @@ MORE_TEXT_PROMPT = "    > "
 QUESTION_PROMPT = "ask> "
 TEXT_HELP = f"Paste a text in any language and end it with an empty line; {QUIT} ends."
 QUESTION_HELP = f"Ask about it in English, a question a line; {NEW_TEXT} takes another text."
+UNENDED = "no empty line ended the text, so that no question was read; put one after each text"
+UNASKED = "no question came after the text; ask in the lines behind its empty line"
 
 ReadLine = Callable[[str], str | None]
 """Gives the next line without its end, after a prompt on a terminal; None where there is none."""
+
+
+class NothingAsked(PalamError):
+    """The input ended where questions about a text were to come."""
 
 
 def chat(
@@ -78,10 +84,15 @@ def chat(
     decoding = Answering(max_new_tokens=max_new_tokens, no_repeat_ngram_size=no_repeat_ngram_size)
     conversation = Conversation(model, language, decoding)
     _show_help(TEXT_HELP)
-    while (text := _read_text(read_line)) is not None:
-        _show_help(QUESTION_HELP)
-        if not conversation.answer_questions(text, read_line):
-            break
+    try:
+        while (text := _read_text(read_line)) is not None:
+            _show_help(QUESTION_HELP)
+            if not conversation.answer_questions(text, read_line):
+                break
+    except NothingAsked as error:
+        if not conversation.has_asked:
+            raise
+        print(f"palam: {error}", file=sys.stderr)
 
 
 class Conversation:
@@ -92,6 +103,9 @@ class Conversation:
         language: of the texts; None is not known.
         decoding: how each question is answered; its prompt does not count.
 
+    Attributes:
+        has_asked: whether there was a question about any text.
+
     Raises:
         PalamError: a language that is not known, or none where the encoder must be told it.
     """
@@ -100,6 +114,7 @@ class Conversation:
         self.model = model
         self.language = language
         self.decoding = decoding
+        self.has_asked = False
         self._encoding_watch = EncodingWatch()
         uses_encoder = Answering().uses_encoder(model.config)
         check_given_language(model, self._source(""), uses_encoder=uses_encoder)
@@ -109,6 +124,9 @@ class Conversation:
 
         Returns:
             Whether another text is to follow.
+
+        Raises:
+            NothingAsked: the input ended without a question, and was not typed at a terminal.
         """
         source = self._source(text)
         chunk = one_text(source, TextForm.of(self.model.config.task, source))
@@ -123,10 +141,13 @@ class Conversation:
                 return question == NEW_TEXT
             if not question:
                 continue
+            self.has_asked = True
             self._answer(question, chunk)
             if not has_told:
                 tell_what_was_lost(self.model)
             has_told = True
+        if not has_told and not sys.stdin.isatty():
+            raise NothingAsked(UNASKED)
         return False
 
     def _answer(self, question: str, chunk: Chunk) -> None:
@@ -147,10 +168,16 @@ class Conversation:
 
 
 def _read_text(read_line: ReadLine) -> str | None:
-    """The lines up to an empty one, as one text; None if there are none, or the user ends."""
+    """The lines up to an empty one, as one text; None if there are none, or the user ends.
+
+    Raises:
+        NothingAsked: the input ended within a text, and was not typed at a terminal.
+    """
     lines: list[str] = []
     while True:
         line = read_line(MORE_TEXT_PROMPT if lines else TEXT_PROMPT)
+        if line is None and lines and not sys.stdin.isatty():
+            raise NothingAsked(UNENDED)
         if line is None or line.strip() == QUIT:
             return None
         if line.strip() == NEW_TEXT:

@@ -39,7 +39,7 @@ class AnswerConfig:
     max_new_tokens: PositiveInt = 64
     """Most tokens of an answer."""
     temperature: NonNegativeFloat = 0.0
-    """0 is greedy; above, the answer is sampled."""
+    """0 is greedy, as is what is below 1e-6; above, the answer is sampled."""
     no_repeat_ngram_size: NonNegativeInt = 0
     """No so many tokens in a row are said twice in an answer, for small models, which go round in
     circles; 0 is no limit."""

@@ -14,7 +14,7 @@ from palam.cli._output import check_file_writable, open_output, print_table
 from palam.errors import PalamError
 from palam.tasks.lexicon import COLUMNS
 from palam.tasks.readers import RowSource, read_texts
-from palam.tasks.writers import output_format, write_rows
+from palam.tasks.writers import check_format, output_format, write_rows
 from palam.training.config import PlacementConfig
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def lexicon(
     *,
     text_file: Annotated[Path, Parameter(group=DATA)],
     out: Path,
+    text_column: Annotated[str, Parameter(group=DATA)] = "text",
     encoder: str = "starter:encoder",
     encoder_revision: str | None = None,
     prefix: str = "",
@@ -43,15 +44,19 @@ def lexicon(
     train --lexicon` then let the encoder read some words of an English text in other languages.
 
     Args:
-        text_file: English; its words are translated, if they stand there three times.
+        text_file: English; its words are translated, if they stand there three times; there must be
+            200 of them.
         out: The lexicon: a word, a translation and its script a row, the script in the column
             `language`; .jsonl, .csv, .tsv, .xlsx, .parquet.
+        text_column: The text's column, or a template over several, where the file is a table.
         encoder: Encoder: hub id, folder or starter:encoder.
         encoder_revision: The encoder's revision on the hub.
         prefix: Stands in front of each word, e.g. 'query: ' for E5, which was trained so.
     """
     check_file_writable(out)
     file_format = output_format(out)
+    columns = (*COLUMNS, SCORE)
+    check_format(file_format, columns)
     source = RowSource(text_file)
     if out.exists() and text_file.exists() and out.samefile(text_file):
         raise PalamError(f"{out} is the text that is read; give another --out")
@@ -66,7 +71,7 @@ def lexicon(
     from palam.utils.progress import progress_bar
 
     silence_libraries()
-    counts = counted_words(read_texts(source))
+    counts = counted_words(read_texts(source, column=text_column, option="--text-column"))
     tokenizer = load_tokenizer(encoder, encoder_revision)
     words, foreign = words_to_read(tokenizer, counts)
     place = resolve_placement(placement.device, placement.dtype, placement.load_in)
@@ -80,9 +85,11 @@ def lexicon(
     )
     with progress_bar("the encoder reads words", len(words) + len(foreign)) as advance:
         pairs = list(induce_lexicon(loaded, tokenizer, words, foreign, advance, prefix=prefix))
+    if not pairs:
+        raise PalamError("no word of the text is near to a word of another language; nothing saved")
     rows = ({**dict(zip(COLUMNS, pair[:3], strict=True)), SCORE: pair.score} for pair in pairs)
     with open_output(out) as file:
-        write_rows(rows, (*COLUMNS, SCORE), file, file_format)
+        write_rows(rows, columns, file, file_format)
     print_table(_table(pairs, counts))
     print(f"{len(pairs):,} translations saved to {out}", file=sys.stderr)
 

@@ -40,6 +40,8 @@ class RawTextConfig:
     text_file: Path
     """English, a sentence or a short paragraph a line, in any order; the last lines are for
     validation."""
+    text_column: str = "text"
+    """The text's column, or a template over several, where the file is a table."""
     label_tasks: NameList = None
     """With the objective label: tasks whose English rows are learned too."""
     soft_label_file: Path | None = None

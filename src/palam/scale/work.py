@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from palam.errors import PalamError
+from palam.inference.temperature import is_greedy
 from palam.tasks.formats import Row
 from palam.tasks.label_scores import SCORES, normalised
 
@@ -219,7 +220,7 @@ class Answering:
     max_new_tokens: int = 64
     """Most tokens of an answer."""
     temperature: float = 0.0
-    """0 is greedy; above, the answer is sampled."""
+    """0 is greedy, see [`is_greedy`]; above, the answer is sampled."""
     no_repeat_ngram_size: int = 0
     """No so many tokens in a row are said twice in an answer; 0 is no limit."""
     llm_only: bool = False
@@ -236,10 +237,15 @@ class Answering:
         if self.mode == "paper" and self.prompt is not None:
             raise PalamError("the mode paper has no prompt; give --mode prompt or --mode chat")
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether nothing of an answer is drawn."""
+        return is_greedy(self.temperature)
+
     def decoding(self) -> dict[str, Any]:
         """The decoding settings as transformers names them."""
         decoding: dict[str, Any] = {"max_new_tokens": self.max_new_tokens}
-        if self.temperature == 0:
+        if self.is_greedy:
             decoding["do_sample"] = False
         else:
             decoding |= {"do_sample": True, "temperature": float(self.temperature)}
@@ -266,7 +272,7 @@ class Answering:
             "command": "generate",
             "llm_only": not self.uses_encoder(config),
             **self.decoding(),
-            **(sampling if self.temperature else {}),
+            **({} if self.is_greedy else sampling),
         }
 
     def set_template(self, processor: "PalamProcessor", config: Any) -> None:
@@ -300,7 +306,7 @@ class _AnswerReader:
     def __init__(self, model: "PalamModel", work: Answering) -> None:
         self._model = model
         self._work = work
-        self.repeats = work.temperature == 0
+        self.repeats = work.is_greedy
 
     def read(
         self,

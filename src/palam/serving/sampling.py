@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palam.inference.temperature import is_greedy
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """How tokens are chosen."""
 
     temperature: float = 0.0
-    """0 is the likeliest token each time."""
+    """0 is the likeliest token each time, and so is what [`is_greedy`]."""
     top_p: float = 1.0
     """Draw among the likeliest tokens that have this probability together."""
     seed: int | None = None
@@ -35,7 +37,7 @@ class Sampler:
     @property
     def is_greedy(self) -> bool:
         """Whether it takes the likeliest token each time."""
-        return self.options.temperature == 0
+        return is_greedy(self.options.temperature)
 
     def choose(self, logits: Tensor) -> int:
         """The next token's id, by finite logits [vocabulary]."""

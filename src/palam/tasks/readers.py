@@ -38,10 +38,13 @@ from palam.tasks.parquet import (
     read_saved_dataset,
 )
 from palam.tasks.tables import DELIMITERS, GUESSED_FROM, parse_csv, parse_tsv, table_columns
+from palam.tasks.text_template import fill, slots
 from palam.tasks.workbooks import count_workbook, read_workbook
 from palam.utils.languages import find_language
 
 STANDARD_INPUT = "-"
+TEXT = "text"
+"""The usual column of texts, that of plain text too."""
 FORMAT_NAMES = ("json", "csv", "tsv", "text", "xlsx", "parquet", "dataset")
 """The formats by their names; `json` is JSON lines or an array, `dataset` a folder."""
 BINARY_FORMATS = ("xlsx", "parquet", "dataset")
@@ -114,6 +117,11 @@ class RowSource:
             )
         if sheet is not None and self._format != "xlsx":
             raise PalamError(f"{self.name} has no sheets, which only workbooks (.xlsx) have")
+
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether the file's name or its given format says that it is plain text."""
+        return self._format == "text"
 
     def rows(self, *, column: str | None = None) -> Iterator[NumberedRow]:
         """The rows with their places; their columns are not checked.
@@ -265,16 +273,39 @@ def read_rows(path: str | Path | RowSource, *, column: str | None = None) -> Ite
     Raises:
         PalamError: a file that cannot be read, or a row that is wrong; names the line.
     """
-    hint = "" if column else "; name one with --column"
     for place, row in numbered_rows(path, column=column):
-        text_of(row, column or "text", place, hint=hint)
+        text_of(row, column or TEXT, place)
         yield row
 
 
-def read_texts(path: str | Path | RowSource) -> Iterator[str]:
-    """Stream the texts of a file, stripped, without empty ones; see [`read_rows`]."""
-    for row in read_rows(path):
-        text = row["text"].strip()
+def read_texts(
+    path: str | Path | RowSource, *, column: str = TEXT, option: str | None = None
+) -> Iterator[str]:
+    """Stream the texts of a file, stripped, without empty ones.
+
+    Args:
+        path: the file, see [`RowSource`]; `-` is standard input.
+        column: the column of the texts, or a template over several; of a file that is called plain
+            text, its lines are the texts.
+        option: by which a user names a column, for the message where there is none; None where
+            there is no such option.
+
+    Raises:
+        PalamError: a file that cannot be read, or a row that is wrong; names the line.
+    """
+    source = path if isinstance(path, RowSource) else RowSource(path)
+    template = f"{{{TEXT}}}"
+    columns = {TEXT: TEXT if source.is_plain_text else column}
+    if "{" in column and not source.is_plain_text:
+        template = column
+        columns = {slot: slot for slot in sorted(slots(template))}
+    needed = [name for name in columns.values() if name != TEXT]
+    hint = "" if option is None else f"; name one with {option}"
+    for place, row in source.rows(column=needed[0] if needed else None):
+        fields = {}
+        for slot, name in columns.items():
+            fields[slot] = text_of(row, name, place, hint=hint)
+        text = fill(template, fields).strip()
         if text:
             yield text
 

@@ -50,6 +50,19 @@ def output_format(path: str | Path) -> str:
     return OUTPUT_FORMATS.get(ending, "jsonl")
 
 
+def check_format(file_format: str, columns: Sequence[str]) -> None:
+    """Refuse a format in which rows cannot be written, before any work is done for them.
+
+    Args:
+        file_format: see [`write_rows`].
+        columns: of the rows, as far as they are known.
+
+    Raises:
+        PalamError: a package that is missing, or more columns than the format holds.
+    """
+    write_rows([], columns, io.BytesIO(), file_format)
+
+
 def write_rows(
     rows: Iterable[Row], columns: Sequence[str], file: IO[bytes], file_format: str
 ) -> None:

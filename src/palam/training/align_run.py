@@ -23,10 +23,9 @@ from palam.models.model_card import public_name
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
 from palam.models.template import RAW_TEXT_PROMPT
-from palam.tasks.readers import read_texts
 from palam.training.build import build_model, resolve_dtype
 from palam.training.config import DataConfig, RuntimeConfig, flat_settings, settings_to_yaml
-from palam.training.data import TrainingData, read_training_data
+from palam.training.data import TrainingData, raw_texts, read_training_data
 from palam.training.place import run_place
 from palam.training.run_folder import write_record
 from palam.utils.files import atomic_directory, check_replaceable
@@ -152,7 +151,7 @@ class AlignmentRun:
         if data.text_file is not None:
             source = data.source()
             # Each step reads the texts; those of a pipe, which come once, are kept for the next.
-            kept_texts = list(read_texts(source)) if source.is_stream else None
+            kept_texts = list(raw_texts(data, source)) if source.is_stream else None
             streamed = TrainingData(None, [], [], data.text_language, note="")
             built = build_model(model, streamed, runtime, bases)
             prompt = model.prompt or RAW_TEXT_PROMPT
@@ -162,7 +161,7 @@ class AlignmentRun:
             )
             if kept_texts is not None:
                 return cls(built, streamed, lambda: kept_texts)
-            return cls(built, streamed, lambda: read_texts(source))
+            return cls(built, streamed, lambda: raw_texts(data, source))
         training_data = read_training_data(data, seed=runtime.seed, prompt=model.prompt)
         built = build_model(model, training_data, runtime, bases)
         texts = training_data.texts(training_data.train, model.mode)

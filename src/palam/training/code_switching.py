@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from palam.tasks.lexicon import Lexicon, parts_of_word
+from palam.tasks.lexicon import Lexicon, parts_of_word, word_key
 
 WHITE_SPACE = re.compile(r"(\s+)")
 MIXED = 0.4
@@ -43,7 +43,7 @@ class CodeSwitching:
         switched = []
         for token in WHITE_SPACE.split(text):
             before, word, behind = parts_of_word(token)
-            translations = self._translations(word.lower(), language, generator)
+            translations = self._translations(word_key(word), language, generator)
             if translations and generator.random() < share:
                 token = before + generator.choice(translations) + behind
             switched.append(token)

@@ -71,7 +71,8 @@ class DataConfig:
     """A labelled file of your own to train on, in place of a task: .csv, .tsv, .xlsx, .parquet,
     .jsonl, .json."""
     text_column: str = "text"
-    """The file's text column, or a template over several: 'Q: {q} A: {a}'."""
+    """The file's text column, or a template over several: 'Q: {q} A: {a}'; of raw text in a table
+    too."""
     label_column: str = "label"
     """The file's label column."""
     file_format: Annotated[FileFormat | None, Parameter(alias="--format")] = None
@@ -89,7 +90,7 @@ class DataConfig:
     its probability. With raw text they need the objective label."""
     lexicon: Path | None = None
     """Words and what other languages say for them, as `palam lexicon` writes them; the encoder
-    reads some of a text's words so."""
+    reads some of a text's words so, and with append_source_tokens the LLM too."""
     data: Path | None = None
     """Folder of data, <task>/<split>.<language>.jsonl; else PALAM_DATA, else the hub."""
     language: str | None = None
@@ -191,7 +192,8 @@ class OptimConfig:
     prompts_file: Path | None = None
     """With distill: prompts with a {text} slot, one a line; learn the LLM's answers too."""
     swap_words: float = 0.0
-    """With raw text: share of neighbouring words that the encoder reads in the other order."""
+    """With raw text: probability of each word to change places with the next on the encoder's side,
+    unless it has just changed places."""
     drop_words: float = 0.0
     """With raw text: share of the words that the encoder does not read."""
     code_switch: float = 0.9
@@ -368,6 +370,11 @@ class TrainConfig:
             )
         if self.optim.llm_only and self.model.append_source_tokens:
             raise PalamError(LLM_ONLY_NEEDS)
+        if self.optim.llm_only and self.data.lexicon is not None:
+            raise PalamError(
+                "a lexicon is for what the encoder reads, and --llm-only has none; "
+                "leave one of them out"
+            )
 
     def _check_labels(self, raw_text: bool) -> None:
         """Refuse labels beside raw text that nothing learns, and the objective without labels."""

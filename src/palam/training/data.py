@@ -3,7 +3,7 @@
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, overload
@@ -129,27 +129,28 @@ def read_training_data(
     Raises:
         PalamError: data that are missing, wrong or too few.
     """
+    lexicon = _read_lexicon(data, notes)
     if data.text_file is not None:
-        return _with_lexicon(_read_raw_text(data, seed), data)
+        return replace(_read_raw_text(data, seed, notes or ()), lexicon=lexicon)
     if data.file is not None:
         labelled = _read_labelled_file(data.file, data, seed, prompt, notes)
     else:
         assert data.task is not None  # a DataConfig has exactly one of the three
         labelled = _read_task(get_task(data.task), data, seed, notes)
-    chosen = _chosen(labelled, data, seed)
+    chosen = replace(_chosen(labelled, data, seed), lexicon=lexicon)
     chosen.inspection = _inspect(labelled, notes or ())
     if data.file is not None:
         chosen.columns = data.columns
     if data.soft_label_file is not None:
         chosen.soft = _read_soft_labels(data.soft_label_file, labelled.task, chosen.columns or {})
-    return _with_lexicon(chosen, data)
+    return chosen
 
 
-def _with_lexicon(training_data: TrainingData, data: DataConfig) -> TrainingData:
-    """The same with the lexicon that is configured, if any."""
+def _read_lexicon(data: DataConfig, notes: list[str] | None = None) -> Lexicon | None:
+    """The lexicon that is configured, if any; see [`read_lexicon`]."""
     if data.lexicon is None:
-        return training_data
-    return replace(training_data, lexicon=read_lexicon(RowSource(data.lexicon)))
+        return None
+    return read_lexicon(RowSource(data.lexicon), notes)
 
 
 def _read_soft_labels(
@@ -199,7 +200,7 @@ def training_data_of(
         PalamError: too few examples.
     """
     chosen = _chosen(_held_out(task, examples, data, seed, source=task.name), data, seed)
-    return _with_lexicon(chosen, data)
+    return replace(chosen, lexicon=_read_lexicon(data))
 
 
 def _chosen(labelled: "_Labelled", data: DataConfig, seed: int) -> TrainingData:
@@ -254,11 +255,27 @@ def _inspect(labelled: _Labelled, notes: Iterable[str]) -> Inspection:
     return inspection
 
 
-def _read_raw_text(data: DataConfig, seed: int) -> TrainingData:
-    """The lines of a file; the last twentieth of them are for validation."""
+def raw_texts(data: DataConfig, source: RowSource) -> Iterator[str]:
+    """The raw texts of a file, from its beginning; see [`read_texts`].
+
+    Args:
+        data: says which column of a table they are.
+        source: of `data`; a pipe is read a single time.
+    """
+    return read_texts(source, column=data.text_column, option="--text-column")
+
+
+def _read_raw_text(data: DataConfig, seed: int, notes: Iterable[str]) -> TrainingData:
+    """The lines of a file; the last twentieth of them are for validation.
+
+    Args:
+        data: what to read, and how much of it.
+        seed: of the sample.
+        notes: lines about what was found while the data were read.
+    """
     lines = []
     source = data.source()
-    for row, text in enumerate(read_texts(source)):
+    for row, text in enumerate(raw_texts(data, source)):
         lines.append(Example(row, {"text": text}, label=""))
     if len(lines) < 2:
         raise PalamError(f"{source.name} holds fewer than two lines of text")
@@ -270,7 +287,7 @@ def _read_raw_text(data: DataConfig, seed: int) -> TrainingData:
     if shared:
         note = f"{note}; {shared} of them have a text that is trained on"
     texts = [line.fields["text"] for line in lines]
-    inspection = inspect_texts(source.name, texts, language=data.text_language)
+    inspection = inspect_texts(source.name, texts, language=data.text_language, notes=notes)
     inspection.held_out = len(dev)
     inspection.shared = shared
     limit = data.max_train_samples

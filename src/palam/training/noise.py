@@ -16,9 +16,10 @@ class WordNoise:
     """
 
     swap: float = 0.0
-    """Share of the places between two words where they change places."""
+    """The probability of each word to change places with the next, unless it has just changed
+    places with the one before: of the places between two words, swap / (1 + swap) are swapped."""
     drop: float = 0.0
-    """Share of the words that are left out."""
+    """The probability of each word to be left out."""
     switching: CodeSwitching | None = None
     """Words in other languages; None has none."""
 
