@@ -70,6 +70,20 @@ def test_a_row_that_one_language_lacks_is_left_out_of_the_joint_resampling():
     assert mean.ci95 == (1.0, 1.0)
 
 
+def test_one_row_does_not_tell_what_its_language_is_like():
+    """Its difference may be anything from -1 to 1; the others' part of the mean is known."""
+    gains = [1, 0, 1, 1] * 10
+    method = {"a": answers(gains), "b": answers([1], rows=[3])}
+    other = {"a": answers([0] * 40), "b": answers([0], rows=[3])}
+    each, mean = compare(method, other, parallel=False)
+    assert each["b"] == Difference(1.0, (-1.0, 1.0), 1.0)
+    low, high = each["a"].ci95
+    assert mean.mean == pytest.approx((0.75 + 1) / 2)
+    assert mean.ci95 == pytest.approx(((low - 1) / 2, (high + 1) / 2))
+    alone = compare({"b": method["b"]}, {"b": other["b"]}, parallel=False)
+    assert alone.mean.ci95 == (-1.0, 1.0)
+
+
 def test_seeds_are_averaged_and_voted():
     three = answers([1, 1, 0], [1, 0, 0], [0, 0, 1])
     assert three.values.tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3])

@@ -17,6 +17,8 @@ LEVEL = 0.05
 """Of significance, after Holm's adjustment."""
 DECIMALS = 9
 """To which gains in recall are rounded, so that equal ones have one rank."""
+BATCH = 500
+"""So many draws of the bootstrap are averaged at a time."""
 
 
 @dataclass
@@ -68,6 +70,10 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+UNKNOWN = Interval(-1.0, 1.0)
+"""Of a mean of which one row tells nothing but itself."""
 
 
 @dataclass
@@ -202,20 +208,37 @@ def _bootstrap_interval(samples: Sequence[NDArray[np.float64]], resamples: int) 
     """
     from scipy.stats import bootstrap
 
-    if all(len(sample) < 2 for sample in samples):
-        return Interval(-1.0, 1.0)
+    known = [sample for sample in samples if len(sample) > 1]
+    if not known:
+        return UNKNOWN
 
     def mean_of_means(*drawn: Any, axis: int = -1) -> Any:
         return sum(sample.mean(axis) for sample in drawn) / len(drawn)
 
     result = bootstrap(
-        samples,
+        known,
         mean_of_means,
         n_resamples=resamples,
         method="percentile",
         rng=np.random.default_rng(0),
         vectorized=True,
-        batch=500,
+        batch=BATCH,
     )
     low, high = result.confidence_interval
-    return Interval(float(low), float(high))
+    return _with_unknown(low, high, len(known) / len(samples))
+
+
+def _with_unknown(low: float, high: float, known_share: float) -> Interval:
+    """The interval of a mean over samples of which some are of one row.
+
+    Such a row does not tell how far its sample's mean may be from it: from -1 to 1.
+
+    Args:
+        low, high: of the mean over the other samples.
+        known_share: how many of all samples these are.
+    """
+    unknown_share = 1 - known_share
+    return Interval(
+        low=float(known_share * low - unknown_share),
+        high=float(known_share * high + unknown_share),
+    )
