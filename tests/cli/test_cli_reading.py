@@ -38,6 +38,16 @@ def test_readings_are_shown_and_written_with_every_answer(palam, reading, tmp_pa
     assert "recall by language" in page.read_text()
 
 
+def test_a_recall_that_is_not_known_is_a_dash(palam, reading, tmp_path):
+    json_file, page = tmp_path / "results.json", tmp_path / "page.html"
+    files = ("--json", json_file, "--html", page, "--languages", "en", "--limit", 3)
+    result = palam(*reading, *files)
+    assert (result.code, result.err) == (0, "")
+    assert json.loads(json_file.read_text())["macro"] is None
+    assert re.search(r"^│ English[^│]*│ +3 │ +– │ +│ +\d", result.out, re.M)
+    assert '<td class="figure">–</td>' in page.read_text(encoding="utf-8")
+
+
 def test_groups_of_languages_have_means(palam, untrained, data, tmp_path):
     folder = shutil.copytree(data, tmp_path / "data")
     shutil.copy(folder / "sib200" / "dev.sin_Sinh.jsonl", folder / "sib200" / "dev.fra_Latn.jsonl")

@@ -106,6 +106,17 @@ def test_a_bridge_without_a_task_is_asked_with_the_tasks_prompt(tiny_model, exam
     assert json.loads(json.dumps(evaluation.to_report()))["answers"] == rows
 
 
+def test_nothing_is_the_mean_where_no_language_has_a_recall(tiny_model, data_folder):
+    """All English words stand in the text itself, and can be copied."""
+    task = get_task("reading")
+    english = load_languages(task, "dev", ["en"], data_dir=data_folder)
+    evaluation = evaluate(tiny_model(mode="prompt"), task, "dev", english)
+    assert evaluation.macro is None
+    content = evaluation.to_dict()
+    assert content["macro"] is None
+    assert list(content["means"]) == ["chrf", "identified"]
+
+
 def test_a_bridge_of_the_family_is_asked_as_it_was_trained(tiny_model, examples, answers):
     model = tiny_model(mode="prompt", prompt="Say: {text} =")
     model.config.task = {"name": "reading", "family": "reading", "labels": [], "text": "{text}"}

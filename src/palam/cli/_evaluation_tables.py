@@ -20,6 +20,8 @@ MOST_PRINTED_LABELS = 12
 """Of tasks with more labels, the confusion of labels is not printed."""
 SHOWN_CHARACTERS = 60
 """So much of a text is printed."""
+NOT_KNOWN = "–"
+"""In the place of a main figure that could not be measured."""
 
 
 def evaluation_tables(
@@ -108,7 +110,7 @@ def _reading_figures(metrics: "ReadingMetrics") -> list[str]:
         low, high = metrics.ci95
         interval = f"{low:.1%} to {high:.1%}"
     return [
-        _share(metrics.recall),
+        _share(metrics.recall) or NOT_KNOWN,
         interval,
         "" if metrics.chrf is None else f"{metrics.chrf:.1f}",
         _share(metrics.identified),
@@ -124,7 +126,7 @@ def _mean_figures(evaluation: "Evaluation") -> list[str]:
     """The plain means over the languages."""
     if evaluation.is_reading:
         return ["", *_reading_figures(evaluation.mean_reading)]
-    mean = ["", f"{evaluation.macro:.1%}", ""]
+    mean = ["", _share(evaluation.macro) or NOT_KNOWN, ""]
     if evaluation.labels:
         mean.append(f"{evaluation.macro_f1:.3f}")
     return mean

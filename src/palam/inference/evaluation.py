@@ -147,10 +147,13 @@ class Evaluation:
         return sum(scores) / len(scores)
 
     @property
-    def macro(self) -> float:
-        """The plain mean of the languages' accuracies, or of their content-word recall."""
+    def macro(self) -> float | None:
+        """The plain mean of the languages' accuracies, or of their content-word recall.
+
+        It is None where the recall is known of no language.
+        """
         if self.is_reading:
-            return self.mean_reading.recall or 0.0
+            return self.mean_reading.recall
         accuracies = [self.accuracy(language) for language in self.correct]
         return sum(accuracies) / len(accuracies)
 
