@@ -34,7 +34,10 @@ def test_readings_are_shown_and_written_with_every_answer(palam, reading, tmp_pa
     # All English words stand in the text itself, so that none of them shows that it was read.
     assert list(english) == ["n", "chrf", "identified"]
     assert content["macro"] == sinhala["recall"]
-    assert "mean of 2" in result.out
+    # The mean is of the languages that have a recall, all its figures.
+    assert "mean of 1" in result.out
+    assert "mean of 1" in page.read_text(encoding="utf-8")
+    assert content["means"]["identified"] == sinhala["identified"]
     assert "recall by language" in page.read_text()
 
 

@@ -46,9 +46,10 @@ def evaluation_tables(
             table.add_row(f"  {name}", "", *_reading_figures(reference.reading(code)))
     if len(evaluation.correct) > 1:
         table.add_section()
-        table.add_row(f"mean of {len(evaluation.correct)}", *_mean_figures(evaluation))
+        averaged = evaluation.averaged
+        table.add_row(f"mean of {len(averaged)}", *_mean_figures(evaluation))
         for name, reference in evaluation.references.items():
-            table.add_row(f"  {name}", *_mean_figures(reference))
+            table.add_row(f"  {name}", "", *_reading_figures(reference.mean_reading_of(averaged)))
         for name, means in group_means(evaluation).items():
             table.add_row(name, "", *_reading_figures(means))
     yield table
@@ -65,16 +66,14 @@ def evaluation_tables(
 def group_means(evaluation: "Evaluation") -> dict[str, "ReadingMetrics"]:
     """The mean figures of readings in groups of languages, by the groups' names.
 
-    There are none of other tasks, and none of two languages or fewer.
+    The languages are those of [`Evaluation.averaged`]. There are no groups of other tasks, and none
+    of two languages or fewer.
     """
-    from palam.inference.reading_metrics import ReadingMetrics
-
     if not evaluation.is_reading or len(evaluation.correct) < 3:
         return {}
     means = {}
-    for group in language_groups(list(evaluation.correct)):
-        of_group = [evaluation.reading(code) for code in group.codes]
-        means[f"{group.name} ({len(of_group)})"] = ReadingMetrics.mean(of_group)
+    for group in language_groups(evaluation.averaged):
+        means[f"{group.name} ({len(group.codes)})"] = evaluation.mean_reading_of(group.codes)
     return means
 
 
