@@ -62,12 +62,67 @@ def test_parallel_languages_are_resampled_jointly():
     assert independent_high - independent_low == pytest.approx((high - low) / 2, rel=0.1)
 
 
-def test_a_row_that_one_language_lacks_is_left_out_of_the_joint_resampling():
-    method = {"a": answers([1, 0, 1, 1]), "b": answers([1, 1], rows=[0, 2])}
-    other = {"a": answers([0, 0, 0, 0]), "b": answers([0, 0], rows=[0, 2])}
+def joint_means(rows, gains, resamples=10_000):
+    """The mean over languages in each draw of rows, one draw after the other."""
+    union = sorted(set().union(*rows.values()))
+    by_row = {code: dict(zip(rows[code], gains[code], strict=True)) for code in rows}
+    generator = np.random.default_rng(7)
+    means = []
+    for _ in range(resamples):
+        drawn = [union[place] for place in generator.integers(len(union), size=len(union))]
+        of_languages = []
+        for language in by_row.values():
+            read = [language[row] for row in drawn if row in language]
+            of_languages.append(np.mean(read or list(language.values())))
+        means.append(np.mean(of_languages))
+    return means
+
+
+def test_the_interval_of_parallel_languages_is_of_the_mean_that_stands_beside_it():
+    """Each language's own rows count, wherever the other has none."""
+    rows = {"si": list(range(20)), "ta": list(range(10, 30))}
+    gains = {"si": [1] * 10 + [0, 1] * 5, "ta": [1, 0] * 5 + [0] * 4 + [1] * 6}
+    method = {code: answers(gains[code], rows=rows[code]) for code in rows}
+    other = {code: answers([0] * 20, rows=rows[code]) for code in rows}
     _, mean = compare(method, other, parallel=True)
+    assert mean.mean == pytest.approx((15 / 20 + 11 / 20) / 2)
+    expected = np.percentile(joint_means(rows, gains), [2.5, 97.5])
+    assert mean.ci95 == pytest.approx(tuple(expected), abs=0.015)
+    assert mean.ci95[0] < mean.mean < mean.ci95[1]
+
+
+def test_parallel_languages_need_no_row_in_common():
+    """They are then as far from each other as languages that are not parallel."""
+    generator = np.random.default_rng(4)
+    rows = {"si": list(range(200)), "ta": list(range(200, 400))}
+    method = {code: answers(generator.random(200) < 0.6, rows=rows[code]) for code in rows}
+    other = {code: answers(generator.random(200) < 0.5, rows=rows[code]) for code in rows}
+    joint, independent = (
+        compare(method, other, parallel=parallel).mean for parallel in (True, False)
+    )
+    assert joint.mean == independent.mean
+    assert joint.ci95 == pytest.approx(independent.ci95, abs=0.01)
+
+
+def test_a_draw_without_a_row_of_a_language_has_its_observed_mean():
+    method = {"a": answers([1] * 40), "b": answers([1, 1], rows=[0, 1])}
+    other = {"a": answers([0] * 40), "b": answers([0, 0], rows=[0, 1])}
+    assert compare(method, other, parallel=True).mean.ci95 == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_one_row_does_not_tell_what_its_language_is_like(parallel):
+    """Its difference may be anything from -1 to 1; the others' part of the mean is known."""
+    gains = [1, 0, 1, 1] * 10
+    method = {"a": answers(gains), "b": answers([1], rows=[3])}
+    other = {"a": answers([0] * 40), "b": answers([0], rows=[3])}
+    each, mean = compare(method, other, parallel=parallel)
+    assert each["b"] == Difference(1.0, (-1.0, 1.0), 1.0)
+    low, high = each["a"].ci95
     assert mean.mean == pytest.approx((0.75 + 1) / 2)
-    assert mean.ci95 == (1.0, 1.0)
+    assert mean.ci95 == pytest.approx(((low - 1) / 2, (high + 1) / 2))
+    alone = compare({"b": method["b"]}, {"b": other["b"]}, parallel=parallel)
+    assert alone.mean.ci95 == (-1.0, 1.0)
 
 
 def test_seeds_are_averaged_and_voted():

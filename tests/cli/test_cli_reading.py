@@ -34,8 +34,21 @@ def test_readings_are_shown_and_written_with_every_answer(palam, reading, tmp_pa
     # All English words stand in the text itself, so that none of them shows that it was read.
     assert list(english) == ["n", "chrf", "identified"]
     assert content["macro"] == sinhala["recall"]
-    assert "mean of 2" in result.out
+    # The mean is of the languages that have a recall, all its figures.
+    assert "mean of 1" in result.out
+    assert "mean of 1" in page.read_text(encoding="utf-8")
+    assert content["means"]["identified"] == sinhala["identified"]
     assert "recall by language" in page.read_text()
+
+
+def test_a_recall_that_is_not_known_is_a_dash(palam, reading, tmp_path):
+    json_file, page = tmp_path / "results.json", tmp_path / "page.html"
+    files = ("--json", json_file, "--html", page, "--languages", "en", "--limit", 3)
+    result = palam(*reading, *files)
+    assert (result.code, result.err) == (0, "")
+    assert json.loads(json_file.read_text())["macro"] is None
+    assert re.search(r"^│ English[^│]*│ +3 │ +– │ +│ +\d", result.out, re.M)
+    assert '<td class="figure">–</td>' in page.read_text(encoding="utf-8")
 
 
 def test_groups_of_languages_have_means(palam, untrained, data, tmp_path):

@@ -106,6 +106,35 @@ def test_a_bridge_without_a_task_is_asked_with_the_tasks_prompt(tiny_model, exam
     assert json.loads(json.dumps(evaluation.to_report()))["answers"] == rows
 
 
+def test_nothing_is_the_mean_where_no_language_has_a_recall(tiny_model, data_folder):
+    """All English words stand in the text itself, and can be copied."""
+    task = get_task("reading")
+    english = load_languages(task, "dev", ["en"], data_dir=data_folder)
+    evaluation = evaluate(tiny_model(mode="prompt"), task, "dev", english)
+    assert evaluation.macro is None
+    content = evaluation.to_dict()
+    assert content["macro"] is None
+    assert list(content["means"]) == ["chrf", "identified"]
+
+
+def test_all_figures_of_a_mean_are_of_the_same_languages(tiny_model, data_folder, answers):
+    """Of those with a recall: the bridge's and those of what it is compared with."""
+    answers.update(dict.fromkeys(ENGLISH, "Nothing at all"))
+    task, model = get_task("reading"), tiny_model(mode="prompt")
+    examples = load_languages(task, "dev", ["si", "en"], data_dir=data_folder)
+    evaluation = evaluate(model, task, "dev", examples)
+    evaluation.references = reading_references(model, task, examples, evaluation)
+    report = evaluation.to_report()
+    for content in (report, *report["references"].values()):
+        of_sinhala = dict(content["results"]["sin_Sinh"])
+        del of_sinhala["n"]
+        of_sinhala.pop("ci95", None)
+        assert content["means"] == of_sinhala
+    for content in (report, report["references"][NEAREST]):
+        sinhala, english = content["results"].values()
+        assert sinhala["identified"] != english["identified"]
+
+
 def test_a_bridge_of_the_family_is_asked_as_it_was_trained(tiny_model, examples, answers):
     model = tiny_model(mode="prompt", prompt="Say: {text} =")
     model.config.task = {"name": "reading", "family": "reading", "labels": [], "text": "{text}"}

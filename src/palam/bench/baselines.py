@@ -98,7 +98,8 @@ def llm_only(
             name: _evaluate_llm(asked, data.task, "dev", validation, batch_size).macro
             for name, asked in models.items()
         }
-        best = max(accuracies, key=lambda name: accuracies[name])
+        # In English nothing can be measured of readings; the plain way, the first, is taken then.
+        best = max(accuracies, key=lambda name: accuracies[name] or 0.0)
         figures = {"way": best, "validation": accuracies}
     evaluation = _evaluate_llm(models[figures["way"]], task, "", rows, batch_size)
     return Outcome(evaluation.predictions, figures)

@@ -4,7 +4,7 @@ Seeds are averaged (three of them cannot be resampled), items are resampled.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ LEVEL = 0.05
 """Of significance, after Holm's adjustment."""
 DECIMALS = 9
 """To which gains in recall are rounded, so that equal ones have one rank."""
+BATCH = 500
+"""So many draws of the bootstrap are averaged at a time."""
 
 
 @dataclass
@@ -70,6 +72,10 @@ class Interval(NamedTuple):
     high: float
 
 
+UNKNOWN = Interval(-1.0, 1.0)
+"""Of a mean of which there is one row alone."""
+
+
 @dataclass
 class Difference:
     """A method's accuracy or mean recall less another's, from -1 to 1."""
@@ -109,8 +115,8 @@ def compare(
     Args:
         method, other: by language; of the same items.
         parallel: row i has the same meaning in every language. The languages are then not
-            independent: the interval of the mean resamples rows, those that all languages have,
-            jointly. Else each language's items are resampled on their own.
+            independent: the interval of the mean resamples rows, jointly for all of them. Else
+            each language's items are resampled on their own.
         over: the languages whose means are compared, where both have read one of them; else, and
             if None, all.
         resamples: of the bootstrap; its seed is fixed.
@@ -135,12 +141,13 @@ def compare(
 
     averaged = [code for code in codes if over is None or code in over] or codes
     mean = float(np.mean([gains[code].mean() for code in averaged]))
+    samples = [gains[code] for code in averaged]
     if parallel:
-        rows = {code: method[code].rows for code in averaged}
-        samples = [_mean_by_row(rows, gains)]
+        rows = [method[code].rows for code in averaged]
+        interval = _joint_interval(rows, samples, resamples)
     else:
-        samples = [gains[code] for code in averaged]
-    return Comparison(by_language, Difference(mean, _bootstrap_interval(samples, resamples)))
+        interval = _bootstrap_interval(samples, resamples)
+    return Comparison(by_language, Difference(mean, interval))
 
 
 def _adjusted_p_values(pairs: Sequence[tuple[Answers, Answers]]) -> list[float]:
@@ -176,21 +183,55 @@ def _p_value(first: Answers, second: Answers) -> float:
     return float(mcnemar(table, exact=True).pvalue)
 
 
-def _mean_by_row(
-    rows: Mapping[str, list[int]], gains: Mapping[str, NDArray[np.float64]]
-) -> NDArray[np.float64]:
-    """The mean gain over languages for each row that all of them have, [shared rows].
+def _joint_interval(
+    rows: Sequence[Sequence[int]], samples: Sequence[NDArray[np.float64]], resamples: int
+) -> Interval:
+    """95 % interval of the mean of the languages' means; rows are resampled, jointly for all.
+
+    A draw is of the rows that any language has. Each language's mean is then over those of its own
+    rows that are drawn, as often as they are.
 
     Args:
-        rows: the items' rows by language.
-        gains: [items] by language.
+        rows: of each language, [items].
+        samples: the gains of these rows, each [items].
+        resamples: how many are drawn.
     """
-    by_row = [dict(zip(rows[code], gains[code], strict=True)) for code in rows]
-    shared = sorted(set.intersection(*map(set, by_row)))
-    if not shared:
-        raise PalamError("the languages are parallel but have no row in common")
-    table = [[language[row] for row in shared] for language in by_row]
-    return np.array(np.mean(table, 0))
+    known = [place for place, sample in enumerate(samples) if len(sample) > 1]
+    if not known:
+        return UNKNOWN
+    union = np.unique(np.concatenate([rows[place] for place in known]))
+    values = np.zeros((len(known), len(union)))
+    present = np.zeros((len(known), len(union)))
+    for language, place in enumerate(known):
+        columns = np.searchsorted(union, rows[place])
+        values[language, columns] = samples[place]
+        present[language, columns] = 1.0
+    observed = values.sum(1) / present.sum(1)
+
+    generator = np.random.default_rng(0)
+    means = []
+    for counts in _row_counts(generator, len(union), resamples):
+        sums = counts @ values.T
+        sizes = counts @ present.T
+        # A draw may have no row of a language with few. That language has its observed mean then:
+        # to draw again until all have a row might never end, and without the language the mean
+        # would be of others.
+        drawn = np.divide(sums, sizes, out=np.tile(observed, (len(counts), 1)), where=sizes > 0)
+        means.append(drawn.mean(1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return _with_unknown(low, high, len(known) / len(samples))
+
+
+def _row_counts(
+    generator: np.random.Generator, num_rows: int, resamples: int
+) -> Iterator[NDArray[np.float64]]:
+    """How often each row is in each draw of as many rows, [draws, rows], some draws at a time."""
+    for start in range(0, resamples, BATCH):
+        size = min(BATCH, resamples - start)
+        drawn = generator.integers(num_rows, size=(size, num_rows))
+        places = drawn + num_rows * np.arange(size)[:, None]
+        counts = np.bincount(places.ravel(), minlength=size * num_rows)
+        yield counts.reshape(size, num_rows).astype(np.float64)
 
 
 def _bootstrap_interval(samples: Sequence[NDArray[np.float64]], resamples: int) -> Interval:
@@ -202,20 +243,37 @@ def _bootstrap_interval(samples: Sequence[NDArray[np.float64]], resamples: int) 
     """
     from scipy.stats import bootstrap
 
-    if all(len(sample) < 2 for sample in samples):
-        return Interval(-1.0, 1.0)
+    known = [sample for sample in samples if len(sample) > 1]
+    if not known:
+        return UNKNOWN
 
     def mean_of_means(*drawn: Any, axis: int = -1) -> Any:
         return sum(sample.mean(axis) for sample in drawn) / len(drawn)
 
     result = bootstrap(
-        samples,
+        known,
         mean_of_means,
         n_resamples=resamples,
         method="percentile",
         rng=np.random.default_rng(0),
         vectorized=True,
-        batch=500,
+        batch=BATCH,
     )
     low, high = result.confidence_interval
-    return Interval(float(low), float(high))
+    return _with_unknown(low, high, len(known) / len(samples))
+
+
+def _with_unknown(low: float, high: float, known_share: float) -> Interval:
+    """The interval of a mean over samples of which some are of one row.
+
+    Such a row does not tell how far its sample's mean may be from it: from -1 to 1.
+
+    Args:
+        low, high: of the mean over the other samples.
+        known_share: how many of all samples these are.
+    """
+    unknown_share = 1 - known_share
+    return Interval(
+        low=float(known_share * low - unknown_share),
+        high=float(known_share * high + unknown_share),
+    )

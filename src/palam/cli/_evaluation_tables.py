@@ -20,6 +20,8 @@ MOST_PRINTED_LABELS = 12
 """Of tasks with more labels, the confusion of labels is not printed."""
 SHOWN_CHARACTERS = 60
 """So much of a text is printed."""
+NOT_KNOWN = "–"
+"""In the place of a main figure that could not be measured."""
 
 
 def evaluation_tables(
@@ -44,9 +46,10 @@ def evaluation_tables(
             table.add_row(f"  {name}", "", *_reading_figures(reference.reading(code)))
     if len(evaluation.correct) > 1:
         table.add_section()
-        table.add_row(f"mean of {len(evaluation.correct)}", *_mean_figures(evaluation))
+        averaged = evaluation.averaged
+        table.add_row(f"mean of {len(averaged)}", *_mean_figures(evaluation))
         for name, reference in evaluation.references.items():
-            table.add_row(f"  {name}", *_mean_figures(reference))
+            table.add_row(f"  {name}", "", *_reading_figures(reference.mean_reading_of(averaged)))
         for name, means in group_means(evaluation).items():
             table.add_row(name, "", *_reading_figures(means))
     yield table
@@ -63,16 +66,14 @@ def evaluation_tables(
 def group_means(evaluation: "Evaluation") -> dict[str, "ReadingMetrics"]:
     """The mean figures of readings in groups of languages, by the groups' names.
 
-    There are none of other tasks, and none of two languages or fewer.
+    The languages are those of [`Evaluation.averaged`]. There are no groups of other tasks, and none
+    of two languages or fewer.
     """
-    from palam.inference.reading_metrics import ReadingMetrics
-
     if not evaluation.is_reading or len(evaluation.correct) < 3:
         return {}
     means = {}
-    for group in language_groups(list(evaluation.correct)):
-        of_group = [evaluation.reading(code) for code in group.codes]
-        means[f"{group.name} ({len(of_group)})"] = ReadingMetrics.mean(of_group)
+    for group in language_groups(evaluation.averaged):
+        means[f"{group.name} ({len(group.codes)})"] = evaluation.mean_reading_of(group.codes)
     return means
 
 
@@ -108,7 +109,7 @@ def _reading_figures(metrics: "ReadingMetrics") -> list[str]:
         low, high = metrics.ci95
         interval = f"{low:.1%} to {high:.1%}"
     return [
-        _share(metrics.recall),
+        _share(metrics.recall) or NOT_KNOWN,
         interval,
         "" if metrics.chrf is None else f"{metrics.chrf:.1f}",
         _share(metrics.identified),
@@ -124,7 +125,7 @@ def _mean_figures(evaluation: "Evaluation") -> list[str]:
     """The plain means over the languages."""
     if evaluation.is_reading:
         return ["", *_reading_figures(evaluation.mean_reading)]
-    mean = ["", f"{evaluation.macro:.1%}", ""]
+    mean = ["", _share(evaluation.macro) or NOT_KNOWN, ""]
     if evaluation.labels:
         mean.append(f"{evaluation.macro_f1:.3f}")
     return mean

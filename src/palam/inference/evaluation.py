@@ -131,9 +131,28 @@ class Evaluation:
         return ReadingMetrics.of(self.of_language(language))
 
     @property
+    def averaged(self) -> list[str]:
+        """The languages of which means are: of readings those with a recall, if any has one.
+
+        So all figures of a mean are of the same languages.
+        """
+        languages = list(self.correct)
+        if not self.is_reading:
+            return languages
+        measured = []
+        for code in languages:
+            if any(row.get("recall") is not None for row in self.of_language(code)):
+                measured.append(code)
+        return measured or languages
+
+    @property
     def mean_reading(self) -> ReadingMetrics:
-        """The plain mean of the languages' figures of [`Evaluation.reading`]."""
-        return ReadingMetrics.mean([self.reading(language) for language in self.correct])
+        """The plain mean of the figures of [`Evaluation.reading`], see [`Evaluation.averaged`]."""
+        return self.mean_reading_of(self.averaged)
+
+    def mean_reading_of(self, languages: Iterable[str]) -> ReadingMetrics:
+        """The plain mean of some languages' figures of [`Evaluation.reading`]."""
+        return ReadingMetrics.mean([self.reading(language) for language in languages])
 
     @property
     def measure(self) -> str:
@@ -147,10 +166,13 @@ class Evaluation:
         return sum(scores) / len(scores)
 
     @property
-    def macro(self) -> float:
-        """The plain mean of the languages' accuracies, or of their content-word recall."""
+    def macro(self) -> float | None:
+        """The plain mean of the languages' accuracies, or of their content-word recall.
+
+        It is None where the recall is known of no language.
+        """
         if self.is_reading:
-            return self.mean_reading.recall or 0.0
+            return self.mean_reading.recall
         accuracies = [self.accuracy(language) for language in self.correct]
         return sum(accuracies) / len(accuracies)
 
@@ -158,7 +180,8 @@ class Evaluation:
         """The JSON form: `task`, `split`, `model`, `results` and `macro`.
 
         The results have, by language, `n` (examples), `accuracy` and `ci95` (its Wilson interval);
-        of answers that are compared with a text, `n` and [`ReadingMetrics.to_dict`].
+        of answers that are compared with a text, `n` and [`ReadingMetrics.to_dict`], whose means
+        over the languages of [`Evaluation.averaged`] are `means`.
         """
         results: dict[str, dict[str, Any]] = {}
         for language, correct in self.correct.items():
@@ -191,15 +214,22 @@ class Evaluation:
         if self.is_reading:
             report["answers"] = self.predictions
             if self.references:
-                report["references"] = {
-                    name: reference.to_dict() for name, reference in self.references.items()
-                }
+                report["references"] = self._references_content()
         if not self.labels:
             return report
         for language, result in report["results"].items():
             result.update(self.metrics(language).to_dict())
         report["macro_f1"] = self.macro_f1
         return report
+
+    def _references_content(self) -> dict[str, dict[str, Any]]:
+        """The JSON form of the references, by name; their means are of the same languages."""
+        languages = self.averaged
+        contents = {}
+        for name, reference in self.references.items():
+            means = reference.mean_reading_of(languages)
+            contents[name] = {**reference.to_dict(), "means": means.to_dict()}
+        return contents
 
     def least_certain(self, most: int) -> list[UncertainPrediction]:
         """The predictions that were the closest to another, the closest first.
