@@ -10,6 +10,11 @@ from palam.training.objectives.base import RawTexts
 from palam.training.objectives.registry import EARLIER_WEIGHTS, OBJECTIVES
 
 
+def is_learned(text: str) -> bool:
+    """Whether a raw text is long enough to learn from: of two words or more."""
+    return len(text.split()) > 1
+
+
 class RawTextDataset(TrainingDataset):
     """Raw English text, of which each row is for one of several objectives in an epoch.
 
@@ -17,7 +22,7 @@ class RawTextDataset(TrainingDataset):
 
     Args:
         processor: makes the features.
-        texts: raw texts; those of fewer than two words are left out.
+        texts: raw texts; those that [`is_learned`] refuses are left out.
         objectives: weights of [`OBJECTIVES`] by name; None is `EARLIER_WEIGHTS`.
         **shared: the other fields of [`RawTexts`], such as `seed`, `language` and `noise`.
     """
@@ -30,7 +35,7 @@ class RawTextDataset(TrainingDataset):
         objectives: Mapping[str, float] | None = None,
         **shared: Any,
     ) -> None:
-        self.texts = [text.strip() for text in texts if len(text.split()) > 1]
+        self.texts = [text.strip() for text in texts if is_learned(text)]
         self.source = RawTexts(processor, self.texts, **shared)
         self.weights = dict(objectives or EARLIER_WEIGHTS)
         self.objectives = {name: OBJECTIVES.lookup(name)(self.source) for name in self.weights}
