@@ -6,6 +6,7 @@ import tiny
 from palam.bench.device_memory import Device
 from palam.bench.pretraining_plan import SAMPLE_ROWS, plan_pretraining, spread_sample
 from palam.training.config import TrainConfig
+from palam.training.distillation import MAX_ANSWER_TOKENS
 from palam.training.run import train
 
 WORDS = tiny.TEXT["en"].split()
@@ -85,6 +86,15 @@ def test_the_steps_are_those_of_the_run(config, tmp_path):
 def test_lines_of_one_word_at_the_beginning_are_no_matter(config):
     lines = [WORDS[0]] * (SAMPLE_ROWS + 88) + lines_of(30)
     assert plan_pretraining(config(lines, max_eval_samples=2), HARDWARE).rows == 28
+
+
+def test_answers_to_prompts_are_planned(config, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("{text} Topic:\n", encoding="utf-8")
+    answering = {"objectives": {"answer": 1}, "distill": True, "prompts_file": prompts}
+    planned = plan_pretraining(config(lines_of(30), **answering), HARDWARE)
+    assert planned.rows == 29
+    assert planned.answer_tokens == MAX_ANSWER_TOKENS + 1  # and its end
 
 
 def test_a_sample_is_spread_over_all():

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from palam.bench.device_memory import Device
@@ -13,7 +14,8 @@ from palam.training.build import build_dataset, with_prompt_of
 from palam.training.config import TrainConfig
 from palam.training.data import read_training_data
 from palam.training.datasets import Features
-from palam.training.raw_text import is_learned
+from palam.training.distillation import MAX_ANSWER_TOKENS, prompted_features, rows_by_prompt
+from palam.training.raw_text import RawTextDataset, is_learned
 
 SAMPLE_ROWS = 512
 """So many rows are tokenised to find how long one is."""
@@ -37,6 +39,9 @@ def plan_pretraining(config: TrainConfig, hardware: Device = ANY_DEVICE) -> Plan
     sample = replace(data, train=spread_sample(learned, SAMPLE_ROWS))
     processor = build_processor(with_prompt_of(config.model, data))
     dataset = build_dataset(config, sample, sample.train, processor)
+    assert isinstance(dataset, RawTextDataset)
+    if config.optim.prompts_file is not None:
+        assume_answers(dataset, config.optim.prompts_file, config)
     rows = [dataset[index] for index in range(len(dataset))]
     answers = [_answer_tokens(row) for row in rows]
     return plan(
@@ -51,6 +56,32 @@ def plan_pretraining(config: TrainConfig, hardware: Device = ANY_DEVICE) -> Plan
         answer_tokens=_mean(answers),
         hardware=hardware,
     )
+
+
+def assume_answers(dataset: RawTextDataset, prompts_file: Path, config: TrainConfig) -> None:
+    """Give each text the longest answer to its prompt that the LLM may give.
+
+    Args:
+        dataset: its source's `prompted` rows are filled in.
+        prompts_file: the prompts.
+        config: of the run.
+
+    Raises:
+        PalamError: a file without prompts, or a prompt without its slot.
+    """
+    source = dataset.source
+    answer = [0] * MAX_ANSWER_TOKENS
+    num_texts = len(dataset.texts)
+    for prompt, rows in rows_by_prompt(prompts_file, num_texts, config.runtime.seed).items():
+        template = source.processor.template.with_prompt(
+            config.model.mode, prompt, source.processor.llm_tokenizer
+        )
+        processor = source.processor.with_template(template)
+        texts = [dataset.texts[row] for row in rows]
+        languages = [source.language] * len(texts)
+        features = prompted_features(processor, texts, [answer] * len(texts), languages)
+        source.prompted.update(zip(rows, features, strict=True))
+    dataset.set_epoch(0)
 
 
 def spread_sample(items: Sequence[Item], count: int) -> list[Item]:

@@ -193,7 +193,7 @@ def build_dataset(
             distill=optim.distill,
             labelled=labelled,
         )
-        if not len(dataset):
+        if not dataset.texts:
             raise PalamError(
                 f"{config.data.text_file} has too few lines of two words or more "
                 "to train on and to validate"

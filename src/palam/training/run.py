@@ -33,7 +33,7 @@ from palam.training.build import (
 from palam.training.callbacks import JsonLog, ProgressBar
 from palam.training.checksums import file_sha256, tensors_sha256, values_sha256
 from palam.training.config import TrainConfig
-from palam.training.data import TrainingData, first_reads, read_training_data
+from palam.training.data import TrainingData, first_reads, hold_out_labels, read_training_data
 from palam.training.datasets import AnswerDataset
 from palam.training.distillation import answer_prompts_with_llm
 from palam.training.encoder_cache import EncoderStateCache
@@ -197,6 +197,8 @@ class TrainingRun:
             notes: list[str] | None = None if console.quiet else []
             read = partial(read_training_data, config.data, seed=seed, prompt=config.model.prompt)
             data = first_reads(lambda: read(notes=notes))
+        if set(config.optim.objectives) == {"label"}:
+            data = hold_out_labels(data, config.data.max_eval_samples, seed)
         model = build_model(config.model, data, config.runtime, bases)
         if checkpoint is not None:
             _tokenize_as(model.processor, checkpoint)
