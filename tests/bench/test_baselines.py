@@ -11,9 +11,11 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from palam import PalamError
 from palam.bench.baselines import few_shot_prompt, majority
-from palam.bench.head import LogisticHead
+from palam.bench.head import LogisticHead, TextFeatures
 from palam.bench.translation import translate_rows, translations_as_answers
 from palam.inference.reading_metrics import content_word_recall
+from palam.models.backbones.encoder import load_encoder
+from palam.models.model_config import ModelConfig
 from palam.tasks.registry import get_task
 from palam.tasks.task import Example
 from palam.training.config import RuntimeConfig
@@ -157,3 +159,12 @@ def test_a_translation_is_an_answer_that_says_what_the_text_says():
     assert first["prediction"] == translations[0]
     assert first["recall"] == content_word_recall(translations[0], said[0])
     assert second["prediction"] == "Nobody knows why"
+
+
+def test_the_head_reads_texts_of_more_tokens_than_the_encoder_has_positions(base_folder):
+    folder = str(base_folder("bert"))  # of 128 positions
+    text_features = TextFeatures(load_encoder(folder), ModelConfig(encoder=folder), "mean")
+    assert text_features.max_length == 128
+    features = text_features.of([" ".join(WORDS["en"] * 20), WORDS["en"][0]])
+    assert features.shape == (2, 32)
+    assert np.isfinite(features).all()

@@ -78,7 +78,7 @@ def test_texts_without_labels_from_a_pipe(palam, monkeypatch):
 def test_with_an_encoder_or_a_bridge_it_counts_what_would_be_lost(
     palam, letters, base_folder, trained
 ):
-    for name in (base_folder("bert"), trained):
+    for name in (base_folder("bert"), base_folder("xlmr"), trained):
         result = palam("check", letters, *COLUMNS, "--encoder", name)
         assert result.code == 0, result.err
         (line,) = [line for line in result.out.splitlines() if "cut at" in line]

@@ -1,6 +1,8 @@
 """A configuration holds what a user chose, as the right types, or one line says what is wrong."""
 
 import dataclasses
+import inspect
+import re
 import subprocess
 import sys
 
@@ -154,6 +156,15 @@ def test_a_registered_fusions_options_reach_it(registered, tiny_model, tmp_path)
         assert torch.equal(loaded(**batch).logits, model(**batch).logits)
     message = refusal(ModelConfig, fusion="scaled", fusion_options={"rank": 4})
     assert message == "'rank' is no option of scaled; its options are: factor"
+
+
+@pytest.mark.parametrize(
+    ("register", "own"), [(register_fusion, Scaled), (register_mapper, Doubled)]
+)
+def test_they_are_written_as_the_documentation_says(register, own):
+    rule = register.__doc__.split("takes ")[1].split(", as that of")[0]
+    parameters = list(inspect.signature(own).parameters)
+    assert re.findall(r"`(\w+)`", rule) == parameters[:-1]  # the last one is its option
 
 
 # ------------------------------------------------------------------ no torch

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,12 @@ from palam import PalamError
 from palam.models.model_config import ModelConfig
 from palam.models.processing import IGNORE
 from palam.models.template import SAME_IN_ENGLISH, Template
+from palam.training import distillation
 from palam.training.collator import Collator
 from palam.training.config import TrainConfig
+from palam.training.data import TrainingData, hold_out_labels
 from palam.training.distillation import distillation_loss
+from palam.training.objectives.base import LabelledText
 from palam.training.pretraining import PretrainOptimConfig, with_general_prompt
 from palam.training.raw_text import RawTextDataset
 from palam.training.run import train
@@ -132,3 +136,82 @@ MISTAKES = [
 def test_what_excludes_each_other_is_refused(settings, message):
     with pytest.raises(PalamError, match=message):
         TrainConfig.from_settings(settings)
+
+
+# ------------------------------------------------------- objectives that not every text is for
+def test_a_text_that_no_objective_is_for_is_no_row(tiny_model):
+    data = RawTextDataset(tiny_model().processor, TEXTS[:5], objectives={"answer": 1})
+    assert len(data) == len(data.lengths) == 0
+    answered = {number: {"row": number} for number in (1, 4)}
+    data.source.prompted.update(answered)
+    data.set_epoch(0)
+    assert len(data) == len(data.lengths) == 2
+    assert data.__getitems__([1, 0]) == [answered[4], answered[1]]
+
+
+def test_soft_labels_alone_are_learned(settings, bases, soft_labels, tmp_path):
+    config = settings("text", objectives={"label": 1}, soft_label_file=soft_labels, epochs=2)
+    train(config, tmp_path / "bridge", bases=bases)
+    results = json.loads((tmp_path / "bridge" / "results.json").read_text())
+    assert results["rows"] == 21
+    assert results["validation_loss"] > 0
+    assert results["validation"].endswith("in whose place 1 of 8 labelled texts are")
+
+
+def test_labels_are_held_out_once_and_by_the_seed():
+    rows = [LabelledText(f"text {number}", "{text}", "word") for number in range(60)]
+    data = TrainingData(None, [], [], "en", "the last line", labelled=rows)
+    parts = hold_out_labels(data, None, seed=0)
+    assert len(parts.labelled_dev) == 3
+    assert sorted([*parts.labelled, *parts.labelled_dev]) == sorted(rows)
+    assert hold_out_labels(data, None, seed=0) == parts
+    assert hold_out_labels(data, None, seed=1) != parts
+    assert len(hold_out_labels(data, 2, seed=0).labelled_dev) == 2
+    assert hold_out_labels(parts, None, seed=0) is parts
+    with pytest.raises(PalamError, match="too few to hold some out"):
+        hold_out_labels(replace(data, labelled=rows[:1]), None, seed=0)
+
+
+@pytest.fixture
+def prompts_file(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("{text} Topic:\nOf what is {text}?\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def answering(settings, prompts_file):
+    """The settings of a run that learns answers to prompts alone."""
+    return settings(
+        "text", objectives={"answer": 1}, distill=True, prompts_file=prompts_file, epochs=2
+    )
+
+
+def test_answers_alone_are_learned(answering, bases, tmp_path):
+    train(answering, tmp_path / "bridge", bases=bases)
+    results = json.loads((tmp_path / "bridge" / "results.json").read_text())
+    assert results["rows"] == 21
+    assert results["validation_loss"] > 0
+
+
+def test_texts_without_an_answer_are_left_out(answering, bases, tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "generate_ids", silent_every(3))
+    train(answering, tmp_path / "bridge", bases=bases)
+    results = json.loads((tmp_path / "bridge" / "results.json").read_text())
+    assert 7 < results["rows"] < 21
+
+
+def test_an_llm_that_answers_nothing_is_one_line(answering, bases, tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "generate_ids", silent_every(1))
+    with pytest.raises(PalamError, match="the LLM answers nothing to the prompts"):
+        train(answering, tmp_path / "bridge", bases=bases)
+    assert not (tmp_path / "bridge.partial").exists()
+
+
+def silent_every(count):
+    """An LLM that answers with one token, and nothing to the last of so many texts."""
+
+    def generate(model, texts, **options):
+        return [[] if (place + 1) % count == 0 else [5] for place in range(len(texts))]
+
+    return generate

@@ -10,6 +10,7 @@ from helpers import read_jsonl
 from palam.errors import PalamError
 from palam.training.checksums import write_checksums
 from palam.training.run import train
+from palam.training.run_folder import EARLIER_NAMES, INPUT_WORDS
 from palam.training.trainer import newest_checkpoint
 
 
@@ -248,6 +249,31 @@ def test_a_damaged_record_is_one_line(two_checkpoints, bases, tmp_path, name, co
     if content is not None:
         (work / name).write_bytes(content)
     resume_refusal(config, bases, tmp_path / "resumed")
+
+
+def renamed_as_before(inputs, prompts, start):
+    """A run's inputs by the names that files of before 0.1.0 have."""
+    words = {name: earlier for earlier, name in EARLIER_NAMES.items()}
+    words |= {"prompts": str(prompts), "start": f"the bridge {start}"}
+    return {words[name]: digest for name, digest in inputs.items() if name != "processes"}
+
+
+def test_a_record_of_earlier_names_is_understood(settings, bases, interrupted, tmp_path):
+    start = tmp_path / "start"
+    train(settings(max_steps=1), start, bases=bases)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("{text} Topic:\n", encoding="utf-8")
+    options = {"distill": True, "prompts_file": prompts, "init_from": start}
+    config = settings("text", **options, max_steps=4, eval_steps=2)
+    work = interrupted(config, tmp_path / "out", 3)
+    inputs = json.loads((work / "inputs.json").read_text())
+    assert inputs.keys() == INPUT_WORDS.keys()
+    earlier = renamed_as_before(inputs, prompts, start)
+    (work / "inputs.json").write_text(json.dumps({**earlier, str(prompts): "another"}))
+    message = resume_refusal(config, bases, tmp_path / "out")
+    assert message.startswith(f"{prompts} changed since the interrupted run began")
+    (work / "inputs.json").write_text(json.dumps(earlier))
+    train(config, tmp_path / "out", bases=bases, resume=True)
 
 
 @pytest.mark.parametrize(("split", "rows"), [("train", "training"), ("dev", "validation")])

@@ -30,10 +30,11 @@ from transformers.trainer_callback import PrinterCallback
 from palam.bench.baselines import Outcome, Rows
 from palam.errors import PalamError
 from palam.inference.prediction import Prediction
-from palam.models.backbones.encoder import encoder_max_length, encoder_shape, mean_over_tokens
+from palam.models.backbones.encoder import encoder_shape, mean_over_tokens
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.encoder_text import source_language
-from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
+from palam.models.model_config import ModelConfig
+from palam.models.new_processor import longest_text
 from palam.tasks.task import Example, Task
 from palam.training.data import TrainingData
 
@@ -58,13 +59,12 @@ class LabelledTokens:
         task: of the examples.
 
     Raises:
-        PalamError: a tokenizer that cannot be loaded.
+        PalamError: a tokenizer that cannot be loaded, or more tokens than the encoder takes.
     """
 
     def __init__(self, encoder: PreTrainedModel, model: ModelConfig, task: Task) -> None:
         self.tokenizer = load_tokenizer(model.encoder, model.encoder_revision)
-        limit = encoder_max_length(encoder, self.tokenizer)
-        self.max_length = min(model.max_length or DEFAULT_MAX_LENGTH, limit)
+        self.max_length = longest_text(encoder, self.tokenizer, model.max_length)
         self.task = task
         self.labels = list(task.labels)
 

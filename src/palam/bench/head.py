@@ -13,7 +13,8 @@ from palam.errors import PalamError
 from palam.inference.prediction import Prediction
 from palam.models.backbones.encoder import encode, mean_over_tokens
 from palam.models.backbones.loading import load_tokenizer
-from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
+from palam.models.model_config import ModelConfig
+from palam.models.new_processor import longest_text
 from palam.tasks.task import Example, Task
 from palam.training.data import TrainingData
 
@@ -30,12 +31,12 @@ class TextFeatures:
     """The mean of a text's token states, each layer normalised.
 
     Args:
-        encoder: the loaded encoder.
+        encoder: the loaded encoder, whose positions bound the longest text.
         model: names its tokenizer, and the most tokens of a text.
         layers: `"last"`, or the `"mean"` of all layers.
 
     Raises:
-        PalamError: an encoder that must be told the language.
+        PalamError: an encoder that must be told the language, or more tokens than it takes.
     """
 
     def __init__(self, encoder: PreTrainedModel, model: ModelConfig, layers: str) -> None:
@@ -43,7 +44,7 @@ class TextFeatures:
         self.tokenizer = load_tokenizer(model.encoder, model.encoder_revision)
         if hasattr(self.tokenizer, "src_lang"):
             raise PalamError("the head's encoder must not need to be told the language")
-        self.max_length = model.max_length or DEFAULT_MAX_LENGTH
+        self.max_length = longest_text(encoder, self.tokenizer, model.max_length)
         self.layers = layers
 
     def of(self, texts: Sequence[str]) -> Features:

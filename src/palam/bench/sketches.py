@@ -3,7 +3,6 @@
 Their own code runs on them: what it computes and keeps is counted.
 """
 
-import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from palam.models.backbones.adapters import target_names
-from palam.models.backbones.encoder import encoder_part
+from palam.models.backbones.encoder import encoder_without_weights
 from palam.models.backbones.loading import freeze, load_config, readable_errors
 from palam.models.bridge import PalamBridge
 from palam.models.configuration import PalamConfig
@@ -37,12 +36,7 @@ def sketch_encoder(
     """An encoder without weights."""
     located = load_config(name, "encoder", revision)
     with readable_errors(name, "encoder", FAULT):
-        part = encoder_part(located.config)
-        encoder_class: Any = part.model_class
-        options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
-        if "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters:
-            options["add_pooling_layer"] = False
-        return freeze(encoder_class._from_config(part.config, **options))
+        return encoder_without_weights(located.config, dtype=dtype, attn_implementation=attention)
 
 
 def sketch_llm(model: ModelConfig, dtype: torch.dtype, attention: str | None) -> Any:

@@ -9,7 +9,6 @@ from cyclopts import Group, Parameter
 from palam.cli._options import ConfigFile, silence_libraries
 from palam.cli._output import print_text
 from palam.errors import PalamError
-from palam.models.model_config import DEFAULT_MAX_LENGTH
 from palam.tasks.readers import RowSource
 from palam.training.config import FileFormat
 from palam.utils.languages import find_language
@@ -101,6 +100,7 @@ def _load_processor(name: str) -> "PalamProcessor":
     """The processor of a bridge; of an encoder, one that knows its side alone."""
     from palam.models.backbones.loading import load_config, load_tokenizer
     from palam.models.configuration import PalamConfig
+    from palam.models.new_processor import longest_text_of
     from palam.models.processing import PalamProcessor
 
     silence_libraries()
@@ -108,10 +108,9 @@ def _load_processor(name: str) -> "PalamProcessor":
     if isinstance(model_config, PalamConfig):
         return PalamProcessor.from_pretrained(path)
     tokenizer = load_tokenizer(name)
-    positions = getattr(model_config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
     return PalamProcessor(
         encoder_tokenizer=tokenizer,
         llm_tokenizer=tokenizer,
         encoder=name,
-        max_length=int(min(tokenizer.model_max_length, positions, DEFAULT_MAX_LENGTH)),
+        max_length=longest_text_of(name, tokenizer),
     )

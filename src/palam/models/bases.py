@@ -6,15 +6,13 @@ import torch
 from transformers import PreTrainedModel
 
 from palam.errors import PalamError
-from palam.models.backbones.encoder import encoder_max_length, encoder_shape, load_encoder
+from palam.models.backbones.encoder import encoder_shape, load_encoder
 from palam.models.backbones.encoder_pair import EncoderPair, encoders_of
 from palam.models.backbones.llm import check_llm, load_llm
-from palam.models.backbones.loading import load_tokenizer
 from palam.models.configuration import PalamConfig
 from palam.models.fingerprint import ROLES, check_fingerprint, fingerprint
-from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
+from palam.models.model_config import ModelConfig
 from palam.models.processing import PalamProcessor
-from palam.models.template import Template
 from palam.utils.device import Placement
 
 LoadedEncoder = PreTrainedModel | EncoderPair
@@ -131,58 +129,6 @@ def load_bases(
         llm = load_llm(llm.name, revision=llm.revision, **placement)
     check_llm(llm)
     return Bases(encoder, llm)
-
-
-def build_processor(config: ModelConfig, encoder: LoadedEncoder) -> PalamProcessor:
-    """A processor with the base models' own tokenizers.
-
-    Args:
-        config: names the base models, the template and the longest text.
-        encoder: the loaded encoder or encoders, whose positions bound the longest text.
-
-    Raises:
-        PalamError: a tokenizer that cannot be loaded, a template that cannot be built, or a
-            `max_length` that is more than the encoder takes.
-    """
-    encoder_tokenizer = load_tokenizer(config.encoder, config.encoder_revision)
-    llm_tokenizer = load_tokenizer(config.llm, config.llm_revision)
-    first, *others = encoders_of(encoder)
-    limit = encoder_max_length(first, encoder_tokenizer)
-    if config.max_length is not None and config.max_length > limit:
-        raise PalamError(
-            f"max_length is {config.max_length}, but the encoder takes at most {limit} tokens"
-        )
-    max_length = config.max_length or min(DEFAULT_MAX_LENGTH, limit)
-    second_options: dict[str, Any] = {}
-    for second in others:
-        assert config.second_encoder is not None  # of which it was loaded
-        tokenizer = load_tokenizer(config.second_encoder, config.second_encoder_revision)
-        # Another tokenizer may need more tokens for the same text.
-        second_max_length = min(2 * max_length, encoder_max_length(second, tokenizer))
-        second_options = {
-            "second_tokenizer": tokenizer,
-            "second_encoder": config.second_encoder,
-            "second_encoder_revision": config.second_encoder_revision,
-            "second_max_length": second_max_length,
-        }
-    return PalamProcessor(
-        encoder_tokenizer,
-        llm_tokenizer,
-        **second_options,
-        encoder=config.encoder,
-        encoder_revision=config.encoder_revision,
-        llm=config.llm,
-        llm_revision=config.llm_revision,
-        template=Template.build(
-            config.mode,
-            config.prompt,
-            llm_tokenizer,
-            system_prompt=config.system_prompt,
-            chat_template_options=config.chat_template_options,
-        ),
-        max_length=max_length,
-        append_source_tokens=config.append_source_tokens,
-    )
 
 
 def fingerprints(bases: Bases, processor: PalamProcessor) -> dict[str, Any]:

@@ -38,7 +38,6 @@ from palam.models.backbones.llm import (
 from palam.models.backbones.loading import freeze
 from palam.models.bases import (
     LoadedEncoder,
-    build_processor,
     check_fingerprints,
     check_shapes,
     fingerprints,
@@ -59,6 +58,7 @@ from palam.models.greedy import generate_greedily
 from palam.models.joined_tokens import first_mask
 from palam.models.model_card import CARD
 from palam.models.model_config import ModelConfig
+from palam.models.new_processor import build_processor
 from palam.models.processing import IGNORE, PalamProcessor
 from palam.models.publishing import CardDetails, publish
 from palam.models.sequence import LLMInputs, MappedText, build_llm_inputs

@@ -31,8 +31,9 @@ MAPPERS: "Registry[LinearMapper]" = Registry(
 def register_fusion(name: str, fusion: "type[Fusion]") -> None:
     """Make a fusion known by a name, in this process.
 
-    Its options are its constructor's parameters after `hidden_size` and `num_layers`; they are
-    taken wherever a fusion is named.
+    Its constructor takes `hidden_size`, `num_layers` and `normalize`, as that of [`Fusion`] does.
+    The parameters after these, each with a default, are its own options, which are taken wherever a
+    fusion is named.
 
     Args:
         name: as settings and checkpoints have it.
@@ -42,5 +43,14 @@ def register_fusion(name: str, fusion: "type[Fusion]") -> None:
 
 
 def register_mapper(name: str, mapper: "type[LinearMapper]") -> None:
-    """Make a mapper known by a name, in this process; see [`register_fusion`]."""
+    """Make a mapper known by a name, in this process.
+
+    Its constructor takes `input_size` and `output_size`, as that of [`LinearMapper`] does. The
+    parameters after these, each with a default, are its own options, which are taken wherever a
+    mapper is named.
+
+    Args:
+        name: as settings and checkpoints have it.
+        mapper: [`LinearMapper`] or a subclass of it.
+    """
     MAPPERS.register(name, mapper)

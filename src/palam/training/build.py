@@ -43,8 +43,7 @@ def build_model(
     """A new bridge, its weights random, with what it is for recorded in its configuration.
 
     Args:
-        model: the base models, the bridge and the template. The prompt is the task's if none is
-            set; raw text without one has nothing around it.
+        model: the base models, the bridge and the template; see [`with_prompt_of`].
         data: for what.
         runtime: device, dtype, and the seed of the bridge's weights.
         bases: encoder and LLM already loaded, in place of loading the configuration's.
@@ -52,11 +51,7 @@ def build_model(
     Raises:
         PalamError: base models that cannot be found or used.
     """
-    if model.prompt is None:
-        if data.task is None:
-            model = replace(model, mode="paper")
-        else:
-            model = replace(model, prompt=data.task.prompt)
+    model = with_prompt_of(model, data)
     encoder = None
     llm = None
     if bases is not None:
@@ -84,6 +79,20 @@ def build_model(
         if data.columns is not None:
             built.config.task["columns"] = dict(data.columns)
     return built
+
+
+def with_prompt_of(model: ModelConfig, data: TrainingData) -> ModelConfig:
+    """The same with the task's prompt if none is set; raw text without one has nothing around it.
+
+    Args:
+        model: as it is configured.
+        data: what is trained on.
+    """
+    if model.prompt is not None:
+        return model
+    if data.task is None:
+        return replace(model, mode="paper")
+    return replace(model, prompt=data.task.prompt)
 
 
 def resolve_dtype(runtime: Runtime) -> Runtime:
@@ -184,7 +193,7 @@ def build_dataset(
             distill=optim.distill,
             labelled=labelled,
         )
-        if not len(dataset):
+        if not dataset.texts:
             raise PalamError(
                 f"{config.data.text_file} has too few lines of two words or more "
                 "to train on and to validate"

@@ -309,6 +309,34 @@ def _read_raw_text(data: DataConfig, seed: int, notes: Iterable[str]) -> Trainin
     )
 
 
+def hold_out_labels(data: TrainingData, max_samples: int | None, seed: int) -> TrainingData:
+    """The same with a twentieth of the labelled texts to validate on, unless a task has some.
+
+    It is for runs on raw text that learn labels alone, which nothing else validates.
+
+    Args:
+        data: of a run on raw text.
+        max_samples: at most so many texts are held out; None is no limit.
+        seed: of which ones.
+
+    Raises:
+        PalamError: fewer than two different texts.
+    """
+    if data.labelled_dev:
+        return data
+    count = max(1, min(len(data.labelled) // 20, max_samples or len(data.labelled)))
+    examples = []
+    for number, row in enumerate(data.labelled):
+        examples.append(Example(number, {"text": row.text}, label=""))
+    parts = hold_out(examples, count, seed)
+    return replace(
+        data,
+        labelled=[data.labelled[example.row] for example in parts.train],
+        labelled_dev=[data.labelled[example.row] for example in parts.dev],
+        note=f"{data.note}, in whose place {len(parts.dev)} of {len(examples)} labelled texts are",
+    )
+
+
 def _read_label_tasks(data: DataConfig, seed: int) -> tuple[list[LabelledText], list[LabelledText]]:
     """The rows of the tasks whose labels are learned beside raw text, to train and to validate on.
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from palam.errors import PalamError
 from palam.inference.generation import generate_ids
 from palam.models.modeling import PalamModel
-from palam.models.processing import IGNORE
+from palam.models.processing import IGNORE, Answer, LanguageCodes, PalamProcessor
 from palam.models.template import Template
 from palam.tasks.readers import read_texts
-from palam.training.datasets import seeded_number
+from palam.training.datasets import Features, seeded_number
 from palam.training.raw_text import RawTextDataset
 from palam.utils.processes import gather, own_share
 
@@ -104,22 +104,17 @@ def answer_prompts_with_llm(
 
     Args:
         model: whose LLM answers.
-        dataset: its source's `prompted` rows are filled in; a text without an answer gets none.
+        dataset: its source's `prompted` rows are filled in, and its first epoch is drawn anew; a
+            text without an answer gets none.
         prompts_file: prompts with a `{text}` slot, one a line; each text gets one of them.
         mode: of the prompts, `"prompt"` or `"chat"`.
         seed: which text gets which prompt.
 
     Raises:
-        PalamError: a file without prompts, or a prompt without its slot.
+        PalamError: a file without prompts, a prompt without its slot, or no answer to any text,
+            where nothing but answers is learned.
     """
-    prompts = list(read_texts(prompts_file))
-    if not prompts:
-        raise PalamError(f"{prompts_file} holds no prompt")
-    rows_by_prompt: list[list[int]] = [[] for _ in prompts]
-    for row in range(len(dataset)):
-        number = seeded_number("prompt", seed, row) % len(prompts)
-        rows_by_prompt[number].append(row)
-    for prompt, rows in zip(prompts, rows_by_prompt, strict=True):
+    for prompt, rows in rows_by_prompt(prompts_file, len(dataset.texts), seed).items():
         processor = model.processor
         template = processor.template.with_prompt(mode, prompt, processor.llm_tokenizer)
         # Where the LLM is spread over the processes, each answers all with the others.
@@ -129,6 +124,32 @@ def answer_prompts_with_llm(
                 _answer_prompt(model, dataset, own_rows)
     for prompted in gather(dataset.source.prompted):
         dataset.source.prompted.update(prompted)
+    dataset.set_epoch(0)
+    if not len(dataset):
+        raise PalamError(
+            f"the LLM answers nothing to the prompts of {prompts_file} about any text to train on, "
+            "or to validate on, and nothing else is learned: give other prompts, or more text"
+        )
+
+
+def rows_by_prompt(prompts_file: Path, num_rows: int, seed: int) -> dict[str, list[int]]:
+    """The prompts of a file, each with the rows that it is for.
+
+    Args:
+        prompts_file, seed: see [`answer_prompts_with_llm`].
+        num_rows: how many rows there are.
+
+    Raises:
+        PalamError: a file without prompts.
+    """
+    prompts = list(read_texts(prompts_file))
+    if not prompts:
+        raise PalamError(f"{prompts_file} holds no prompt")
+    rows: dict[str, list[int]] = {prompt: [] for prompt in prompts}
+    for row in range(num_rows):
+        number = seeded_number("prompt", seed, row) % len(prompts)
+        rows[prompts[number]].append(row)
+    return rows
 
 
 @contextmanager
@@ -153,12 +174,28 @@ def _answer_prompt(model: PalamModel, dataset: RawTextDataset, rows: Sequence[in
         llm_only=True,
         max_new_tokens=MAX_ANSWER_TOKENS,
     )
+    # The LLM's own ids: read again, its words may be other tokens.
+    prompted = prompted_features(processor, texts, answers, languages)
+    for row, answer, features in zip(rows, answers, prompted, strict=True):
+        if answer:
+            dataset.source.prompted[row] = {**features, "row": row}
+
+
+def prompted_features(
+    processor: PalamProcessor,
+    texts: Sequence[str],
+    answers: Sequence[Answer],
+    languages: LanguageCodes,
+) -> list[Features]:
+    """What is learned from answers to a prompt: the bridge's side, and what the LLM read itself.
+
+    Args:
+        processor: with the prompt as its template.
+        texts, answers, languages: see [`PalamProcessor.features`].
+    """
     by_bridge = processor.features(texts, answers, languages)
     by_llm = processor.features(texts, answers, languages, llm_only=True)
-    for position, row in enumerate(rows):
-        if answers[position]:  # the LLM's own ids: read again, its words may be other tokens
-            dataset.source.prompted[row] = {
-                **by_bridge[position],
-                "teacher_ids": by_llm[position]["input_ids"],
-                "row": row,
-            }
+    prompted: list[Features] = []
+    for row, teacher_row in zip(by_bridge, by_llm, strict=True):
+        prompted.append({**row, "teacher_ids": teacher_row["input_ids"]})
+    return prompted

@@ -33,13 +33,23 @@ from palam.training.build import (
 from palam.training.callbacks import JsonLog, ProgressBar
 from palam.training.checksums import file_sha256, tensors_sha256, values_sha256
 from palam.training.config import TrainConfig
-from palam.training.data import TrainingData, first_reads, read_training_data
+from palam.training.data import TrainingData, first_reads, hold_out_labels, read_training_data
 from palam.training.datasets import AnswerDataset
 from palam.training.distillation import answer_prompts_with_llm
 from palam.training.encoder_cache import EncoderStateCache
 from palam.training.place import folder_for_rows, run_place
 from palam.training.raw_text import RawTextDataset
-from palam.training.run_folder import PROCESSES, Inputs, Results, RunFolder
+from palam.training.run_folder import (
+    BASE_MODELS,
+    PROCESSES,
+    PROMPTS,
+    START,
+    TRAINING_ROWS,
+    VALIDATION_ROWS,
+    Inputs,
+    Results,
+    RunFolder,
+)
 from palam.training.trainer import PalamTrainer
 from palam.utils.processes import (
     is_main,
@@ -138,7 +148,7 @@ def _train_into(
     if checkpoint is None:
         results = run.start()
     else:
-        on_main(lambda: folder.check_inputs(run.inputs()))
+        on_main(lambda: folder.check_inputs(run.inputs(), config.optim))
         results = on_main(folder.read_results)
         console.print(f"resuming from {checkpoint.name}")
     with folder.removed_on_failure():
@@ -197,6 +207,8 @@ class TrainingRun:
             notes: list[str] | None = None if console.quiet else []
             read = partial(read_training_data, config.data, seed=seed, prompt=config.model.prompt)
             data = first_reads(lambda: read(notes=notes))
+        if set(config.optim.objectives) == {"label"}:
+            data = hold_out_labels(data, config.data.max_eval_samples, seed)
         model = build_model(config.model, data, config.runtime, bases)
         if checkpoint is not None:
             _tokenize_as(model.processor, checkpoint)
@@ -241,15 +253,15 @@ class TrainingRun:
         optim = self.config.optim
         inputs: Inputs = {
             PROCESSES: str(num_processes()),
-            "the training rows": values_sha256(self.train_set.content()),
-            "the validation rows": values_sha256(self.dev_set.content()),
-            "the encoder or the LLM": values_sha256([self.model.config.fingerprints]),
+            TRAINING_ROWS: values_sha256(self.train_set.content()),
+            VALIDATION_ROWS: values_sha256(self.dev_set.content()),
+            BASE_MODELS: values_sha256([self.model.config.fingerprints]),
         }
         if optim.prompts_file is not None:
-            inputs[str(optim.prompts_file)] = file_sha256(optim.prompts_file)
+            inputs[PROMPTS] = file_sha256(optim.prompts_file)
         if optim.init_from is not None:
             weights = load_start(optim.init_from).tensors()
-            inputs[f"the bridge {optim.init_from}"] = tensors_sha256(weights)
+            inputs[START] = tensors_sha256(weights)
         return inputs
 
     def start(self) -> Results:

@@ -20,17 +20,40 @@ from palam.models.checkpoint import (
     bridge_card,
 )
 from palam.models.modeling import PalamModel
-from palam.training.config import TrainConfig
+from palam.training.config import OptimConfig, TrainConfig
 from palam.training.trainer import checkpoints, newest_checkpoint
 from palam.utils.files import atomic_directory, check_replaceable, remove_directory
 from palam.utils.processes import is_main
 
 INPUTS_FILE = "inputs.json"
-PROCESSES = "the number of processes"
+PROCESSES = "processes"
 """Among a run's inputs: sums over processes are rounded otherwise with another number of them."""
+TRAINING_ROWS = "training_rows"
+VALIDATION_ROWS = "validation_rows"
+BASE_MODELS = "base_models"
+PROMPTS = "prompts"
+START = "start"
+INPUT_WORDS = {
+    PROCESSES: "the number of processes",
+    TRAINING_ROWS: "the training rows",
+    VALIDATION_ROWS: "the validation rows",
+    BASE_MODELS: "the encoder or the LLM",
+    PROMPTS: "{optim.prompts_file}",
+    START: "the bridge {optim.init_from}",
+}
+"""How messages name a run's inputs; the slots are settings of the run."""
+EARLIER_NAMES = {
+    "the number of processes": PROCESSES,
+    "the training rows": TRAINING_ROWS,
+    "the validation rows": VALIDATION_ROWS,
+    "the encoder or the LLM": BASE_MODELS,
+}
+"""The names of inputs in files of before 0.1.0, and what they are called now."""
+EARLIER_START = "the bridge "
+"""How the start's name begins in these files; that of prompts is their path."""
 
 Inputs = dict[str, str]
-"""What a run depends on beside its settings: by name in words, a digest."""
+"""What a run depends on beside its settings: by name, a digest."""
 Results = dict[str, Any]
 """What `results.json` holds, by name."""
 
@@ -93,20 +116,22 @@ class RunFolder:
         results: Results = self._read_record(RESULTS_FILE)
         return results
 
-    def check_inputs(self, inputs: Inputs) -> None:
+    def check_inputs(self, inputs: Inputs, optim: OptimConfig) -> None:
         """Refuse to resume on other data or from another start than the run began with.
 
         Args:
             inputs: of the present run.
+            optim: its settings, which name the prompts and the start.
 
         Raises:
             PalamError: some are other ones, or the record of them is missing or damaged.
         """
-        previous_inputs = {PROCESSES: "1"} | self._read_record(INPUTS_FILE)
+        previous_inputs = {PROCESSES: "1", **_current_names(self._read_record(INPUTS_FILE))}
         for name, digest in inputs.items():
             if digest != previous_inputs.get(name):
+                words = INPUT_WORDS[name].format(optim=optim)
                 raise PalamError(
-                    f"{name} changed since the interrupted run began; "
+                    f"{words} changed since the interrupted run began; "
                     "resume with what it had, or start anew without --resume"
                 )
 
@@ -154,6 +179,21 @@ class RunFolder:
             write_record(aside, settings, results)
             shutil.copy(self.work / LOG_FILE, aside / LOG_FILE)
         remove_directory(self.work)
+
+
+def _current_names(inputs: Inputs) -> Inputs:
+    """A run's inputs by their present names; files of before 0.1.0 have them in words."""
+    if INPUT_WORDS.keys() >= inputs.keys():
+        return inputs
+    current = {}
+    for name, digest in inputs.items():
+        if name in EARLIER_NAMES:
+            current[EARLIER_NAMES[name]] = digest
+        elif name.startswith(EARLIER_START):
+            current[START] = digest
+        else:
+            current[PROMPTS] = digest
+    return current
 
 
 def write_record(folder: Path, settings: str, results: Results) -> None:

@@ -122,6 +122,22 @@ def encoder_part(config: PreTrainedConfig) -> EncoderPart:
     return EncoderPart(type(encoder), encoder.config, _encoder_keys(whole, encoder))
 
 
+def encoder_without_weights(config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
+    """An encoder's modules with their shapes and limits. Call it as [`encoder_part`] is, or where
+    tensors are fake.
+
+    Args:
+        config: of the whole model.
+        **options: for transformers, such as `dtype` and `attn_implementation`.
+    """
+    part = encoder_part(config)
+    encoder_class: Any = part.model_class
+    if "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters:
+        options["add_pooling_layer"] = False
+    encoder: PreTrainedModel = freeze(encoder_class._from_config(part.config, **options))
+    return encoder
+
+
 def _encoder_keys(whole: PreTrainedModel, encoder: nn.Module) -> dict[str, str]:
     """How a whole model's weights are renamed to the encoder's own; see [`EncoderPart`]."""
     path = next(name for name, module in whole.named_modules() if module is encoder)
