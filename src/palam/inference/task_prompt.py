@@ -12,7 +12,7 @@ LABEL_PROMPT = f"{SLOT}\nTopic:"
 
 
 def label_template(
-    processor: PalamProcessor, config: Any, prompt: str = LABEL_PROMPT
+    processor: PalamProcessor, config: Any, prompt: str | None = None
 ) -> Template | None:
     """The template that asks for a label; None is the bridge's own.
 
@@ -23,7 +23,7 @@ def label_template(
     Args:
         processor: of the bridge.
         config: of the bridge.
-        prompt: what asks where the bridge's own does not.
+        prompt: what asks where the bridge's own does not; None asks for a topic.
     """
     template = processor.template
     tokenizer = processor.llm_tokenizer
@@ -33,7 +33,7 @@ def label_template(
         return None
     for silent in (None, RAW_TEXT_PROMPT, SAME_IN_ENGLISH):
         if template == template.with_prompt(template.mode, silent, tokenizer):
-            return template.with_prompt(template.mode, prompt, tokenizer)
+            return template.with_prompt(template.mode, prompt or LABEL_PROMPT, tokenizer)
     return None
 
 
