@@ -26,7 +26,13 @@ CHECKPOINT_FILES = (
     "model.safetensors",
 )
 RUN_FILES = ("inputs.json", "results.json", "settings.yaml", "log.jsonl")
-TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+TRAINING_STATE = (
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+    "read_texts.json",
+)
 BENCH_FILES = ("cells.jsonl", "rates.jsonl", "curve.jsonl", "run.json", "recipe.yaml")
 
 

@@ -29,13 +29,14 @@ from palam.models.modeling import PalamModel, answer_loss
 from palam.models.processing import IGNORE
 from palam.training.averaging import AveragedAdamW
 from palam.training.checksums import is_whole, write_checksums
-from palam.training.collator import Collator
 from palam.training.distillation import distillation_loss, hidden_distance
+from palam.training.read_texts import ReadTexts
 from palam.training.sampler import FilledDataset, LengthGroupedSampler, WholeBatches
 from palam.utils.files import atomic_directory
 from palam.utils.processes import any_process, gather, is_main, process_index, wait_for_all
 
 STATE_FILE = "trainer_state.json"
+TEXTS_FILE = "read_texts.json"
 CHECKPOINT_PREFIX = "checkpoint-"
 STARTER_EMBEDDING_RMS = 0.13595983386039734
 """Root mean square of the starter LLM's input embeddings: the learning rate is in its units."""
@@ -130,6 +131,10 @@ class PalamTrainer(Trainer):
         model: its base models are frozen; what requires a gradient is trained.
         args: [`PalamTrainingArguments`].
         **kwargs: of the library's Trainer; `train_dataset` is a [`TrainingDataset`].
+
+    Attributes:
+        read_texts: counts the texts of the batches that were trained on and validated on; once
+            `train` has returned, the processor's statistics are of these.
     """
 
     model: Any
@@ -143,12 +148,12 @@ class PalamTrainer(Trainer):
         args: PalamTrainingArguments,
         **kwargs: Any,
     ) -> None:
-        collator = Collator(model.processor)
+        self.read_texts = ReadTexts(model.processor)
         if args.world_size > 1:
             kwargs["train_dataset"] = FilledDataset(kwargs["train_dataset"])
             kwargs["eval_dataset"] = FilledDataset(kwargs["eval_dataset"])
             _leave_out_frozen_weights(model)
-        super().__init__(model=model, args=args, data_collator=collator, **kwargs)
+        super().__init__(model=model, args=args, data_collator=self.read_texts, **kwargs)
         if not is_main():  # each process draws its own dropout
             set_seed(args.seed + process_index())
         self.remove_callback(PrinterCallback)
@@ -168,14 +173,18 @@ class PalamTrainer(Trainer):
             NonFiniteLoss: a loss or gradient is not finite; the checkpoints stay as they are.
         """
         if resume_from_checkpoint:
-            state_file = Path(resume_from_checkpoint) / STATE_FILE
-            state = TrainerState.load_from_json(str(state_file))
+            checkpoint = Path(resume_from_checkpoint)
+            self.read_texts.load(checkpoint / TEXTS_FILE)
+            state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
             control = state.stateful_callbacks["TrainerControl"]["args"]
             if control["should_training_stop"]:
                 self.state = state
                 self._load_best_model()
+                self.read_texts.settle()
                 return TrainOutput(state.global_step, math.nan, {})
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        self.read_texts.settle()
+        return output
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         args = self.args
@@ -243,6 +252,7 @@ class PalamTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         """The library's step; stops the run at the first loss or gradient that is not finite."""
+        self.read_texts.use(inputs)
         for name, value in inputs.items():
             if name.endswith("attention_mask"):
                 self.tokens += int(value.sum())
@@ -368,6 +378,7 @@ class PalamTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> Any:
         """The library's; of several processes, the loss of the batch that they share."""
+        self.read_texts.use(inputs)
         if self.args.world_size == 1:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = self._prepare_inputs(inputs)
@@ -437,6 +448,7 @@ class PalamTrainer(Trainer):
                 (aside / name).write_bytes(content)
             self._collect_callback_states()
             self.state.save_to_json(str(aside / STATE_FILE))
+            self.read_texts.save(aside / TEXTS_FILE)
             write_checksums(aside)
         for older in folder.parent.glob(f"{CHECKPOINT_PREFIX}*"):
             if older not in (folder, best):
