@@ -121,7 +121,7 @@ def says_one_of(answer: str, accepted: Sequence[str], wrong: Sequence[str] = ())
 
     Args:
         answer: in English.
-        accepted: of a word or more each.
+        accepted: of a word or more each; one without a word, such as `+`, is never said.
         wrong: answers of which it may say none.
 
     Raises:
@@ -130,7 +130,8 @@ def says_one_of(answer: str, accepted: Sequence[str], wrong: Sequence[str] = ())
     said = stems(WORD.findall(answer))
 
     def says(words: str) -> bool:
-        return stems(WORD.findall(words)) <= said
+        wanted = stems(WORD.findall(words))
+        return bool(wanted) and wanted <= said
 
     return any(map(says, accepted)) and not any(map(says, wrong))
 
