@@ -65,7 +65,7 @@ def test_groups_of_languages_have_means(palam, untrained, data, tmp_path):
     assert "mean, Latin script (1)" in result.out
 
 
-def test_references_and_likelihood_stand_in_the_same_table(palam, reading, tmp_path):
+def test_references_and_likelihood_stand_in_the_same_table(palam, refused, reading, tmp_path):
     json_file = tmp_path / "results.json"
     options = ("--languages", "si", "--limit", 4, "--references", "--likelihood")
     result = palam(*reading, *options, "--json", json_file)
@@ -81,7 +81,15 @@ def test_references_and_likelihood_stand_in_the_same_table(palam, reading, tmp_p
     assert list(references) == names
     for name in names:
         assert re.search(rf"^│ +{name} ", result.out, re.M)
-    assert "likeliest" in json.loads(json_file.read_text())["results"]["sin_Sinh"]
+    result_of_sinhala = json.loads(json_file.read_text())["results"]["sin_Sinh"]
+    assert "likeliest" in result_of_sinhala
+    assert result_of_sinhala["candidates"] == 4
+    assert "likeliest: of 4 sentences, by chance 25%" in result.out
+    # One row has nothing to be compared with.
+    for option in ("--references", "--likelihood"):
+        message = refused(*reading, "--languages", "si", "--limit", 1, option)
+        assert message.startswith("sin_Sinh: ")
+        assert "two rows at least whose English sentences differ" in message
 
 
 def test_readings_are_recorded_with_the_bridge(palam, untrained, data, tmp_path):
