@@ -197,12 +197,17 @@ def test_the_report_of_readings_says_what_it_shows_and_stays_when_packed(
     out = tmp_path / "out"
     assert palam("bench", saved(recipe), "--out", out).code == 0
     shown = palam("report", out).out
-    assert "reading, split dev, trained on English english.txt. Content-word recall" in shown
+    lead = "Trained on the English text of english.txt, read in one language."
+    assert f"# reading, split dev\n\n{lead} Content-word recall" in shown
+    assert "one answer is worth up to 16.7 points there" in shown
     assert "Wilcoxon's signed-rank test" in shown
     assert "McNemar" not in shown
     page = tmp_path / "page.html"
     assert palam("report", out, "--html", page).code == 0
-    assert "Content-word recall by language" in page.read_text(encoding="utf-8")
+    content = page.read_text(encoding="utf-8")
+    assert "Content-word recall by language" in content
+    assert f'<h1>reading, split dev</h1>\n<p class="lead">{lead}</p>' in content
+    assert "is worth up to 16.7 points there" in content
     assert pack_main([str(out)]) == 0
     assert not (out / "predictions").exists()
     assert palam("report", out).out == shown
