@@ -201,7 +201,7 @@ def test_files_are_compared_like_tasks(own_files, saved, palam, tmp_path):
     assert [row["language"] for row in predictions] == ["si"] * 8 + ["ta"] * 8
     assert {row["label"] for row in predictions} == {"good", "bad"}
     shown = palam("report", out).out
-    assert "si.csv, ta.csv, trained on English en.csv." in shown
+    assert "# si.csv, ta.csv\n\nTrained on the English rows of en.csv, read in 2 lang" in shown
     assert "| Sinhala | 8 |" in shown
     assert "jointly" not in shown
     # Whether their rows correspond can be said later.

@@ -65,7 +65,7 @@ def test_groups_of_languages_have_means(palam, untrained, data, tmp_path):
     assert "mean, Latin script (1)" in result.out
 
 
-def test_references_and_likelihood_stand_in_the_same_table(palam, reading, tmp_path):
+def test_references_and_likelihood_stand_in_the_same_table(palam, refused, reading, tmp_path):
     json_file = tmp_path / "results.json"
     options = ("--languages", "si", "--limit", 4, "--references", "--likelihood")
     result = palam(*reading, *options, "--json", json_file)
@@ -81,7 +81,15 @@ def test_references_and_likelihood_stand_in_the_same_table(palam, reading, tmp_p
     assert list(references) == names
     for name in names:
         assert re.search(rf"^│ +{name} ", result.out, re.M)
-    assert "likeliest" in json.loads(json_file.read_text())["results"]["sin_Sinh"]
+    result_of_sinhala = json.loads(json_file.read_text())["results"]["sin_Sinh"]
+    assert "likeliest" in result_of_sinhala
+    assert result_of_sinhala["candidates"] == 4
+    assert "likeliest: of 4 sentences, by chance 25%" in result.out
+    # One row has nothing to be compared with.
+    for option in ("--references", "--likelihood"):
+        message = refused(*reading, "--languages", "si", "--limit", 1, option)
+        assert message.startswith("sin_Sinh: ")
+        assert "two rows at least whose English sentences differ" in message
 
 
 def test_readings_are_recorded_with_the_bridge(palam, untrained, data, tmp_path):
@@ -189,12 +197,17 @@ def test_the_report_of_readings_says_what_it_shows_and_stays_when_packed(
     out = tmp_path / "out"
     assert palam("bench", saved(recipe), "--out", out).code == 0
     shown = palam("report", out).out
-    assert "reading, split dev, trained on English english.txt. Content-word recall" in shown
+    lead = "Trained on the English text of english.txt, read in one language."
+    assert f"# reading, split dev\n\n{lead} Content-word recall" in shown
+    assert "one answer is worth up to 16.7 points there" in shown
     assert "Wilcoxon's signed-rank test" in shown
     assert "McNemar" not in shown
     page = tmp_path / "page.html"
     assert palam("report", out, "--html", page).code == 0
-    assert "Content-word recall by language" in page.read_text(encoding="utf-8")
+    content = page.read_text(encoding="utf-8")
+    assert "Content-word recall by language" in content
+    assert f'<h1>reading, split dev</h1>\n<p class="lead">{lead}</p>' in content
+    assert "is worth up to 16.7 points there" in content
     assert pack_main([str(out)]) == 0
     assert not (out / "predictions").exists()
     assert palam("report", out).out == shown

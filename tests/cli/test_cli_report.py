@@ -74,6 +74,25 @@ def test_the_report_as_a_page(results, palam, tmp_path):
     assert f"{cell['layers']['sin_Sinh'][0]:.2f}" == "0.33"
 
 
+def test_the_lead_does_not_repeat_the_title(results):
+    found = replace(summary(results / "out"), title="sib200, split dev")
+    lead = "Trained on English sib200, read in 2 languages."
+    assert f'<h1>sib200, split dev</h1>\n<p class="lead">{lead}</p>' in render_summary(
+        found, "html"
+    )
+    assert render_summary(found).startswith(f"# sib200, split dev\n\n{lead} Accuracy in percent")
+    titled = replace(found, title="Topics", languages=found.languages[:1])
+    lead = "sib200, split dev: trained on English sib200, read in one language."
+    assert f'<p class="lead">{lead}</p>' in render_summary(titled, "html")
+
+
+def test_one_right_answer_is_worth_a_point_of_so_many(results):
+    found = summary(results / "out")
+    for form in ("md", "html"):
+        worth = f"is worth {100 / found.fewest:.1f} points there"
+        assert worth in render_summary(found, form)
+
+
 def test_layers_that_differ_are_drawn(again, palam):
     out = again / "out"
     cells = read_jsonl(out / "cells.jsonl")

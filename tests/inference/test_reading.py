@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,14 +10,14 @@ from helpers import refusal
 
 from palam.inference.evaluation import evaluate, load_languages
 from palam.inference.prediction import first_line
-from palam.inference.reading_likelihood import likeliest_of_several
+from palam.inference.reading_likelihood import likeliest_of_several, num_candidates
 from palam.inference.reading_references import (
     COPY,
     LLM_ALONE,
     NEAREST,
     OTHER_ANSWERS,
     UNRELATED,
-    derangement,
+    other_rows,
     reading_references,
     text_vectors,
 )
@@ -176,14 +177,32 @@ def test_what_a_reading_is_compared_with(tiny_model, examples, answers):
     assert list(alone) == [COPY, UNRELATED, OTHER_ANSWERS]
 
 
-def test_no_number_stands_at_its_own_place_in_a_derangement():
+def test_each_row_is_given_to_another_one():
     for count in (2, 3, 7, 99):
-        order = derangement(count, seed=count)
-        assert sorted(order) == list(range(count))
-        assert all(place != number for place, number in enumerate(order))
-    assert derangement(9, 1) != derangement(9, 2)
-    assert derangement(1, 0) == [0]
-    assert derangement(0, 0) == []
+        others = other_rows([f"sentence {row}" for row in range(count)], seed=count)
+        assert sorted(others) == list(range(count))
+        assert all(other != row for row, other in enumerate(others))
+    assert other_rows(list("abcdefghi"), 1) != other_rows(list("abcdefghi"), 2)
+
+
+def test_no_row_is_given_its_own_sentence_of_another_row():
+    for seed in range(20):
+        sentences = ["a", "b", "a", "a", "c", "a"]
+        others = other_rows(sentences, seed)
+        pairs = zip(sentences, others, strict=True)
+        assert all(sentences[other] != own for own, other in pairs)
+
+
+@pytest.mark.parametrize("sentences", [ENGLISH[:1], ENGLISH[:1] * 3])
+def test_references_need_sentences_that_differ(tiny_model, examples, sentences):
+    """Else a sentence is its own unrelated one, and an answer is another text's."""
+    task, model = get_task("reading"), tiny_model(mode="prompt")
+    alike = {"en": examples["sin_Sinh"], "sin_Sinh": []}
+    for row, sentence in zip(examples["sin_Sinh"], sentences, strict=False):
+        alike["sin_Sinh"].append(replace(row, label=sentence))
+    evaluation = evaluate(model, task, "dev", alike)
+    message = refusal(reading_references, model, task, alike, evaluation)
+    assert message == ("sin_Sinh: references need two rows at least whose English sentences differ")
 
 
 def test_a_text_is_the_mean_of_its_last_states_whatever_it_is_read_with(tiny_model):
@@ -240,7 +259,29 @@ def test_likelihood_is_part_of_an_evaluation_that_asks_for_it(tiny_model, exampl
     model = tiny_model(mode="prompt")
     evaluation = evaluate(model, get_task("reading"), "dev", examples, likelihood_seed=0)
     likeliest = [row["likeliest"] for row in evaluation.predictions]
-    assert evaluation.reading("sin_Sinh").likeliest == sum(likeliest) / 4
+    reading = evaluation.reading("sin_Sinh")
+    assert (reading.likeliest, reading.candidates) == (sum(likeliest) / 4, 4)
+    assert evaluation.to_dict()["means"]["candidates"] == 4
+
+
+def test_all_sentences_are_offered_where_fewer_than_twenty_differ():
+    english = [f"The {letter} sleeps." for letter in "abcdefghijklmnopqrstuvwxyz"]
+    assert num_candidates(english) == 20
+    assert num_candidates(english[:20]) == 20
+    assert num_candidates([*english[:19], *english[:19], "The 5 a sleeps.", "7", ""]) == 19
+
+
+@pytest.mark.parametrize("english", [["It is so."], ["In 1 go.", "In 2 go.", "3", ""]])
+def test_the_likeliest_of_one_sentence_is_refused(tiny_model, examples, english):
+    said = "the likeliest sentence needs two rows at least whose English sentences differ"
+    model = tiny_model(mode="prompt")
+    message = refusal(likeliest_of_several, model, SINHALA[: len(english)], english)
+    assert message == f"{said}, beside numbers"
+    rows = zip(examples["sin_Sinh"], english, strict=False)
+    alike = {"sin_Sinh": [replace(row, label=sentence) for row, sentence in rows]}
+    task = get_task("reading")
+    message = refusal(evaluate, model, task, "dev", alike, likelihood_seed=0)
+    assert message == f"sin_Sinh: {said}, beside numbers"
 
 
 def test_questions_are_asked_in_their_own_words(tiny_model, monkeypatch):

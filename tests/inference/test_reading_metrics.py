@@ -71,6 +71,13 @@ def test_an_answer_is_right_if_it_says_all_words_of_an_accepted_one():
     assert says_one_of("late", ["late"], wrong=["go on", "early"])
 
 
+@pytest.mark.parametrize("empty", ["", " ", "+", "…"])
+def test_what_has_no_word_in_it_is_never_said(empty):
+    assert not says_one_of("It was so", [empty])
+    assert not says_one_of("", [empty])
+    assert says_one_of("late", [empty, "late"], wrong=[empty])
+
+
 def test_numbers_are_taken_out_with_what_hangs_on_them():
     assert without_numbers("In 1998, the 5th-best of  3 won.") == "In the of won."
 

@@ -5,9 +5,10 @@ import json
 import pytest
 from helpers import refusal
 
+from palam.inference.reading_metrics import WORD
 from palam.tasks.loading import available, load_split
 from palam.tasks.registry import get_task
-from palam.tasks.task import Example
+from palam.tasks.task import VARIANTS, Example
 
 READING = get_task("reading")
 QUESTIONS = get_task("questions")
@@ -51,6 +52,8 @@ def test_questions_are_asked_about_every_text_in_every_language():
     english = load_split(QUESTIONS, "dev", "en")
     assert len(english) == 300
     assert len({example.fields["text"] for example in english}) == 60
+    accepted = [answer for example in english for answer in example.label.split(VARIANTS)]
+    assert all(map(WORD.search, accepted))
     for code in codes:
         examples = load_split(QUESTIONS, "dev", code)
         assert [example.label for example in examples] == [example.label for example in english]

@@ -52,8 +52,25 @@ def describe_method(method: Method, train: Mapping[str, Any]) -> str:
         parts.append("Its mapper starts at random, not solved")
     for name, value in method.settings.items():
         if name not in UNSAID:
-            parts.append(f"{name.replace('_', ' ').capitalize()}: {value}")
+            parts.append(f"{_words(name).capitalize()}: {_shown(value)}")
+    if method.learning_rates:
+        rates = [f"{rate:g}" for rate in method.learning_rates]
+        parts.append(f"Learning rate: {' or '.join(rates)}")
     return ". ".join(parts)
+
+
+def _words(name: str) -> str:
+    """A setting's name as words."""
+    return name.replace("_", " ")
+
+
+def _shown(value: Any) -> str:
+    """A setting's value; of options by name, each name before its value: `rank 32`."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_words(name)} {option}" for name, option in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
 
 
 def _trained(settings: Mapping[str, Any]) -> str:

@@ -38,11 +38,19 @@ class Measure(NamedTuple):
     name: str
     test: str
     """By which differences are tested, language by language."""
+    is_graded: bool
+    """Whether an answer may be right in part."""
 
 
-ACCURACY = Measure("accuracy", "McNemar's exact test on the seeds' majority vote")
+ACCURACY = Measure(
+    name="accuracy",
+    test="McNemar's exact test on the seeds' majority vote",
+    is_graded=False,
+)
 RECALL = Measure(
-    "content-word recall", "Wilcoxon's signed-rank test on the rows' means over the seeds"
+    name="content-word recall",
+    test="Wilcoxon's signed-rank test on the rows' means over the seeds",
+    is_graded=True,
 )
 
 
@@ -150,6 +158,16 @@ class Summary:
     curves: dict[str, list[CurveAt]]
     """By method."""
     run: RunInfo
+
+    @property
+    def lead(self) -> str:
+        """What was trained on and read, in a sentence; what the title says is not said again."""
+        count = len(self.languages)
+        languages = "one language" if count == 1 else f"{count} languages"
+        sentence = f"trained on {self.trained}, read in {languages}."
+        if self.title == self.read:
+            return sentence[0].upper() + sentence[1:]
+        return f"{self.read}: {sentence}"
 
     @property
     def fewest(self) -> int:
@@ -311,11 +329,14 @@ def _describe_source(recipe: Recipe) -> _Source:
     read = recipe.read
     if read.files:
         names = [Path(path).name for path in read.files.values()]
-        trained = Path(str(recipe.train["file"])).name
-        return _Source(", ".join(names), f"{language} {trained}", bool(read.parallel))
+        trained = f"the {language} rows of {Path(str(recipe.train['file'])).name}"
+        return _Source(", ".join(names), trained, bool(read.parallel))
     task = get_task(str(read.task))
-    trained = recipe.train.get("task") or Path(str(recipe.train["text_file"])).name
-    return _Source(f"{task.name}, split {read.split}", f"{language} {trained}", task.parallel)
+    if recipe.trains_on_text:
+        trained = f"the {language} text of {Path(str(recipe.train['text_file'])).name}"
+    else:
+        trained = f"{language} {recipe.train['task']}"
+    return _Source(f"{task.name}, split {read.split}", trained, task.parallel)
 
 
 def _cells_by_method(recipe: Recipe, results: ResultsFolder) -> dict[str, list[Cell]]:

@@ -37,7 +37,8 @@ def evaluation_tables(
     table = _language_table(evaluation)
     for column in _text_columns(processor):
         table.add_column(column, justify="right")
-    table.caption = _caption(processor)
+    notes = [_candidates_note(evaluation), _texts_note(processor)]
+    table.caption = "\n".join(note for note in notes if note) or None
     results = evaluation.to_dict()["results"]
     for code, result in results.items():
         cells = [*_figures(evaluation, code, result), *_text_figures(processor, code)]
@@ -147,12 +148,20 @@ def _text_figures(processor: "PalamProcessor", code: str) -> list[str]:
     return []
 
 
-def _caption(processor: "PalamProcessor") -> str | None:
+def _candidates_note(evaluation: "Evaluation") -> str:
+    """Of how many sentences the right one was to be the likeliest; empty if that was not asked."""
+    counts = {row["candidates"] for row in evaluation.predictions if "candidates" in row}
+    notes = [f"{count} sentences, by chance {1 / count:.0%}" for count in sorted(counts)]
+    return f"likeliest: of {'; or of '.join(notes)}" if notes else ""
+
+
+def _texts_note(processor: "PalamProcessor") -> str:
+    """Where texts were cut, and what is unknown; empty if none was read."""
     if processor.stats:
         return f"cut: at {processor.max_length} tokens\nunknown: to the encoder, of all tokens"
     if processor.llm_stats:
         return f"cut: at {processor.llm_tokens.max_length} tokens of the LLM"
-    return None
+    return ""
 
 
 def _label_table(metrics: "ClassificationMetrics") -> Table:

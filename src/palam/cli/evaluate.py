@@ -67,7 +67,7 @@ class MeasuringConfig:
     """Of the task reading: also show what is reached without a bridge."""
     likelihood: bool = False
     """Of the task reading: also find out how often the LLM finds the right sentence the likeliest
-    of twenty. It takes long."""
+    of twenty, or of all where fewer differ. It takes long."""
     no_repeat_ngram_size: PositiveInt | None = None
     """Of free answers: no so many tokens in a row are said twice; not set is as they come."""
 
@@ -93,6 +93,25 @@ class MeasuringConfig:
             from palam.inference.reading_metrics import check_installed
 
             check_installed()
+        self._check_sentences(test)
+
+    def _check_sentences(self, test: TestData) -> None:
+        """Refuse rows without the other sentences that they are to be compared with.
+
+        Args:
+            test: what is read.
+
+        Raises:
+            PalamError: a language whose sentences are all alike.
+        """
+        if self.references:
+            from palam.inference.reading_references import check_comparable
+
+            check_comparable(test.examples)
+        if self.likelihood:
+            from palam.inference.reading_likelihood import check_candidates
+
+            check_candidates(test.examples)
 
     def check_together(self, test: TestData) -> None:
         """Refuse, before any work, what several bridges cannot do together.

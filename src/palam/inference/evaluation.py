@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Unpack
 from palam.errors import PalamError
 from palam.inference.metrics import ClassificationMetrics
 from palam.inference.prediction import Prediction, PredictionOptions, Predictor
+from palam.inference.reading_likelihood import check_candidates
 from palam.inference.reading_metrics import ReadingMetrics
 from palam.models.modeling import PalamModel
 from palam.tasks.loading import load_split, native_language
@@ -297,12 +298,15 @@ def evaluate(
         **options: see [`PredictionOptions`].
 
     Raises:
-        PalamError: a task of another family than the bridge was trained for, or an unknown method.
+        PalamError: a task of another family than the bridge was trained for, an unknown method, or
+            a likelihood among sentences that are all alike.
     """
     trained = model.config.task
     if trained and trained["family"] != task.family:
         known = f"{trained['family']} ({trained['name']})"
         raise PalamError(f"this bridge was trained for {known}; {task.name} is {task.family}")
+    if task.reference_language and options.get("likelihood_seed") is not None:
+        check_candidates(examples)
     evaluation = Evaluation.of_task(task, split, name)
     predictor = Predictor(model, task, **options)
     for language, rows in examples.items():

@@ -5,7 +5,7 @@ from typing import Any, NotRequired, TypedDict, Unpack
 
 from palam.errors import PalamError
 from palam.inference.generation import asked_with, generate, generate_about
-from palam.inference.reading_likelihood import likeliest_of_several
+from palam.inference.reading_likelihood import likeliest_of_several, num_candidates
 from palam.inference.reading_metrics import check_installed, row_readings, says_one_of
 from palam.inference.scoring import LabelScorer, Progress
 from palam.inference.task_prompt import task_template
@@ -43,6 +43,8 @@ class Prediction(TypedDict):
     identified: NotRequired[bool]
     likeliest: NotRequired[bool]
     """Whether the LLM finds the right text the likeliest, see [`likeliest_of_several`]."""
+    candidates: NotRequired[int]
+    """Of how many texts, see [`num_candidates`]."""
 
 
 class PredictionOptions(TypedDict, total=False):
@@ -215,8 +217,11 @@ class Predictor:
         likeliest = self._likeliest(references, texts, languages)
         lines = [first_line(answer) for answer in answers]
         predictions = predictions_of_readings(examples, lines, texts)
-        for prediction, is_likeliest in zip(predictions, likeliest, strict=False):
-            prediction["likeliest"] = is_likeliest
+        if likeliest:
+            candidates = num_candidates(references)
+            for prediction, is_likeliest in zip(predictions, likeliest, strict=True):
+                prediction["likeliest"] = is_likeliest
+                prediction["candidates"] = candidates
         return predictions
 
     def _likeliest(

@@ -121,7 +121,7 @@ def says_one_of(answer: str, accepted: Sequence[str], wrong: Sequence[str] = ())
 
     Args:
         answer: in English.
-        accepted: of a word or more each.
+        accepted: of a word or more each; one without a word, such as `+`, is never said.
         wrong: answers of which it may say none.
 
     Raises:
@@ -130,7 +130,8 @@ def says_one_of(answer: str, accepted: Sequence[str], wrong: Sequence[str] = ())
     said = stems(WORD.findall(answer))
 
     def says(words: str) -> bool:
-        return stems(WORD.findall(words)) <= said
+        wanted = stems(WORD.findall(words))
+        return bool(wanted) and wanted <= said
 
     return any(map(says, accepted)) and not any(map(says, wrong))
 
@@ -243,17 +244,21 @@ class ReadingMetrics:
     """Share of the rows whose own English sentence is the nearest to the answer."""
     likeliest: float | None
     """Share of the rows whose own English sentence the LLM finds the likeliest of those offered."""
+    candidates: int | None
+    """How many were offered to each row, at least: by chance it is the likeliest of so many."""
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> "ReadingMetrics":
         """From rows with the names of these figures; a row may lack some."""
         recalls = _values(rows, "recall")
+        candidates = _values(rows, "candidates")
         return cls(
             recall=_mean(recalls),
             ci95=bootstrap_interval(recalls) if recalls else None,
             chrf=_mean(_values(rows, "chrf")),
             identified=_mean(_values(rows, "identified")),
             likeliest=_mean(_values(rows, "likeliest")),
+            candidates=int(min(candidates)) if candidates else None,
         )
 
     @classmethod
@@ -270,6 +275,7 @@ class ReadingMetrics:
             "chrf": self.chrf,
             "identified": self.identified,
             "likeliest": self.likeliest,
+            "candidates": self.candidates,
         }
         return {name: value for name, value in figures.items() if value is not None}
 

@@ -1,13 +1,14 @@
 """What readings are compared with: answers that need no bridge, and the encoder without an LLM."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from palam.errors import PalamError
 from palam.inference.batches import padded_batches
 from palam.inference.evaluation import Evaluation
 from palam.inference.prediction import (
@@ -49,7 +50,11 @@ def reading_references(
         evaluation: of them.
         seed: of the draws.
         **options: see [`PredictionOptions`].
+
+    Raises:
+        PalamError: see [`check_comparable`].
     """
+    check_comparable(examples)
     has_bridge = not (model.config.llm_only or options.get("llm_only"))
     names = [COPY, UNRELATED, OTHER_ANSWERS]
     if has_bridge:
@@ -64,11 +69,11 @@ def reading_references(
         texts = [task.render(example, mode) for example in rows]
         sentences = [example.label for example in rows]
         answers = [str(row["prediction"]) for row in evaluation.of_language(language)]
-        order = derangement(len(rows), seed)
+        others = other_rows(sentences, seed)
         given = {
             COPY: texts,
-            UNRELATED: [sentences[place] for place in order],
-            OTHER_ANSWERS: [answers[place] for place in order],
+            UNRELATED: [sentences[other] for other in others],
+            OTHER_ANSWERS: [answers[other] for other in others],
         }
         for name, said in given.items():
             references[name].add(language, predictions_of_readings(rows, said, texts))
@@ -79,14 +84,40 @@ def reading_references(
     return references
 
 
-def derangement(count: int, seed: int) -> list[int]:
-    """Numbers from 0 in an order in which none stands at its own place; one alone has no other."""
-    order = list(range(count))
+def check_comparable(examples: Mapping[str, Sequence[Example]]) -> None:
+    """Refuse rows for which there is no other sentence than their own.
+
+    Args:
+        examples: by language.
+
+    Raises:
+        PalamError: the first language that has no two rows with different sentences.
+    """
+    for language, rows in examples.items():
+        if len({example.label for example in rows}) < 2:
+            raise PalamError(
+                f"{language}: references need two rows at least whose English sentences differ"
+            )
+
+
+def other_rows(sentences: Sequence[str], seed: int) -> list[int]:
+    """For each row another one with another sentence, in an order drawn with the seed.
+
+    Where all sentences differ, each row stands there once.
+
+    Args:
+        sentences: of the rows; two of them differ.
+        seed: of the draw.
+    """
+    order = list(range(len(sentences)))
     random.Random(seed).shuffle(order)
-    places = [0] * count
-    for number, following in zip(order, [*order[1:], *order[:1]], strict=True):
-        places[number] = following
-    return places
+    others = [0] * len(order)
+    for place, row in enumerate(order):
+        following = (place + 1) % len(order)
+        while sentences[order[following]] == sentences[row]:
+            following = (following + 1) % len(order)
+        others[row] = order[following]
+    return others
 
 
 def _nearest_predictions(
