@@ -43,7 +43,7 @@ class LanguageRecord(TypedDict):
 def merged_records(
     old: Iterable[LanguageRecord], new: Sequence[LanguageRecord]
 ) -> list[LanguageRecord]:
-    """Both, where a new one takes the place of an old one of the same task, split and language."""
+    """Old and new results; a new one replaces one of the same task, split and language."""
     by_place = {}
     for record in [*old, *new]:
         by_place[record["task"], record["split"], record["language"]] = record
