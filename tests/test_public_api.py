@@ -40,6 +40,8 @@ PROMISED = {
     "register_task",
 }
 WIDTH = 100
+LEANING = re.compile(r"(Also|Of both|Both|The first one's)\b")
+"""How a summary begins that says something only beside another one."""
 
 
 def plain(text: Any) -> str:
@@ -144,6 +146,26 @@ def test_the_signatures_are_those_of_the_snapshot():
     assert surface() == SNAPSHOT.read_text(encoding="utf-8"), (
         "run `python tests/test_public_api.py`, and say in CHANGELOG.md what changed"
     )
+
+
+def summaries() -> Iterator[tuple[str, str]]:
+    """The public names and their members, each with the first line of what is said of it."""
+    for name in palam._HOMES:
+        item = getattr(palam, name)
+        documented = {name: item}
+        if inspect.isclass(item):
+            for base in palam_bases(item):
+                for member_name, member in vars(base).items():
+                    if not member_name.startswith("_"):
+                        documented[f"{name}.{member_name}"] = member
+        for full_name, documented_item in documented.items():
+            text = inspect.getdoc(documented_item) or ""
+            yield full_name, text.partition("\n")[0]
+
+
+def test_a_summary_can_be_read_alone():
+    unclear = [name for name, summary in summaries() if LEANING.match(summary)]
+    assert unclear == []
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from palam.errors import PalamError
-from palam.inference.layer_page import check_path, save, table
+from palam.inference.layer_page import check_path, is_even, save, table
 from palam.inference.layer_weights import LayerView
 
 HOSTILE = "<script>alert('x')</script> & [bold]$x^2$"
@@ -111,3 +111,8 @@ def test_unpaired_surrogates_do_no_harm(tmp_path, tiny_model):
     save(view, tmp_path / "view.json")
     saved = json.loads((tmp_path / "view.json").read_text(encoding="utf-8"))
     assert saved["text"] == "a \ufffd b"
+
+
+def test_layers_are_even_if_none_stands_out():
+    assert is_even([0.25, 0.26, 0.25, 0.24])
+    assert not is_even([0.25, 0.27, 0.25, 0.23])

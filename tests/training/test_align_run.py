@@ -1,5 +1,6 @@
 """A bridge that is solved and not trained: what its folder holds, and what is compared."""
 
+import copy
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import torch
 import yaml
 
 from palam import PalamError, PalamModel
+from palam.alignment import solve as solving
 from palam.alignment.ridge import LinearMap, RidgeStatistics
 from palam.inference.scoring import score_labels
 from palam.models.backbones.encoder import load_encoder
@@ -137,7 +139,7 @@ def test_a_solve_that_becomes_nan_is_told_by_part_and_dtype_and_nothing_is_saved
     embed = PalamModel.embed
     llm = load_llm(str(base_folder("llama"))).to(torch.bfloat16)
     bases = Bases(load_encoder(str(base_folder("bert"))), llm)
-    monkeypatch.setattr(AlignmentRun, "probe", lambda run: [])
+    monkeypatch.setattr(AlignmentRun, "probe", lambda run, sample: [])
     monkeypatch.setattr(PalamModel, "embed", lambda model, ids: embed(model, ids) * math.inf)
     with pytest.raises(PalamError, match="the LLM's embeddings are not finite in bf16"):
         run_alignment(model_config(), task, RUNTIME, tmp_path / "out", bases=bases)
@@ -148,6 +150,31 @@ def test_a_solve_that_becomes_nan_is_told_by_part_and_dtype_and_nothing_is_saved
     with pytest.raises(PalamError, match=r"the solved mapper's weights .*are not finite"):
         run_alignment(model_config(), task, RUNTIME, tmp_path / "out", bases=bases)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_probe_changes_nothing_and_a_solve_that_fails_restores(
+    model_config, text_file, bases, monkeypatch
+):
+    data = DataConfig(text_file=text_file)
+    run = AlignmentRun.prepare(model_config(fusion="global_softmax"), data, RUNTIME, bases)
+    bridge = run.model.bridge
+    before = copy.deepcopy(bridge.state_dict())
+    sample = run.take_sample()
+    rows = {row["name"]: row for row in run.probe(sample)}
+    assert_same_weights(bridge, before)
+    with monkeypatch.context() as patched:
+        patched.setattr(solving, "aligned_batches", lambda *arguments: iter(()))
+        with pytest.raises(PalamError, match="too little text"):
+            run.solve(sample)
+    assert_same_weights(bridge, before)
+    solved = run.solve(sample)
+    assert not torch.equal(bridge.fusion.scores, before["fusion.scores"])
+    assert rows["global_softmax"]["r2"] == pytest.approx(solved.r2, abs=1e-4)
+
+
+def assert_same_weights(bridge, before):
+    for name, weight in bridge.state_dict().items():
+        assert torch.equal(weight, before[name]), name
 
 
 def test_a_pipe_is_opened_once(model_config, text_file, tmp_path):

@@ -8,7 +8,7 @@ from helpers import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palam.utils.texts import checked_texts, printable
+from palam.utils.texts import checked_texts, first_line, printable
 
 TEXTS = ["ශ්‍රී ලංකා", "", "\ud800"]
 
@@ -78,3 +78,11 @@ def test_what_is_shown_is_one_line_that_can_be_written(text):
     assert "\x1b" not in shown
     shown.encode()
     assert printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [("it is\nso", "it is"), ("\n it is \n", "it is"), ("", "ValueError"), ("\n", "ValueError")],
+)
+def test_the_first_line_of_an_error(message, line):
+    assert first_line(ValueError(message)) == line

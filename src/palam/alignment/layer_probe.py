@@ -1,5 +1,6 @@
 """A bounded sample of aligned tokens: to compare layers and fusions on, and to fit fusions on."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypedDict
 
@@ -139,8 +140,8 @@ def probe_layers(model: PalamModel, sample: AlignedSample) -> list[ProbeRow]:
     """Solve a linear map from each layer, and from every fusion, and measure it.
 
     Args:
-        model: its layers, normalised as its fusion normalises them. That fusion is taken with the
-            weights that it has; the weights of the others are fitted on the sample.
+        model: its layers, normalised as its fusion normalises them; it stays as it is. The weights
+            of every fusion are fitted on the sample, those of its own from where they are.
         sample: of [`AlignedSample.take`].
 
     Returns:
@@ -157,10 +158,11 @@ def probe_layers(model: PalamModel, sample: AlignedSample) -> list[ProbeRow]:
     for name, kind in FUSIONS.items():
         parts = []
         for fusion, own in samples:
-            candidate = fusion
-            if type(fusion) is not kind:
+            if type(fusion) is kind:
+                candidate = copy.deepcopy(fusion)
+            else:
                 candidate = _new_fusion(kind, fusion).to(model.device)
-                fit_fusion_weights(candidate, own)
+            fit_fusion_weights(candidate, own)
             parts.append((_fused(candidate, own.fit), _fused(candidate, own.held_out)))
         fits, held_outs = zip(*parts, strict=True)
         rows.append(_probe(name, model, sample, torch.cat(fits, -1), torch.cat(held_outs, -1)))

@@ -9,7 +9,7 @@ from typing import TypeVar
 from palam.bench.device_memory import Device
 from palam.bench.plan import ANY_DEVICE, Plan, plan
 from palam.models.new_processor import build_processor
-from palam.models.processing import IGNORE
+from palam.models.processing import count_labels
 from palam.training.build import build_dataset, with_prompt_of
 from palam.training.config import TrainConfig
 from palam.training.data import read_training_data
@@ -43,7 +43,7 @@ def plan_pretraining(config: TrainConfig, hardware: Device = ANY_DEVICE) -> Plan
     if config.optim.prompts_file is not None:
         assume_answers(dataset, config.optim.prompts_file, config)
     rows = [dataset[index] for index in range(len(dataset))]
-    answers = [_answer_tokens(row) for row in rows]
+    answers = [count_labels(row["labels"]) for row in rows]
     return plan(
         config.model,
         config.optim,
@@ -98,10 +98,6 @@ def spread_sample(items: Sequence[Item], count: int) -> list[Item]:
 def _text_tokens(row: Features) -> int:
     """Those of the first encoder, of which each becomes a vector that the LLM reads."""
     return sum(token_id >= 0 for token_id in row["encoder_input_ids"])
-
-
-def _answer_tokens(row: Features) -> int:
-    return sum(label != IGNORE for label in row["labels"])
 
 
 def _mean(counts: list[int]) -> int:

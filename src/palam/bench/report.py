@@ -15,15 +15,13 @@ from palam.bench.recipe import Recipe
 from palam.bench.results import Cell, ResultsFolder, RunInfo
 from palam.bench.statistics import Answers, Difference, compare
 from palam.errors import PalamError
-from palam.inference.layer_page import Panel, percent
+from palam.inference.layer_page import Panel, is_even, percent
 from palam.tasks.registry import get_task
 from palam.utils.languages import language_name, resolve_language
 from palam.utils.templating import render
 
 LEAST_SPAN = 0.05
 """The charts of differences reach at least so far from zero."""
-EVEN = 0.1
-"""Layers whose shares differ by less, of an even share, are not drawn."""
 MAX_COLUMNS = 8
 """A table of the page has at most so many methods side by side; further ones stand below."""
 FEW_ITEMS = 200
@@ -312,8 +310,7 @@ def _described(method: MethodSummary, recipe: Recipe) -> MethodSummary:
 
 def _is_even(panel: Panel) -> bool:
     """Whether all layers contribute nearly alike, in every language."""
-    even_share = 1 / len(panel.foot)
-    return all(max(shares) - min(shares) < EVEN * even_share for _, shares in panel.rows)
+    return all(is_even(shares) for _, shares in panel.rows)
 
 
 class _Source(NamedTuple):

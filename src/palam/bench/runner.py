@@ -1,12 +1,10 @@
 """Run a recipe, cell by cell, into one results folder; a finished cell is not repeated."""
 
-import platform
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -40,6 +38,7 @@ from palam.models.modeling import PalamModel
 from palam.training.config import TrainConfig
 from palam.training.data import read_training_data
 from palam.utils.files import check_replaceable
+from palam.utils.versions import installed_versions
 
 LAYER_TEXTS = 8
 """Texts of each language on which the layers' contributions are averaged."""
@@ -80,7 +79,7 @@ class Bench:
         )
         self.task, self.rows = find_rows(recipe, config.data, self.data)
         info = RunInfo(
-            versions=_versions(),
+            versions=installed_versions(),
             data=data_hashes(self.data, self.rows),
             inputs=named_input_hashes(recipe),
             validation=self.data.note,
@@ -335,10 +334,3 @@ def _check_same_data(earlier: RunInfo, present: RunInfo, out: Path) -> None:
         raise PalamError(
             f"{out} holds results of other contents ({', '.join(changed)}); give another --out"
         )
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("palam", "torch", "transformers"):
-        versions[package] = version(package)
-    return versions

@@ -92,12 +92,12 @@ class LoadingConfig(PlacementConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SeededLoadingConfig(LoadingConfig, RuntimeConfig):
-    """Also the seed, of a command that draws something."""
+    """How the models are loaded, and the seed, of a command that draws something."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLoadingConfig(LoadingConfig):
-    """Also what runs the LLM, of a command that lets it answer freely."""
+    """How the models are loaded, and what runs the LLM, of a command that lets it answer freely."""
 
     engine: EngineName = "palam"
     """What makes free answers. vllm, which is installed apart, is faster."""
@@ -105,7 +105,7 @@ class EngineLoadingConfig(LoadingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SeededEngineLoadingConfig(EngineLoadingConfig, SeededLoadingConfig):
-    """Both."""
+    """How the models are loaded, what runs the LLM, and the seed, of a command that draws."""
 
 
 LoadingOptions = Annotated[LoadingConfig, Parameter(name="*", group=RUN)]

@@ -111,7 +111,7 @@ class Chunk(NamedTuple):
     """Some rows, and what the model reads of each."""
 
     start: int
-    """The first one's number among all rows, from 0."""
+    """The first row's number among all rows, from 0."""
     rows: list[NumberedRow]
     texts: list[str]
     """Of the rows that can be read."""

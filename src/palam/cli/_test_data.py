@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
 ALL_ROWS = "all"
 """In place of a language's code, where a file's rows have none."""
-FILE_OPTIONS = ("text_column", "label_column", "file_format", "sheet", "language_column")
+FILE_OPTIONS = {
+    "text_column": "--text-column",
+    "label_column": "--label-column",
+    "file_format": "--format",
+    "sheet": "--sheet",
+    "language_column": "--language-column",
+}
+"""The settings that only a file has, and the option of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +87,9 @@ class TestDataConfig:
         return self.file is not None and not self.languages and self.language_column is None
 
     def _refuse_file_options(self) -> None:
-        for name in FILE_OPTIONS:
+        for name, option in FILE_OPTIONS.items():
             if getattr(self, name) is not None:
-                raise PalamError(f"--{name.replace('_', '-')} needs --file".replace("file-f", "f"))
+                raise PalamError(f"{option} needs --file")
 
 
 TestDataOptions = Annotated[

@@ -21,7 +21,7 @@ from palam.scale.work import Labelling
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyScaleConfig(ScaleConfig):
-    """Also what runs the processes."""
+    """How a corpus is shared out, and what runs the processes that read it."""
 
     engine: Literal["palam", "ray"] = "palam"
     """What runs the processes; ray is for a folder of Parquet files, and workers are its actors."""

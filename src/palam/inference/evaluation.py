@@ -16,6 +16,7 @@ from palam.inference.prediction import Prediction, PredictionOptions, Predictor
 from palam.inference.reading_likelihood import check_candidates
 from palam.inference.reading_metrics import ReadingMetrics
 from palam.models.modeling import PalamModel
+from palam.tasks.label_scores import normalised
 from palam.tasks.loading import load_split, native_language
 from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task
@@ -55,15 +56,13 @@ class UncertainPrediction(NamedTuple):
     def of(cls, row: Prediction) -> "UncertainPrediction":
         """From a prediction with scores, which are log-probabilities."""
         scores = row["scores"]
-        highest = max(scores.values())
-        weights = {label: math.exp(score - highest) for label, score in scores.items()}
-        total = sum(weights.values())
-        first, second = sorted(weights, key=lambda label: -weights[label])[:2]
+        probabilities = dict(zip(scores, normalised(scores.values()), strict=True))
+        first, second = sorted(probabilities, key=lambda label: -probabilities[label])[:2]
         return cls(
             row=row,
-            confidence=weights[first] / total,
+            confidence=probabilities[first],
             runner_up=second,
-            margin=(weights[first] - weights[second]) / total,
+            margin=probabilities[first] - probabilities[second],
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from palam.utils.languages import find_language
 from palam.utils.templating import render
 
 SUFFIXES = (".html", ".json")
+EVEN = 0.1
+"""Layers whose shares differ by less, of an even share, are even: there is nothing to be seen."""
 
 
 def language_tag(code: str | None) -> str | None:
@@ -31,6 +34,15 @@ def percent(share: float) -> str:
     """A share as a percentage of at most three characters and a point."""
     percentage = 100 * share
     return f"{percentage:.1f}" if share < 0.0995 else f"{percentage:.0f}"
+
+
+def is_even(shares: Sequence[float]) -> bool:
+    """Whether all layers contribute nearly alike.
+
+    Args:
+        shares: of each layer; together they are 1.
+    """
+    return max(shares) - min(shares) < EVEN / len(shares)
 
 
 def table(view: LayerView) -> Table:

@@ -33,7 +33,7 @@ from palam.models.processing import TEXT_SLOT, PalamProcessor
 from palam.models.sequence import LLMInputs
 from palam.models.template import Template
 from palam.utils.memory import is_out_of_memory
-from palam.utils.texts import checked_texts
+from palam.utils.texts import checked_texts, first_line
 
 MAX_PACKED_TOKENS = 8
 """Label tokens in one call of the LLM: bounds their logits, each as wide as the vocabulary."""
@@ -238,7 +238,7 @@ class LabelScorer:
             raise
         except LIBRARY_ERRORS as error:
             _raise_if_out_of_memory(error)
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise PalamError(f"LLM {self._llm_name()!r} cannot score labels: {reason}") from None
         self._compared_length = max(2 * length, SURELY_ALIKE_TOKENS)
         batch = self._processor.pad(probes)

@@ -22,6 +22,7 @@ from palam.models.modeling import PalamModel
 from palam.models.sequence import LLMInputs
 from palam.models.token_engine import Decoding, NewTokens
 from palam.starter.resolve import resolve
+from palam.utils.texts import first_line
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, step by step
@@ -390,6 +391,4 @@ def start_vllm(
 
 def _failure(what: str, error: BaseException) -> PalamError:
     """One line for an error inside vLLM."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    reason = next((line.strip() for line in lines if line.strip()), type(error).__name__)
-    return PalamError(f"vLLM {what}: {reason}")
+    return PalamError(f"vLLM {what}: {first_line(error).strip()}")

@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCard
 from palam.errors import PalamError
 from palam.utils.languages import language_title
 from palam.utils.templating import table_cell
+from palam.utils.texts import first_line
 
 BEGIN = "<!-- results by language -->"
 END = "<!-- end of results by language -->"
@@ -43,7 +44,7 @@ class LanguageRecord(TypedDict):
 def merged_records(
     old: Iterable[LanguageRecord], new: Sequence[LanguageRecord]
 ) -> list[LanguageRecord]:
-    """Both, where a new one takes the place of an old one of the same task, split and language."""
+    """Old and new results; a new one replaces one of the same task, split and language."""
     by_place = {}
     for record in [*old, *new]:
         by_place[record["task"], record["split"], record["language"]] = record
@@ -113,7 +114,7 @@ def read_card(card: str) -> ModelCard:
     try:
         return ModelCard(card)
     except Exception as error:  # YAML's errors, and those of the hub's classes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise PalamError(f"the front matter of README.md is damaged: {reason}") from None
 
 

@@ -538,6 +538,11 @@ def _ones_like(rows: Iterable[Sequence[int]]) -> list[list[int]]:
     return [[1] * len(row) for row in rows]
 
 
+def count_labels(labels: Iterable[int]) -> int:
+    """How many tokens of a row are learned: those whose label is not `IGNORE`."""
+    return sum(label != IGNORE for label in labels)
+
+
 def _padded(rows: Sequence[Sequence[int]], fill: int, *, left: bool) -> Tensor:
     """Rows of ids as one tensor [rows, longest (at least 1)], padded on one side."""
     width = max([1, *map(len, rows)])

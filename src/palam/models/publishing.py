@@ -39,6 +39,7 @@ from palam.models.model_card import (
 )
 from palam.utils.hub import is_http_error
 from palam.utils.settings import dump_yaml, parse_yaml
+from palam.utils.texts import first_line
 
 BASE_NAMES = ("encoder", "second_encoder", "llm")
 JSON_FILES = {
@@ -135,7 +136,7 @@ def prepare_publication(
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise PalamError(str(error).splitlines()[0]) from None
+        raise PalamError(first_line(error)) from None
     for name in REQUIRED:
         if not (checkpoint / name).is_file():
             raise PalamError(f"{checkpoint} is no folder with a checkpoint: it has no {name}")
@@ -227,7 +228,7 @@ def _in_one_line(push: Callable[[], str], repo_id: str) -> str:
         if code in (401, 403):
             reason = f"the token may not write to {repo_id}; run `hf auth login` with another"
         else:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
         raise PalamError(f"the hub refuses {repo_id}: {reason}") from None
     except (OSError, RuntimeError) as error:
         raise _unreachable(error) from None
@@ -238,8 +239,7 @@ def _in_one_line(push: Callable[[], str], repo_id: str) -> str:
 
 
 def _unreachable(error: Exception) -> PalamError:
-    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return PalamError(f"the hub cannot be reached: {reason[0]}")
+    return PalamError(f"the hub cannot be reached: {first_line(error)}")
 
 
 def _with_public_bases(config: PalamConfig, details: CardDetails) -> PalamConfig:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from palam.errors import PalamError
+from palam.utils.texts import first_line
 
 SLOT = "{text}"
 ANSWER = "{answer}"
@@ -205,7 +206,7 @@ def _rendered(
             messages, tokenize=False, **arguments, **{**CHAT_OPTIONS, **options}
         )
     except Exception as error:  # a template raises what it likes
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise PalamError(f"the LLM's chat template cannot be rendered: {reason}") from None
     return text
 

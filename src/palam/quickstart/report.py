@@ -1,23 +1,19 @@
 """The quickstart's report: one HTML page that needs no other file, its sentences computed."""
 
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
-from palam.inference.layer_page import Panel, language_tag, panel, percent
+from palam.inference.layer_page import Panel, is_even, language_tag, panel, percent
 from palam.quickstart.result import LanguageResult, QuickstartResult, ReadLanguage
 from palam.tasks.registry import get_task
 from palam.utils.files import atomic_file
 from palam.utils.languages import find_language, language_name
 from palam.utils.templating import render
-
-EVEN = 0.1
-"""Layers whose mean shares differ by less, of an even share, are called even."""
+from palam.utils.versions import installed_versions
 
 
 @dataclass(frozen=True)
@@ -62,25 +58,15 @@ def write_report(result: QuickstartResult, path: str | os.PathLike[str]) -> None
         means_of_all=means_of_all,
         best=_best_bridge(result, means),
         topics=list(get_task(result.data).labels),
-        panels=[] if is_even(shares) else _panels(result, shares),
+        panels=[] if is_even(shares.mean(0).tolist()) else _panels(result, shares),
         layers_sentence=describe_layers(shares),
         language_name=language_name,
         language_tag=language_tag,
-        versions=_versions(),
+        versions=installed_versions(),
         percent=percent,
     )
     with atomic_file(path) as file:
         file.write(page.encode(errors="replace"))
-
-
-def is_even(shares: Tensor) -> bool:
-    """Whether all layers count nearly alike on average, so that there is nothing to be seen.
-
-    Args:
-        shares: see [`describe_layers`].
-    """
-    mean = shares.mean(0)
-    return bool(mean.max() - mean.min() < EVEN / len(mean))
 
 
 def describe_layers(shares: Tensor) -> str:
@@ -91,7 +77,7 @@ def describe_layers(shares: Tensor) -> str:
     """
     mean = shares.mean(0)
     even_share = 1 / len(mean)
-    if is_even(shares):
+    if is_even(mean.tolist()):
         return f"All layers count nearly alike: about {percent(even_share)} % each."
     top = int(mean.argmax())
     highest = percent(mean[top].item())
@@ -115,11 +101,3 @@ def _panels(result: QuickstartResult, shares: Tensor) -> list[Panel]:
         title = language_name(view.language or view.text)
         panels.append(panel(title, view, view.shares, top))
     return panels
-
-
-def _versions() -> dict[str, str]:
-    """Of what is installed."""
-    versions = {"python": platform.python_version()}
-    for package in ("palam", "torch", "transformers"):
-        versions[package] = version(package)
-    return versions

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from palam.errors import PalamError
 from palam.tasks.formats import Row
+from palam.utils.texts import first_line
 
 ERROR = "error"
 """The column that says why a row has no results; empty where it has."""
@@ -49,8 +50,9 @@ def results_or_failures(
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    lines = str(error).strip().splitlines()
-    if not lines:
-        return type(error).__name__
-    return lines[0] if isinstance(error, PalamError) else f"{type(error).__name__}: {lines[0]}"
+    """What an error says, in one line; of another library's error also its kind."""
+    line = first_line(error)
+    kind = type(error).__name__
+    if isinstance(error, PalamError) or line == kind:
+        return line
+    return f"{kind}: {line}"

@@ -22,6 +22,7 @@ from palam.errors import PalamError
 from palam.scale.reader import BridgeReader
 from palam.scale.shards import CorpusFile, Job, claim_job, corpus_files, is_finished, note_finished
 from palam.tasks.parquet import count_parquet
+from palam.utils.texts import first_line
 
 ROW_ID = "row_hash"
 """The column of each row's id."""
@@ -162,8 +163,7 @@ def _cluster(config: RayConfig) -> Iterator[Any]:
         if not is_connected:
             ray.init(config.address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise PalamError(f"no Ray cluster at {config.address!r}: {reason}") from None
+        raise PalamError(f"no Ray cluster at {config.address!r}: {first_line(error)}") from None
     try:
         yield ray
     finally:

@@ -8,6 +8,7 @@ from palam.errors import PalamError
 from palam.tasks.formats import Row
 from palam.tasks.readers import NumberedRow
 from palam.tasks.task import Hub, Task
+from palam.utils.texts import first_line
 
 CARD_FILE = "README.md"
 """What `datasets` asks a repository for first."""
@@ -97,9 +98,7 @@ def _load_dataset(
     try:
         return datasets.load_dataset(path, config, **options)
     except Exception as error:  # whatever the network, the hub or the data set's files say
-        message = str(error) or type(error).__name__
-        first_line = message.splitlines()[0]
-        raise PalamError(f"cannot load {source}: {first_line}; {FOLDER_HINT}") from error
+        raise PalamError(f"cannot load {source}: {first_line(error)}; {FOLDER_HINT}") from error
 
 
 def _label_names(data: Any, column: str, hub: Hub) -> dict[object, str]:

@@ -10,6 +10,7 @@ from palam.errors import PalamError
 from palam.tasks.cells import plain_value
 from palam.tasks.formats import NumberedLine, Row, shortened
 from palam.tasks.tables import checked_header
+from palam.utils.texts import first_line
 
 BATCH_SIZE = 1000
 """Rows that are read at a time."""
@@ -88,8 +89,7 @@ def _batches(file: Any, path: Path) -> Iterator[Any]:
 
 
 def _damaged(path: Path, error: Exception) -> PalamError:
-    first_line = str(error).partition("\n")[0]
-    return PalamError(f"{path} is damaged or no Parquet file: {first_line}")
+    return PalamError(f"{path} is damaged or no Parquet file: {first_line(error)}")
 
 
 def _load_saved(path: Path) -> Any:
@@ -100,8 +100,7 @@ def _load_saved(path: Path) -> Any:
     try:
         return datasets.load_from_disk(str(path))
     except Exception as error:  # whatever its files say
-        message = str(error) or type(error).__name__
-        raise PalamError(f"cannot read {path}: {message.splitlines()[0]}") from None
+        raise PalamError(f"cannot read {path}: {first_line(error)}") from None
 
 
 def _rows(batches: Iterable[Any], label_names: LabelNames) -> Iterator[NumberedLine]:

@@ -80,8 +80,8 @@ class HeldOut(NamedTuple):
     """Examples in two parts that have no text in common.
 
     Attributes:
-        train: the most of them.
-        dev: those that are held out.
+        train: the examples that are left to train on, most of all.
+        dev: the examples that are held out.
         num_repeated: rows whose text stands in another row too.
     """
 

@@ -14,6 +14,7 @@ from palam.tasks.counting import SheetCounter
 from palam.tasks.formats import NumberedLine, column_letter, shortened
 from palam.tasks.tables import checked_header
 from palam.utils.notes import tell
+from palam.utils.texts import first_line
 
 MAX_ROWS = 1_048_576
 """Rows of a sheet, with the header."""
@@ -133,9 +134,8 @@ def _check_is_workbook(file: IO[bytes], path: Path) -> None:
 
 def _damaged(path: Path, error: Exception) -> PalamError:
     """One line for what a library says of a damaged file."""
-    message = str(error) or type(error).__name__
     return PalamError(
-        f"{path} is damaged or no Excel workbook ({message.splitlines()[0]}); save it as .xlsx anew"
+        f"{path} is damaged or no Excel workbook ({first_line(error)}); save it as .xlsx anew"
     )
 
 

@@ -8,12 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from palam.alignment.layer_probe import (
-    AlignedSample,
-    ProbeRow,
-    fit_fusions,
-    probe_layers,
-)
+from palam.alignment.layer_probe import AlignedSample, ProbeRow, probe_layers
 from palam.alignment.solve import AlignmentResult, aligned_batches, solve_bridge
 from palam.errors import PalamError
 from palam.inference.calibration import TaskCalibration, calibrate_to_task
@@ -86,11 +81,12 @@ def _align_into(
     runtime = resolve_dtype(runtime)
     run = AlignmentRun.prepare(model, data, runtime, bases)
     with console.status("comparing layers and fusions"):
-        results: dict[str, Any] = {"probe": run.probe()}
+        sample = run.take_sample()
+        results: dict[str, Any] = {"probe": run.probe(sample)}
     if out is None:
         return results
     with console.status("solving the bridge"):
-        solved = run.solve()
+        solved = run.solve(sample)
     results["solved"] = asdict(solved)
     if run.data.task is not None and run.data.task.labels:
         with console.status("calibrating it to the task"):
@@ -132,12 +128,13 @@ def probe_page(rows: list[ProbeRow], model: ModelConfig) -> str:
 
 @dataclass
 class AlignmentRun:
-    """A bridge to solve and the text to solve it from, and the steps: probe, solve, calibrate."""
+    """A bridge to solve and the text to solve it from, and the steps: take a sample of the text,
+    probe, solve, calibrate."""
 
     model: PalamModel
     data: TrainingData
     texts: Callable[[], Iterable[str]]
-    """The texts from their beginning; it is called once for each step."""
+    """The texts from their beginning; it is called for the sample, and to solve."""
 
     @classmethod
     def prepare(
@@ -167,16 +164,21 @@ class AlignmentRun:
         texts = training_data.texts(training_data.train, model.mode)
         return cls(built, training_data, lambda: texts)
 
-    def probe(self) -> list[ProbeRow]:
-        """Fit the fusion's own weights on a sample of the text, and compare on it."""
+    def take_sample(self) -> AlignedSample:
+        """A sample of the text, to compare on and to fit the fusion's own weights on."""
         batches = aligned_batches(self.model, self.texts(), repeat(self.data.language))
-        sample = AlignedSample.take(self.model, batches)
-        fit_fusions(self.model.bridge, sample)
-        return probe_layers(self.model, sample)
+        return AlignedSample.take(self.model, batches)
 
-    def solve(self) -> AlignmentResult:
-        """Solve the mapper from all of the text; see [`solve_bridge`]."""
-        return solve_bridge(self.model, self.texts(), repeat(self.data.language))
+    def probe(self, sample: AlignedSample) -> list[ProbeRow]:
+        """Compare every layer and fusion; see [`probe_layers`]."""
+        with self.model.evaluating():
+            return probe_layers(self.model, sample)
+
+    def solve(self, sample: AlignedSample) -> AlignmentResult:
+        """Fit the fusion's own weights on a sample, and solve the mapper from all of the text; see
+        [`solve_bridge`]."""
+        languages = repeat(self.data.language)
+        return solve_bridge(self.model, self.texts(), languages, sample=sample)
 
     def calibrate(self, seed: int) -> TaskCalibration:
         """Calibrate the solved bridge to the task; see [`calibrate_to_task`]."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from palam.models.processing import IGNORE, PalamProcessor
+from palam.models.processing import PalamProcessor, count_labels
 from palam.training.datasets import Features
 
 Batch = dict[str, Any]
@@ -32,7 +32,7 @@ class Collator:
             of these, padded, and `taught`, their places in the batch.
         """
         batch: Batch = dict(self.processor.pad(rows))
-        answer_lengths = [_answer_length(row["labels"]) for row in rows]
+        answer_lengths = [count_labels(row["labels"]) for row in rows]
         batch["logits_to_keep"] = max(answer_lengths) + 1
         batch["rows"] = [row["row"] for row in rows]
         teacher_rows = []
@@ -45,7 +45,3 @@ class Collator:
             batch["teacher"] = dict(self.processor.pad(teacher_rows))
             batch["taught"] = taught
         return batch
-
-
-def _answer_length(labels: Sequence[int]) -> int:
-    return sum(label != IGNORE for label in labels)

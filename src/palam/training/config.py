@@ -291,7 +291,7 @@ class PlacementConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig(PlacementConfig):
-    """Also the seed of what is drawn.
+    """Where and in which precision a model is, and the seed of what is drawn.
 
     Raises:
         PalamError: a value that is not right.
@@ -307,7 +307,8 @@ class RuntimeConfig(PlacementConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRuntimeConfig(RuntimeConfig):
-    """Also what trades memory for time while training, and who is told.
+    """Device, precision and seed of a training run, what trades memory for time in it, and who is
+    told of it.
 
     Raises:
         PalamError: a value that is not right, or two that exclude each other.

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from palam.models.processing import IGNORE, Features
+from palam.models.processing import IGNORE, Features, count_labels
 
 TABLE_FILE = "table.json"
 """Written last: a folder that holds it is complete."""
@@ -155,10 +155,9 @@ class TokenTable(Sequence[Features]):
 
 def _columns_of(row: Features) -> dict[str, Sequence[int]]:
     """What is kept of a row, by column."""
-    num_labels = sum(label != IGNORE for label in row["labels"])
     columns: dict[str, Sequence[int]] = {
         "input_ids": row["input_ids"],
-        "num_labels": [num_labels],
+        "num_labels": [count_labels(row["labels"])],
     }
     if OPTIONAL_COLUMN in row:
         columns[OPTIONAL_COLUMN] = row[OPTIONAL_COLUMN]

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from palam.errors import PalamError
+from palam.utils.texts import first_line
 
 ANSWER_SECONDS = 10
 """How long the hub may take to answer."""
@@ -171,9 +172,3 @@ def _readable(error: Exception, file: HubFile) -> PalamError:
 def is_http_error(error: BaseException) -> bool:
     """Whether an error is that of a library below huggingface_hub: no network, no answer."""
     return type(error).__module__.partition(".")[0] in HTTP_LIBRARIES
-
-
-def first_line(error: BaseException) -> str:
-    """An error's message, up to its first line's end; its kind where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import yaml
 
 from palam.errors import PalamError
+from palam.utils.texts import first_line
 
 MAX_INT = 2**63 - 1
 """The greatest whole number that a setting can be; the least is its negative."""
@@ -174,7 +175,7 @@ def read_yaml(path: Path) -> Any:
             raise ValueError(f"it is larger than {MAX_YAML_BYTES // 2**20} MB")
         return parse_yaml(content.decode("utf-8-sig"))
     except (OSError, ValueError) as error:  # ValueError: not UTF-8
-        raise PalamError(f"{path} cannot be read as YAML: {_first_line(error)}") from None
+        raise PalamError(f"{path} cannot be read as YAML: {first_line(error)}") from None
 
 
 def parse_yaml(text: str) -> Any:
@@ -190,7 +191,7 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         # ValueError: a date such as 2024-99-99; RecursionError: brackets without end
-        raise ValueError(_first_line(error)) from None
+        raise ValueError(first_line(error)) from None
 
 
 def dump_yaml(values: Any) -> str:
@@ -244,11 +245,6 @@ class PlainLoader(yaml.SafeLoader):
 
 PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_number)
 PlainLoader.add_constructor("tag:yaml.org,2002:float", PlainLoader.construct_number)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _refusal(name: str, value: Any, expected: str) -> PalamError:

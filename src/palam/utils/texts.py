@@ -54,3 +54,9 @@ def printable(text: str) -> str:
             character = character.encode("unicode_escape").decode("ascii")
         characters.append(character)
     return "".join(characters)
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message, up to its first line's end; its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

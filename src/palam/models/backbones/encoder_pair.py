@@ -26,19 +26,19 @@ class EncoderPair(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Of both."""
+        """The device that both encoders are on."""
         device: torch.device = self.first.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of both."""
+        """The dtype of both encoders' weights."""
         dtype: torch.dtype = self.first.dtype
         return dtype
 
     @property
     def name_or_path(self) -> str:
-        """The first one's."""
+        """The first encoder's name or folder."""
         return str(self.first.name_or_path)
 
     def layers(self, ids: Tensor, mask: Tensor) -> list[Tensor]:

@@ -25,6 +25,7 @@ from palam.models.backbones.loading import (
 )
 from palam.models.backbones.quantization import quantization_options
 from palam.models.finite import check_logits
+from palam.utils.texts import first_line
 
 SAMPLED_EMBEDDINGS = 8192
 """At most so many embeddings are read to measure their size."""
@@ -250,7 +251,7 @@ def compile_layers(llm: PreTrainedModel) -> list[CompiledLayer]:
     try:
         torch.compile(torch.neg)(torch.ones(2, device=llm.device))
     except Exception as error:  # whatever a compiler that is missing or broken makes of it
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise PalamError(f"torch.compile does not work here ({reason}); train without it") from None
     layers = decoder_layers(llm)
     if not layers:

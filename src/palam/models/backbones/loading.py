@@ -26,7 +26,8 @@ from transformers.utils.hub import cached_file
 
 from palam.errors import PalamError
 from palam.starter.resolve import resolve
-from palam.utils.hub import HUB, HubFile, HubUnreachable, first_line, is_http_error
+from palam.utils.hub import HUB, HubFile, HubUnreachable, is_http_error
+from palam.utils.texts import first_line
 
 Model = TypeVar("Model", bound=nn.Module)
 CONFIG_FILE = "config.json"
