@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from palam import PalamError
+from palam.tasks.readers import numbered_rows, text_of
 
 TEXTS = [
     "The match was won by the national team. Scientists found water.",
@@ -47,6 +48,13 @@ FILE_OPERATIONS = (
     "os.chmod",
     "os.scandir",
 )
+
+
+def read_rows(path, *, column=None):
+    """The rows of a file, each of which must have a text in the column."""
+    for place, row in numbered_rows(path, column=column):
+        text_of(row, column or "text", place)
+        yield row
 
 
 def benchmark_script(name):

@@ -8,10 +8,10 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-from helpers import refusal
+from helpers import read_rows, refusal
 
 from palam.tasks.loading import task_from_file
-from palam.tasks.readers import RowSource, read_rows, text_of
+from palam.tasks.readers import RowSource, text_of
 
 ROWS = [{"text": "ශ්‍රී", "label": "b"}, {"text": "", "label": "a"}, {"text": None, "label": "b"}]
 

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from helpers import read_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from palam.tasks.readers import (
     check_readable,
     language_of,
     numbered_rows,
-    read_rows,
     read_texts,
     text_of,
 )

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import openpyxl
 import pytest
-from helpers import refusal
+from helpers import read_rows, refusal
 
 from palam.tasks.loading import task_from_file
-from palam.tasks.readers import RowSource, check_readable, read_rows, text_of
+from palam.tasks.readers import RowSource, check_readable, text_of
 
 
 @pytest.fixture

@@ -260,24 +260,6 @@ def check_readable(path: str | Path) -> bool:
     return True
 
 
-def read_rows(path: str | Path | RowSource, *, column: str | None = None) -> Iterator[Row]:
-    """Stream the rows of a file, a pipe or standard input.
-
-    Args:
-        path: the file, see [`RowSource`]; `-` is standard input.
-        column: the column that every row must have, a text; default `text`.
-
-    Yields:
-        The rows.
-
-    Raises:
-        PalamError: a file that cannot be read, or a row that is wrong; names the line.
-    """
-    for place, row in numbered_rows(path, column=column):
-        text_of(row, column or TEXT, place)
-        yield row
-
-
 def read_texts(
     path: str | Path | RowSource, *, column: str = TEXT, option: str | None = None
 ) -> Iterator[str]:
@@ -313,7 +295,7 @@ def read_texts(
 def numbered_rows(
     path: str | Path | RowSource, *, column: str | None = None
 ) -> Iterator[NumberedRow]:
-    """Stream the rows of a file with their places; see [`read_rows`].
+    """Stream the rows of a file with their places.
 
     Args:
         path: the file; `-` is standard input.
