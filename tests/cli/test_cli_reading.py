@@ -260,7 +260,7 @@ def test_results_are_resumed_with_the_same_files_and_bridges_alone(
     ("setting", "message"),
     [
         ({"lexicon": "nowhere.csv"}, "words: lexicon is nowhere.csv, which cannot be read: "),
-        ({"init_from": "nowhere"}, "nowhere"),
+        ({"init_from": "nowhere"}, "words: init_from: checkpoint 'nowhere' cannot"),
     ],
 )
 def test_what_a_method_names_is_looked_for_before_any_training(

@@ -22,13 +22,17 @@ DIGITS = 16
 """Of a hash that is kept."""
 MARK = ": "
 """Between whose setting it is and its name, in a hash's name: `words: lexicon`."""
+ALL = "train"
+"""Whose the settings are that the recipe gives to all methods."""
+METHOD_TRAIN = "methods/train"
+"""Whose those of a method are that is called `train` too; no method's own name has a slash."""
 
 
 class _Setting(NamedTuple):
     """A setting with a value."""
 
     owner: str
-    """The method that has it, or `train` for all of them."""
+    """The method that has it, or `train` for all of them; see [`METHOD_TRAIN`]."""
     name: str
     value: str
 
@@ -46,16 +50,27 @@ def named_input_hashes(recipe: Recipe) -> dict[str, str]:
 
 
 def changed_inputs(previous: Mapping[str, str], present: Mapping[str, str]) -> list[str]:
-    """The names of those that both have, with another content."""
-    return [name for name, digest in present.items() if previous.get(name, digest) != digest]
+    """The names of those that both have, with another content.
+
+    Args:
+        previous, present: of [`named_input_hashes`], the former perhaps of an older Palam, to which
+            the settings of a method called `train` were those of the recipe's `train`.
+    """
+    changed = []
+    for name, digest in present.items():
+        older = name.replace(f"{METHOD_TRAIN}{MARK}", f"{ALL}{MARK}")
+        known = name if name in previous or older in present else older
+        if previous.get(known, digest) != digest:
+            changed.append(name)
+    return changed
 
 
 def _settings(recipe: Recipe) -> Iterator[_Setting]:
     """Those of the recipe that name a file or a bridge."""
-    owners: dict[str, Mapping[str, Any]] = {"train": recipe.train}
+    owners: dict[str, Mapping[str, Any]] = {ALL: recipe.train}
     for name, method in recipe.methods.items():
         if isinstance(method, TrainedMethod):
-            owners[name] = method.settings
+            owners[METHOD_TRAIN if name == ALL else name] = method.settings
     for owner, settings in owners.items():
         for name in (*FILES, BRIDGE):
             value = settings.get(name)
@@ -66,7 +81,7 @@ def _settings(recipe: Recipe) -> Iterator[_Setting]:
 def _hash(setting: _Setting) -> str:
     """Of its content."""
     if setting.name == BRIDGE:
-        return tensors_sha256(load_start(setting.value).tensors())[:DIGITS]
+        return _bridge_hash(setting)
     try:
         return file_sha256(Path(setting.value))[:DIGITS]
     except OSError as error:
@@ -74,3 +89,12 @@ def _hash(setting: _Setting) -> str:
         raise PalamError(
             f"{setting.owner}: {setting.name} is {setting.value}, which cannot be read: {reason}"
         ) from None
+
+
+def _bridge_hash(setting: _Setting) -> str:
+    """Of its bridge's weights."""
+    try:
+        start = load_start(setting.value)
+    except PalamError as error:
+        raise PalamError(f"{setting.owner}: {setting.name}: {error}") from None
+    return tensors_sha256(start.tensors())[:DIGITS]
