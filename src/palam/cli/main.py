@@ -32,6 +32,7 @@ COMMANDS = {
     "pretrain": "palam.cli.pretrain:pretrain",
     "lexicon": "palam.cli.lexicon:lexicon",
     "align": "palam.cli.align:align",
+    "soup": "palam.cli.soup:soup",
     "plan": "palam.cli.plan:plan",
     "evaluate": "palam.cli.evaluate:evaluate",
     "classify": "palam.cli.classify:classify",

@@ -160,6 +160,21 @@ class Evaluation:
         return "recall" if self.is_reading else "accuracy"
 
     @property
+    def label_loss(self) -> float:
+        """The mean over the languages of the cross-entropy of the right labels, in nats a row.
+
+        A label's probability is that among all labels.
+
+        Raises:
+            PalamError: the answers were generated, so that nothing is known of their probability.
+        """
+        losses = []
+        for language in self.correct:
+            rows = self.of_language(language)
+            losses.append(sum(map(_label_loss, rows)) / len(rows))
+        return sum(losses) / len(losses)
+
+    @property
     def macro_f1(self) -> float:
         """The plain mean of the languages' macro-F1."""
         scores = [self.metrics(language).macro_f1 for language in self.correct]
@@ -249,6 +264,16 @@ class Evaluation:
             uncertain.append(UncertainPrediction.of(row))
         uncertain.sort(key=lambda prediction: prediction.margin)
         return uncertain[:most]
+
+
+def _label_loss(row: Prediction) -> float:
+    """How many nats the right label's log-probability is below that of all labels together."""
+    if "scores" not in row:
+        raise PalamError("the loss of labels is known of the method score alone")
+    scores = row["scores"]
+    highest = max(scores.values())
+    total = sum(math.exp(score - highest) for score in scores.values())
+    return highest + math.log(total) - scores[str(row["label"])]
 
 
 def load_languages(

@@ -1,0 +1,173 @@
+"""One bridge of several: the mean of their weights.
+
+It is a model soup (Wortsman et al., ICML 2022, arXiv 2203.05482). The mean of bridges that were
+trained from one start (`--init-from`) often reads better than each of them; that of bridges from
+different starts is of no use.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from palam.errors import PalamError
+from palam.models.bridge import PalamBridge
+from palam.models.checkpoint import (
+    CHECKPOINT_MARKER,
+    DESIGN,
+    RESULTS_FILE,
+    bridge_card,
+    load_bridge,
+    write_checkpoint,
+)
+from palam.models.configuration import PalamConfig
+from palam.models.fingerprint import ROLES, check_fingerprint
+from palam.models.processing import PalamProcessor
+from palam.utils.files import atomic_directory
+
+
+def load_alike(paths: Sequence[str]) -> list[PalamBridge]:
+    """Bridges whose weights can be averaged.
+
+    Args:
+        paths: folders, hub ids or `starter:bridge`; two or more.
+
+    Returns:
+        The bridges, in fp32 on the CPU.
+
+    Raises:
+        PalamError: fewer than two, no bridge there, one with a LoRA or with priors of its labels,
+            or two of another kind, task or prompt, or between other base models.
+    """
+    if len(paths) < 2:
+        raise PalamError("a mean of weights needs two bridges or more")
+    bridges = [load_bridge(path) for path in paths]
+    for path, bridge in zip(paths, bridges, strict=True):
+        _check_has_weights_alone(path, bridge.config)
+        _check_alike(path, bridge.config, paths[0], bridges[0].config)
+    templates = [PalamProcessor.from_pretrained(path).template for path in paths]
+    for path, template in zip(paths, templates, strict=True):
+        if template != templates[0]:
+            raise PalamError(f"{path} asks in other words than {paths[0]}; they must be the same")
+    return bridges
+
+
+def mean_weights(bridges: Sequence[PalamBridge]) -> dict[str, Tensor]:
+    """The plain mean of each weight, in fp32; it does not depend on the order of the bridges.
+
+    Args:
+        bridges: of [`load_alike`], one or more. One that is there twice counts twice.
+    """
+    states = [bridge.state_dict() for bridge in bridges]
+    means = {}
+    for name in states[0]:
+        # In twice the digits, in which the sum is the same in any order.
+        stacked = torch.stack([state[name].double() for state in states])
+        means[name] = stacked.mean(0).float()
+    return means
+
+
+class GreedySoup(NamedTuple):
+    """Which of some bridges are averaged, and what that is worth."""
+
+    alone: list[float]
+    """The loss of each bridge by itself."""
+    chosen: list[int]
+    """The places of those that are averaged, in the order in which they were taken."""
+    loss: float
+    """Of their mean."""
+
+
+def greedy_soup(
+    bridges: Sequence[PalamBridge], loss: Callable[[Mapping[str, Tensor]], float]
+) -> GreedySoup:
+    """Choose bridges whose mean has a low loss, one after the other (the paper's recipe 1).
+
+    The best bridge is taken first. Each further one, from the best to the worst, is taken if the
+    loss of the mean does not rise with it; so no bridge is averaged with one behind a barrier.
+
+    Args:
+        bridges: of [`load_alike`], one or more.
+        loss: of a bridge with these weights, on validation data.
+    """
+    alone = [loss(mean_weights([bridge])) for bridge in bridges]
+    first, *others = sorted(range(len(bridges)), key=alone.__getitem__)
+    chosen = [first]
+    lowest = alone[first]
+    for place in others:
+        together = loss(mean_weights([bridges[each] for each in [*chosen, place]]))
+        if together <= lowest:
+            chosen.append(place)
+            lowest = together
+    return GreedySoup(alone, chosen, lowest)
+
+
+def write_soup(
+    out: Path, like: str, weights: Mapping[str, Tensor], results: Mapping[str, str | float]
+) -> None:
+    """Write a mean of bridges as a checkpoint, which appears whole.
+
+    Args:
+        out: the folder; new, empty, or an older checkpoint.
+        like: one of the bridges, whose configuration, prompt and limits all of them have.
+        weights: of [`mean_weights`].
+        results: what is recorded and shown in the model card, by name.
+
+    Raises:
+        PalamError: a folder that holds something else, or cannot be written.
+    """
+    bridge = load_bridge(like)
+    bridge.load_state_dict(weights)
+    processor = PalamProcessor.from_pretrained(like)
+    card = bridge_card(bridge, processor, results=results)
+    content = json.dumps(dict(results), indent=2) + "\n"
+    with atomic_directory(out, marker=CHECKPOINT_MARKER) as aside:
+        write_checkpoint(aside, bridge, processor, None, card)
+        (aside / RESULTS_FILE).write_text(content, encoding="utf-8")
+
+
+def check_output(out: Path, paths: Sequence[str]) -> None:
+    """Refuse to put a mean in the place of one of its bridges.
+
+    Raises:
+        PalamError: it would be.
+    """
+    for path in paths:
+        if out.exists() and Path(path).exists() and out.samefile(path):
+            raise PalamError(f"{out} is one of the bridges; give another --out")
+
+
+def _check_has_weights_alone(path: str, config: PalamConfig) -> None:
+    """Refuse what has more to it than the bridge's weights.
+
+    Raises:
+        PalamError: it has.
+    """
+    if config.adapter:
+        raise PalamError(
+            f"{path} has a LoRA; the mean of two LoRAs' matrices is not the mean of what they do"
+        )
+    if config.label_priors:
+        raise PalamError(f"{path} is calibrated: its labels' priors would not be those of a mean")
+
+
+def _check_alike(path: str, config: PalamConfig, first_path: str, first: PalamConfig) -> None:
+    """Refuse a bridge that is of another kind than the first, or was trained for something else.
+
+    Raises:
+        PalamError: it is.
+    """
+    for name in (*DESIGN, "task"):
+        theirs = getattr(config, name)
+        ours = getattr(first, name)
+        if theirs != ours:
+            in_words = name.replace("_", " ")
+            raise PalamError(
+                f"{path} has {in_words} {theirs}, {first_path} {ours}; they must be the same"
+            )
+    for part, role in ROLES.items():
+        expected = first.fingerprints.get(part)
+        check_fingerprint(role, expected, config.fingerprints.get(part), getattr(config, part))
