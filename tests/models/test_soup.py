@@ -73,7 +73,7 @@ def test_bridges_between_other_base_models_are_refused(saved, tiny_model, tmp_pa
     first = saved("first")
     model = tiny_model(mode="prompt", prompt="{text}\nTopic:")
     fingerprint = model.config.fingerprints["llm"]
-    model.config.fingerprints["llm"] = {**fingerprint, "weights": "0" * 64}
+    model.config.fingerprints["llm"] = {**fingerprint, "vocabulary": "0" * 64}
     model.save_pretrained(tmp_path / "second")
     message = refusal(load_alike, [first, str(tmp_path / "second")])
     assert "is not the LLM that this bridge was trained with" in message

@@ -20,6 +20,7 @@ from palam.cli._options import (
 from palam.cli._output import check_writable, print_table
 from palam.cli._test_data import TestData, TestDataConfig, TestDataOptions, read_test_data
 from palam.errors import PalamError
+from palam.tasks.registry import get_task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,12 +80,11 @@ def _validation_data(checkpoint: str, data: TestDataConfig, seed: int) -> TestDa
     Raises:
         PalamError: a task without labels, or data that are missing or wrong.
     """
+    if data.task is not None and get_task(data.task).has_free_answers:
+        raise PalamError(f"{data.task} has no labels, by whose loss bridges could be chosen")
     if data.task is not None and data.languages is None:
         data = replace(data, languages=ENGLISH)
-    test = read_test_data(checkpoint, data, seed)
-    if test.task.has_free_answers:
-        raise PalamError(f"{test.task.name} has no labels, by whose loss bridges could be chosen")
-    return test
+    return read_test_data(checkpoint, data, seed)
 
 
 def _choose(
