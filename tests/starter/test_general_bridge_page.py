@@ -17,6 +17,8 @@ HALF = 0.0501
 TOPICS = "before words of other languages"
 TEXTS = "before it learned topics"
 LORA = "with a LoRA of rank 16 on the LLM"
+LONGER = "with the LoRA, 450 steps more on lines of 12 to 45 words"
+SAID_ONCE = "reading, no three tokens said twice"
 
 
 def cells_of(line):
@@ -176,3 +178,23 @@ def test_groups_of_all_languages():
         assert f"({count:.0f})" in name
         expected = [groups[name]["recall"], groups[name]["chrf"]]
         assert shown == pytest.approx(expected, abs=HALF), beginning
+
+
+@pytest.mark.parametrize(
+    ("beginning", "part", "reading", "name", "scale"),
+    [
+        ("with a LoRA, 1,600 steps", LORA, "reading", "recall", 100),
+        ("chrF", LORA, "reading", "chrf", 1),
+        ("identified among 99, %", LORA, "reading", "identified", 100),
+        ("recall without repetitions, %", LORA, SAID_ONCE, "recall", 100),
+        ("chrF without repetitions", LORA, SAID_ONCE, "chrf", 1),
+        ("450 steps more on longer lines", LONGER, "reading", "recall", 100),
+        ("with these steps: chrF", LONGER, "reading", "chrf", 1),
+        ("with these steps: identified among 99, %", LONGER, "reading", "identified", 100),
+    ],
+)
+def test_what_is_read_with_a_lora(beginning, part, reading, name, scale):
+    table = tables_below("With a LoRA on the LLM")[0]
+    # The whole cell, or what is bold at its beginning.
+    (row,) = [row for row in table if beginning in (row[0], row[0].strip("*").split("*")[0])]
+    assert_row([table[0], row], row[0].strip("*"), of_reading(FIGURES[part][reading], name, scale))
