@@ -121,5 +121,10 @@ def test_killed_it_starts_again_as_it_was(start):
     again = start("--port", port)
     assert again.address == first.address
     assert httpx.get(again.url("/ready")).json() == {"status": "ready"}
-    assert httpx.post(again.url("/v1/classify"), json=body).json()["data"] == before
+    (after,) = httpx.post(again.url("/v1/classify"), json=body).json()["data"]
+    (answer,) = before
+    assert after["label"] == answer["label"]
+    # Which way of computing is the fastest is measured at each start; the ways round otherwise.
+    for score, earlier in zip(after["scores"], answer["scores"], strict=True):
+        assert score["log_probability"] == pytest.approx(earlier["log_probability"], abs=1e-3)
     assert again.end()[0] == 0
