@@ -101,7 +101,7 @@ def test_a_place_that_cannot_be_written_is_told_first(palam, english, tmp_path):
     before = english.read_text("utf-8")
     result = palam("lexicon", "--text-file", english, "--out", english)
     assert result.code == 2
-    assert "is the text that is read" in result.err
+    assert "is what is read; give another file to write" in result.err
     assert english.read_text("utf-8") == before
 
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.table import Column, Table
 
 from palam.cli._options import DATA, RUN, ConfigFile, silence_libraries
-from palam.cli._output import check_file_writable, open_output, print_table
+from palam.cli._output import check_apart, check_file_writable, open_output, print_table
 from palam.errors import PalamError
 from palam.tasks.lexicon import COLUMNS
 from palam.tasks.readers import RowSource, read_texts
@@ -58,8 +58,7 @@ def lexicon(
     columns = (*COLUMNS, SCORE)
     check_format(file_format, columns)
     source = RowSource(text_file)
-    if out.exists() and text_file.exists() and out.samefile(text_file):
-        raise PalamError(f"{out} is the text that is read; give another --out")
+    check_apart([out], [text_file])
     from palam.alignment.lexicon_induction import (
         counted_words,
         induce_lexicon,
