@@ -12,13 +12,18 @@ from rich.table import Column, Table
 from palam.cli._options import (
     SEEDED_LOADING_DEFAULTS,
     ConfigFile,
-    LoadingConfig,
     SeededLoadingOptions,
     load_model,
     silence_libraries,
 )
 from palam.cli._output import check_writable, print_table
-from palam.cli._test_data import TestData, TestDataConfig, TestDataOptions, read_test_data
+from palam.cli._test_data import (
+    TestData,
+    TestDataConfig,
+    TestDataOptions,
+    check_language_is_known,
+    read_test_data,
+)
 from palam.errors import PalamError
 from palam.tasks.registry import get_task
 
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from palam.models.bridge import PalamBridge
+    from palam.models.modeling import PalamModel
     from palam.models.soup import GreedySoup
 
 ENGLISH = ["en"]
@@ -64,7 +70,9 @@ def soup(
     results: dict[str, str | float] = {}
     if data is not None:
         test = _validation_data(checkpoints[0], data, loading.seed)
-        found = _choose(checkpoints[0], bridges, test, loading)
+        model = load_model(checkpoints[0], loading)
+        check_language_is_known(model, data, llm_only=False)
+        found = _choose(model, bridges, test)
         print_table(_table(names, found))
         results["validation_label_loss"] = found.loss
         bridges = [bridges[place] for place in found.chosen]
@@ -87,22 +95,18 @@ def _validation_data(checkpoint: str, data: TestDataConfig, seed: int) -> TestDa
     return read_test_data(checkpoint, data, seed)
 
 
-def _choose(
-    checkpoint: str, bridges: "Sequence[PalamBridge]", test: TestData, loading: LoadingConfig
-) -> "GreedySoup":
+def _choose(model: "PalamModel", bridges: "Sequence[PalamBridge]", test: TestData) -> "GreedySoup":
     """Which bridges are averaged; see [`greedy_soup`].
 
     Args:
-        checkpoint: whose base models, prompt and template all of them have.
+        model: of one of them, whose base models and prompt all have; its bridge is changed.
         bridges: of [`load_alike`].
         test: the validation rows.
-        loading: how the base models are loaded.
     """
     from palam.inference.evaluation import evaluate
     from palam.models.soup import greedy_soup
     from palam.utils.progress import progress_bar
 
-    model = load_model(checkpoint, loading)
     num_texts = sum(len(examples) for examples in test.examples.values())
     num_evaluations = 2 * len(bridges) - 1  # each alone, and with those before it
     with progress_bar("choosing", num_texts * num_evaluations) as advance:
