@@ -15,6 +15,8 @@ from palam.bench.recipe_file import load_recipe, recipe_names
         ("train=3", "train is 3; it must be"),
         ("read=[si]", "read is ['si']; it must be"),
         ("published={a: 3}", "a is 3; it must be"),
+        ("published={a: 0}", "a is 0; it must be"),
+        ("published=false", "published is False; it must be"),
         ("seeds=3", "seeds is 3; it must be a list of whole numbers"),
         ("seeds=[-1]", "seeds is [-1]; it must be a list of whole numbers"),
         ("seeds=[]", "needs methods and seeds"),
@@ -44,6 +46,11 @@ def test_a_wrong_setting_is_refused(change, message):
     assert message in refusal(load_recipe, "starter/sib200", [change])
 
 
+def test_a_method_without_published_figures_has_none():
+    recipe = load_recipe("starter/sib200", ["published={last: null}"])
+    assert recipe.published.accuracies == {"last": {}}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -51,6 +58,7 @@ def test_a_wrong_setting_is_refused(change, message):
         ("", "needs methods and seeds"),
         ("methods: 3", "methods is 3; it must be"),
         ("methods: {a: 3}\ntrain: {task: demo}", "a is 3; it must be"),
+        ("methods: {a: ''}\ntrain: {task: demo}", "a is ''; it must be"),
         ("methods: {a/b: {fusion: last}}\ntrain: {task: demo}", "no comma and no slash"),
         (
             "methods: {a: {baseline: 3}}\ntrain: {task: demo}",

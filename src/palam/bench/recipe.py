@@ -117,7 +117,10 @@ class Published:
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> "Published":
         """From a recipe's YAML: methods, and the `note`."""
-        accuracies = {name: dict(figures) for name, figures in content.items() if name != "note"}
+        accuracies = {}
+        for name, figures in content.items():
+            if name != "note":
+                accuracies[name] = dict(figures or {})
         return cls(accuracies, content.get("note"))
 
     def to_dict(self) -> dict[str, Any]:
@@ -316,7 +319,7 @@ def check_mappings(content: Mapping[str, Any]) -> None:
 
 
 def _check_mapping(name: str, value: Any) -> None:
-    if not isinstance(value or {}, dict):
+    if value is not None and not isinstance(value, dict):
         raise PalamError(f"{name} is {value!r}; it must be `name: value` lines")
 
 
