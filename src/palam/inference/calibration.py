@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from palam.errors import PalamError
-from palam.inference.scoring import LabelScorer, Progress
-from palam.inference.task_prompt import label_template
+from palam.inference.scoring import LabelScorer, Progress, score_labels
 from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
 from palam.tasks.sampling import sample
@@ -52,15 +51,17 @@ def measure_priors(
     Raises:
         PalamError: no texts, or what [`score_labels`] refuses; the priors are then as they were.
     """
-    scorer = LabelScorer(
+    scores = score_labels(
         model,
+        texts,
         labels,
+        languages,
         llm_only=llm_only,
         calibrated=False,
-        template=label_template(model.processor, model.config),
+        batch_size=batch_size,
+        progress=progress,
     )
-    scores = scorer.score(texts, languages, batch_size=batch_size, progress=progress)
-    model.config.label_priors = _mean_scores(scores, scorer.labels)
+    model.config.label_priors = _mean_scores(scores, labels)
 
 
 class TaskCalibration(TypedDict):

@@ -6,7 +6,7 @@ settings, its results and its log.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,6 +179,46 @@ def load_start(path: str | os.PathLike[str]) -> Start:
     return Start(bridge, adapter)
 
 
+def check_settings_alike(
+    names: Sequence[str], one: tuple[str, PalamConfig], other: tuple[str, PalamConfig]
+) -> None:
+    """Refuse two bridges whose configurations differ.
+
+    Args:
+        names: of the settings that are compared.
+        one, other: what to call each bridge, and its configuration.
+
+    Raises:
+        PalamError: the first setting in which they differ.
+    """
+    path, config = one
+    other_path, other_config = other
+    for name in names:
+        theirs = getattr(config, name)
+        ours = getattr(other_config, name)
+        if theirs != ours:
+            in_words = name.replace("_", " ")
+            raise PalamError(
+                f"{path} has {in_words} {theirs}, {other_path} {ours}; they must be the same"
+            )
+
+
+def check_same_bases(config: PalamConfig, other: PalamConfig) -> None:
+    """Refuse two bridges that were trained between other base models.
+
+    Args:
+        config: whose base models are expected.
+        other: whose base models are named where they are others.
+
+    Raises:
+        PalamError: see [`check_fingerprint`].
+    """
+    for part, role in ROLES.items():
+        expected = config.fingerprints.get(part)
+        actual = other.fingerprints.get(part)
+        check_fingerprint(role, expected, actual, getattr(other, part))
+
+
 def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str], llm: Any = None) -> None:
     """Take a checkpoint's weights into a bridge, and into the LLM's LoRA, to train them on.
 
@@ -204,18 +244,8 @@ def load_weights_from(bridge: PalamBridge, path: str | os.PathLike[str], llm: An
     encoders = [len(each.bases) - 1 for each in (config, bridge.config)]
     if encoders[0] != encoders[1]:
         raise PalamError(f"{path} has encoders: {encoders[0]}, this run has {encoders[1]}")
-    for name in DESIGN:
-        theirs = getattr(config, name)
-        ours = getattr(bridge.config, name)
-        if theirs != ours:
-            in_words = name.replace("_", " ")
-            raise PalamError(
-                f"{path} has {in_words} {theirs}, this run {ours}; they must be the same"
-            )
-    for part, role in ROLES.items():
-        expected = config.fingerprints.get(part)
-        actual = bridge.config.fingerprints.get(part)
-        check_fingerprint(role, expected, actual, getattr(bridge.config, part))
+    check_settings_alike(DESIGN, (str(path), config), ("this run", bridge.config))
+    check_same_bases(config, bridge.config)
     if adapter is not None:
         take_adapter(llm, adapter, str(path))
     bridge.load_state_dict(start.bridge.state_dict())

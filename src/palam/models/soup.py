@@ -20,11 +20,12 @@ from palam.models.checkpoint import (
     DESIGN,
     RESULTS_FILE,
     bridge_card,
+    check_same_bases,
+    check_settings_alike,
     load_bridge,
     write_checkpoint,
 )
 from palam.models.configuration import PalamConfig
-from palam.models.fingerprint import ROLES, check_fingerprint
 from palam.models.processing import PalamProcessor
 from palam.utils.files import atomic_directory
 
@@ -47,7 +48,10 @@ def load_alike(paths: Sequence[str]) -> list[PalamBridge]:
     bridges = [load_bridge(path) for path in paths]
     for path, bridge in zip(paths, bridges, strict=True):
         _check_has_weights_alone(path, bridge.config)
-        _check_alike(path, bridge.config, paths[0], bridges[0].config)
+        check_settings_alike(
+            (*DESIGN, "task"), (path, bridge.config), (paths[0], bridges[0].config)
+        )
+        check_same_bases(bridges[0].config, bridge.config)
     templates = [PalamProcessor.from_pretrained(path).template for path in paths]
     for path, template in zip(paths, templates, strict=True):
         if template != templates[0]:
@@ -152,22 +156,3 @@ def _check_has_weights_alone(path: str, config: PalamConfig) -> None:
         )
     if config.label_priors:
         raise PalamError(f"{path} is calibrated: its labels' priors would not be those of a mean")
-
-
-def _check_alike(path: str, config: PalamConfig, first_path: str, first: PalamConfig) -> None:
-    """Refuse a bridge that is of another kind than the first, or was trained for something else.
-
-    Raises:
-        PalamError: it is.
-    """
-    for name in (*DESIGN, "task"):
-        theirs = getattr(config, name)
-        ours = getattr(first, name)
-        if theirs != ours:
-            in_words = name.replace("_", " ")
-            raise PalamError(
-                f"{path} has {in_words} {theirs}, {first_path} {ours}; they must be the same"
-            )
-    for part, role in ROLES.items():
-        expected = first.fingerprints.get(part)
-        check_fingerprint(role, expected, config.fingerprints.get(part), getattr(config, part))
