@@ -36,7 +36,7 @@ def talk(palam, monkeypatch):
     return call
 
 
-def answers(folder, text, *questions, no_repeat_ngram_size=3):
+def answers(folder, text, *questions, no_repeat_ngram_size=3, guidance_scale=1.5):
     """What the bridge answers to each question in the LLM's chat."""
     model = PalamModel.from_pretrained(folder)
     given = []
@@ -44,8 +44,13 @@ def answers(folder, text, *questions, no_repeat_ngram_size=3):
         prompt = f"{{text}}\n{question}"
         tokenizer = model.processor.llm_tokenizer
         model.processor.template = Template.build("chat", prompt, tokenizer)
-        options = {"max_new_tokens": 6, "no_repeat_ngram_size": no_repeat_ngram_size}
-        given += generate(model, [text], **options)
+        given += generate(
+            model,
+            [text],
+            max_new_tokens=6,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            guidance_scale=guidance_scale,
+        )
     return "".join(f"{answer}\n" for answer in given)
 
 
@@ -180,7 +185,13 @@ def test_an_answer_may_repeat_itself_if_asked_to(talk, general):
     assert printed(talk(f"{SINHALA}\n\nWho?\n")) == answers(general, SINHALA, "Who?")
 
 
-def test_an_llm_that_cannot_be_kept_from_repeating_itself_answers_too(talk, general, monkeypatch):
+def test_how_far_answers_keep_to_the_text_can_be_set(talk, general):
+    for scale in (1, 4):
+        expected = answers(general, SINHALA, "Who?", guidance_scale=scale)
+        assert printed(talk(f"{SINHALA}\n\nWho?\n", "--guidance-scale", str(scale))) == expected
+
+
+def test_an_llm_whose_answers_cannot_be_changed_answers_too(talk, general, monkeypatch):
     monkeypatch.setattr("palam.models.modeling.generates_from_vectors", lambda llm: False)
-    expected = answers(general, SINHALA, "Who?", no_repeat_ngram_size=0)
+    expected = answers(general, SINHALA, "Who?", no_repeat_ngram_size=0, guidance_scale=1)
     assert printed(talk(f"{SINHALA}\n\nWho?\n")) == expected

@@ -64,6 +64,20 @@ def test_an_answer_that_repeats_nothing(generated, trained, text_file, jsonl):
     assert generated("--text", TEXTS[0], *options).rstrip() == answers[0]
 
 
+def test_an_answer_that_is_guided(generated, trained, text_file, jsonl, refused):
+    options = ("--max-new-tokens", 12, "--guidance-scale", 3)
+    rows = jsonl(generated("--file", text_file, *options))
+    answers = [row["answer"] for row in rows]
+    model = PalamModel.from_pretrained(trained)
+    assert answers == generate(model, TEXTS, max_new_tokens=12, guidance_scale=3.0)
+    assert answers != generate(model, TEXTS, max_new_tokens=12)
+    assert generated("--text", TEXTS[0], *options).rstrip() == answers[0]
+    command = ("generate", trained, "--text", TEXTS[0], *CPU)
+    assert "Must be >= 1" in refused(*command, "--guidance-scale", 0.5)
+    line = refused(*command, "--guidance-scale", 2, "--llm-only")
+    assert line == "guidance needs texts that are read through the bridge, not llm_only"
+
+
 def test_another_prompt_and_sampled_answers(generated):
     def answer(*options):
         return generated("--text", TEXTS[0], *options)

@@ -10,6 +10,7 @@ from helpers import read_jsonl
 from safetensors.torch import load_file, save_file
 
 from palam.bench.pack import main as pack_main
+from palam.inference.reading_references import LLM_ALONE
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
 
@@ -99,7 +100,19 @@ def test_readings_are_recorded_with_the_bridge(palam, untrained, data, tmp_path)
     (record,) = json.loads((bridge / "results.json").read_text())["evaluations"]
     assert record["measure"] == "content-word recall"
     assert len(record["answers"]) == 3
+    assert "decoding" not in record
     assert "reading (content-word recall)" in (bridge / "README.md").read_text(encoding="utf-8")
+
+
+def test_how_answers_were_decoded_is_recorded_with_their_figures(palam, untrained, data, tmp_path):
+    bridge = shutil.copytree(untrained, tmp_path / "bridge")
+    command = ("evaluate", bridge, "--task", "reading", "--data", data, *CPU)
+    options = ("--languages", "si", "--limit", 3, "--guidance-scale", 2, "--record")
+    assert palam(*command, *options).code == 0
+    (record,) = json.loads((bridge / "results.json").read_text())["evaluations"]
+    assert record["decoding"] == {"guidance_scale": 2.0}
+    card = (bridge / "README.md").read_text(encoding="utf-8")
+    assert "reading (content-word recall, guidance_scale 2.0)" in card
 
 
 def test_questions_have_an_accuracy(palam, untrained):
@@ -109,12 +122,27 @@ def test_questions_have_an_accuracy(palam, untrained):
     assert "accuracy" in result.out
 
 
+def test_readings_can_be_guided(palam, reading, refused, tmp_path):
+    files = {scale: tmp_path / f"{scale}.json" for scale in (1, 3)}
+    for scale, path in files.items():
+        options = ("--languages", "si", "--limit", 5, "--guidance-scale", scale, "--json", path)
+        result = palam(*reading, *options, "--references")
+        assert (result.code, result.err) == (0, "")
+    plain, guided = (json.loads(path.read_text()) for path in files.values())
+    assert plain["answers"] != guided["answers"]
+    # The LLM that reads the text itself has nothing to be guided by.
+    assert plain["references"][LLM_ALONE] == guided["references"][LLM_ALONE]
+    message = refused(*reading, "--languages", "si", "--guidance-scale", 2, "--llm-only")
+    assert message == "--guidance-scale needs texts that are read through the bridge"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--references",), "--references needs the task reading"),
         (("--likelihood",), "--likelihood needs the task reading"),
         (("--no-repeat-ngram-size", "2"), "needs a task without labels"),
+        (("--guidance-scale", "2"), "--guidance-scale needs a task without labels"),
     ],
 )
 def test_options_of_other_tasks_are_refused(refused, untrained, data, options, message):

@@ -132,8 +132,8 @@ def test_the_first_sentences_are_read_as_in_python(tmp_path):
     model = PalamModel.from_pretrained(first_reading.BRIDGE, **resolve_placement())
     options = {"max_new_tokens": 32, "no_repeat_ngram_size": 3}
     texts = [one.text for one in result.readings]
-    for llm_only, name in ((False, "bridge"), (True, "llm_alone")):
-        answers = palam.generate(model, texts, llm_only=llm_only, **options)
+    for llm_only, scale, name in ((False, 1.5, "bridge"), (True, 1, "llm_alone")):
+        answers = palam.generate(model, texts, llm_only=llm_only, guidance_scale=scale, **options)
         expected = [answer.partition("\n")[0].strip() for answer in answers]
         assert [getattr(one, name) for one in result.readings] == expected
     page = (tmp_path / "qs" / "report.html").read_text(encoding="utf-8")

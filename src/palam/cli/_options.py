@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 from palam.cli._engine import EngineName, attach_engine
 from palam.models.model_config import ModelConfig
@@ -49,6 +50,8 @@ Checkpoints = Annotated[
     list[str],
     Parameter(help="A bridge: folder, hub id or starter:bridge; or several that answer together."),
 ]
+GuidanceScale = Annotated[float, Parameter(validator=Number(gte=1, lt=float("inf")))]
+"""Of free answers, see [`Guidance`]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from palam.cli._options import (
     ENGINE_LOADING_DEFAULTS,
     ConfigFile,
     EngineLoadingOptions,
+    GuidanceScale,
     load_model,
 )
 from palam.cli._source import Chunk, SourceConfig, one_text
@@ -57,6 +58,7 @@ def chat(
     language: str | None = None,
     max_new_tokens: PositiveInt = 64,
     no_repeat_ngram_size: NonNegativeInt | None = None,
+    guidance_scale: GuidanceScale | None = None,
     config: ConfigFile = None,
     loading: EngineLoadingOptions = ENGINE_LOADING_DEFAULTS,
 ) -> None:
@@ -72,16 +74,25 @@ def chat(
         max_new_tokens: Most tokens of an answer.
         no_repeat_ngram_size: No so many tokens in a row are said twice in an answer; 0 is no limit;
             not set is 3, or 0 where the engine or the LLM's class has no such setting.
+        guidance_scale: How far an answer keeps to the text, away from what the LLM would say
+            without it; 1 is as it comes; not set is 1.5, or 1 where there is no such setting.
     """
-    from palam.inference.generation import SHORT_ANSWER_NGRAM_SIZE
+    from palam.inference.generation import GUIDANCE_SCALE, SHORT_ANSWER_NGRAM_SIZE
 
     check_engine(loading.engine, loading.load_in)
     read_line = _line_reader()
     model = load_model(checkpoint, loading)
+    can_be_set = model.token_engine is None and model.generates_from_vectors
     if no_repeat_ngram_size is None:
-        can_be_set = model.token_engine is None and model.generates_from_vectors
         no_repeat_ngram_size = SHORT_ANSWER_NGRAM_SIZE if can_be_set else 0
-    decoding = Answering(max_new_tokens=max_new_tokens, no_repeat_ngram_size=no_repeat_ngram_size)
+    if guidance_scale is None:
+        reads_texts = Answering().uses_encoder(model.config)
+        guidance_scale = GUIDANCE_SCALE if can_be_set and reads_texts else 1.0
+    decoding = Answering(
+        max_new_tokens=max_new_tokens,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        guidance_scale=guidance_scale,
+    )
     conversation = Conversation(model, language, decoding)
     _show_help(TEXT_HELP)
     try:

@@ -14,6 +14,7 @@ from palam.cli._options import (
     SEEDED_LOADING_DEFAULTS,
     Checkpoints,
     ConfigFile,
+    GuidanceScale,
     SeededLoadingOptions,
     load_models,
 )
@@ -70,6 +71,9 @@ class MeasuringConfig:
     of twenty, or of all where fewer differ. It takes long."""
     no_repeat_ngram_size: PositiveInt | None = None
     """Of free answers: no so many tokens in a row are said twice; not set is as they come."""
+    guidance_scale: GuidanceScale = 1.0
+    """Of free answers: how far they keep to the text, away from what the LLM would say without it;
+    1 is as they come."""
 
     def check(self, test: TestData, least_certain: int | None) -> None:
         """Refuse, before any work, what the task does not have.
@@ -86,6 +90,11 @@ class MeasuringConfig:
             raise PalamError(f"--least-certain needs a task with labels, which {task.name} is not")
         if self.no_repeat_ngram_size is not None and not task.has_free_answers:
             raise PalamError("--no-repeat-ngram-size needs a task without labels")
+        if self.guidance_scale != 1:
+            if not task.has_free_answers:
+                raise PalamError("--guidance-scale needs a task without labels")
+            if self.llm_only:
+                raise PalamError("--guidance-scale needs texts that are read through the bridge")
         for name in ("references", "likelihood"):
             if getattr(self, name) and not task.reference_language:
                 raise PalamError(f"--{name} needs the task reading")
@@ -137,9 +146,11 @@ class MeasuringConfig:
         Args:
             seed: of what is drawn.
         """
-        decoding = {}
+        decoding: dict[str, float] = {}
         if self.no_repeat_ngram_size is not None:
             decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
+        if self.guidance_scale != 1:
+            decoding["guidance_scale"] = self.guidance_scale
         return {
             "method": self.method,
             "llm_only": self.llm_only,

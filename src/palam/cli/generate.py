@@ -12,6 +12,7 @@ from palam.cli._options import (
     SEEDED_ENGINE_LOADING_DEFAULTS,
     Checkpoint,
     ConfigFile,
+    GuidanceScale,
     SeededEngineLoadingOptions,
     load_model,
 )
@@ -43,6 +44,9 @@ class AnswerConfig:
     no_repeat_ngram_size: NonNegativeInt = 0
     """No so many tokens in a row are said twice in an answer, for small models, which go round in
     circles; 0 is no limit."""
+    guidance_scale: GuidanceScale = 1.0
+    """How far an answer keeps to the text, away from what the LLM would say without it; 1 is as it
+    comes, 1.5 is a good choice. Each token takes twice as long."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
 

@@ -5,7 +5,7 @@ say what the text says.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -87,6 +87,8 @@ class Evaluation:
     """Whether answers are compared with a text, so that the figures are [`ReadingMetrics`]."""
     references: dict[str, "Evaluation"] = field(default_factory=dict)
     """By name, what else is shown beside these results, in the same languages."""
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    """How free answers were decoded, see [`PredictionOptions`]; empty is greedily, as they come."""
 
     @classmethod
     def of_task(cls, task: Task, split: str, name: str = "") -> "Evaluation":
@@ -192,7 +194,7 @@ class Evaluation:
         return sum(accuracies) / len(accuracies)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form: `task`, `split`, `model`, `results` and `macro`.
+        """The JSON form: `task`, `split`, `model`, `results`, `macro`, and `decoding` if it is set.
 
         The results have, by language, `n` (examples), `accuracy` and `ci95` (its Wilson interval);
         of answers that are compared with a text, `n` and [`ReadingMetrics.to_dict`], whose means
@@ -217,6 +219,8 @@ class Evaluation:
         }
         if self.is_reading:
             content["means"] = self.mean_reading.to_dict()
+        if self.decoding:
+            content["decoding"] = dict(self.decoding)
         return content
 
     def to_report(self) -> dict[str, Any]:
@@ -332,6 +336,8 @@ def evaluate(
     if task.reference_language and options.get("likelihood_seed") is not None:
         check_candidates(examples)
     evaluation = Evaluation.of_task(task, split, name)
+    if task.has_free_answers:
+        evaluation.decoding = options.get("decoding") or {}
     predictor = Predictor(model, task, **options)
     for language, rows in examples.items():
         evaluation.add(language, predictor.predict(rows, language))

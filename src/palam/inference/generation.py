@@ -16,6 +16,8 @@ from palam.utils.texts import checked_texts
 
 SHORT_ANSWER_NGRAM_SIZE = 3
 """`no_repeat_ngram_size` for short answers of small LLMs, which go round in circles without it."""
+GUIDANCE_SCALE = 1.5
+"""`guidance_scale` where a small LLM is to keep to the text."""
 
 
 def generate(

@@ -63,8 +63,7 @@ def reading_references(
         name: Evaluation(task.name, evaluation.split, name, is_reading=True) for name in names
     }
     mode = model.processor.template.mode
-    options = {**options, "llm_only": True}
-    llm_alone = Predictor(model, task, **options)
+    llm_alone = Predictor(model, task, **_without_bridge(options))
     for language, rows in examples.items():
         texts = [task.render(example, mode) for example in rows]
         sentences = [example.label for example in rows]
@@ -82,6 +81,13 @@ def reading_references(
             nearest = _nearest_predictions(model, task, rows, texts, language)
             references[NEAREST].add(language, nearest)
     return references
+
+
+def _without_bridge(options: PredictionOptions) -> PredictionOptions:
+    """The same options for the LLM that reads the texts itself, which nothing can guide."""
+    decoding = dict(options.get("decoding") or {})
+    decoding.pop("guidance_scale", None)
+    return {**options, "llm_only": True, "decoding": decoding}
 
 
 def check_comparable(examples: Mapping[str, Sequence[Example]]) -> None:

@@ -87,6 +87,8 @@ def records_of(evaluation: Evaluation) -> list[LanguageRecord]:
             accuracy=result[evaluation.measure],
             ci95=list(result["ci95"]),
         )
+        if evaluation.decoding:
+            record["decoding"] = dict(evaluation.decoding)
         if evaluation.is_reading:
             record["measure"] = "content-word recall"
             record["figures"] = {name: result[name] for name in FIGURES if name in result}

@@ -28,6 +28,7 @@ from palam.inference.task_prompt import label_template
 from palam.models.backbones.llm import rounds_much
 from palam.models.backbones.loading import LIBRARY_ERRORS
 from palam.models.finite import check_finite
+from palam.models.llm_cache import cache_of
 from palam.models.modeling import PalamModel
 from palam.models.processing import TEXT_SLOT, PalamProcessor
 from palam.models.sequence import LLMInputs
@@ -371,7 +372,7 @@ class LabelScorer:
             labels=None,
         )
         output = self.model.run_llm(inputs, 1, use_cache=True)
-        return _cache_of(output)
+        return cache_of(output)
 
     # ------------------------------------------------------------------ a batch
     def _score_batch(
@@ -407,7 +408,7 @@ class LabelScorer:
         return ReadTexts(
             inputs=inputs,
             first_logprobs=logits.log_softmax(-1),
-            cache=_cache_of(output) if use_cache else None,
+            cache=cache_of(output) if use_cache else None,
         )
 
     def _check_length(self, text_tokens: int) -> None:
@@ -572,12 +573,3 @@ def _without_prefix(row: Features, prefix: CachedPrefix) -> Features:
     """A text's features without the tokens that the prefix holds."""
     later_ids = row["input_ids"][prefix.tokens :]
     return {**row, "input_ids": later_ids}
-
-
-def _cache_of(output: Any) -> Any:
-    """The cache in the LLM's output, or None."""
-    # transformers' newer releases call it `cache`, and warn of the old name.
-    for name in ("cache", "past_key_values"):
-        if name in output:
-            return output[name]
-    return None

@@ -39,6 +39,8 @@ class LanguageRecord(TypedDict):
     """Further ones."""
     answers: NotRequired[list[str]]
     """What the LLM said to each row, where that is what was measured."""
+    decoding: NotRequired[dict[str, Any]]
+    """How free answers were decoded, where not greedily as they come."""
 
 
 def merged_records(
@@ -65,9 +67,8 @@ def results_table(records: Sequence[LanguageRecord]) -> str:
     for record in records:
         low, high = record["ci95"]
         macro_f1 = record.get("macro_f1")
-        measure = record.get("measure")
         cells = [
-            f"{record['task']} ({measure})" if measure else record["task"],
+            _task_cell(record),
             record["split"],
             language_title(record["language"]),
             str(record["n"]),
@@ -80,6 +81,15 @@ def results_table(records: Sequence[LanguageRecord]) -> str:
     return "\n".join(lines)
 
 
+def _task_cell(record: LanguageRecord) -> str:
+    """The task, and what has to be known of its figure."""
+    notes = [record["measure"]] if "measure" in record else []
+    notes += [f"{name} {value}" for name, value in record.get("decoding", {}).items()]
+    if not notes:
+        return record["task"]
+    return f"{record['task']} ({', '.join(notes)})"
+
+
 def eval_results(records: Iterable[LanguageRecord]) -> list[EvalResult]:
     """The results as the hub's model index has them."""
     entries = []
@@ -87,6 +97,7 @@ def eval_results(records: Iterable[LanguageRecord]) -> list[EvalResult]:
         measure = record.get("measure", "accuracy")
         values = {measure: record["accuracy"], "f1": record.get("macro_f1")}
         details = {"n": record["n"], "ci95": [round(end, 4) for end in record["ci95"]]}
+        details |= record.get("decoding", {})
         for metric, value in values.items():
             if value is None:
                 continue

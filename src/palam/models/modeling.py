@@ -55,7 +55,9 @@ from palam.models.checkpoint import (
 from palam.models.configuration import PalamConfig
 from palam.models.encoding import LiveEncoding, TextEncoding
 from palam.models.greedy import generate_greedily
+from palam.models.guidance import Guidance, check_guidance, inputs_without_text
 from palam.models.joined_tokens import first_mask
+from palam.models.llm_cache import cache_argument
 from palam.models.model_card import CARD
 from palam.models.model_config import ModelConfig
 from palam.models.new_processor import build_processor
@@ -555,9 +557,7 @@ class PalamModel(nn.Module):
         keep = 0 if logits_to_keep >= length else logits_to_keep
         arguments: dict[str, Any] = {}
         if cache is not None:
-            # transformers' newer releases call it `cache`, and warn of the old name.
-            name = "cache" if "cache" in self._llm_arguments else "past_key_values"
-            arguments[name] = cache
+            arguments[cache_argument(self._llm_arguments)] = cache
         if "position_ids" in self._llm_arguments:
             arguments["position_ids"] = inputs.position_ids
         if keep and "logits_to_keep" in self._llm_arguments:
@@ -596,7 +596,8 @@ class PalamModel(nn.Module):
         Args:
             encoder_input_ids, encoder_attention_mask, input_ids, attention_mask: as in `forward`.
             **generate_kwargs: of transformers' `generate`. `no_repeat_ngram_size` is of the answer
-                alone: what stands in the prompt may be said.
+                alone: what stands in the prompt may be said. `guidance_scale` is that of
+                [`Guidance`], away from what the LLM says to the prompt without the text.
 
         Returns:
             The new ids [batch, n], without the prompt; or what else transformers' `generate`
@@ -604,8 +605,9 @@ class PalamModel(nn.Module):
 
         Raises:
             PalamError: nothing to read, more than one slot in a row, a slot without a text, more
-                tokens than the LLM has positions, sampling with an LLM whose class generates from
-                ids alone, or logits that are not finite.
+                tokens than the LLM has positions, sampling or guidance with an LLM whose class
+                generates from ids alone, guidance that has no meaning (see [`check_guidance`]), or
+                logits that are not finite.
         """
         options: dict[str, Any] = {}
         if "generation_config" not in generate_kwargs:
@@ -629,12 +631,26 @@ class PalamModel(nn.Module):
                 # As an option, it would warn in each call that the prompt does not count.
                 others.append(NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]))
                 options["no_repeat_ngram_size"] = 0
+            scale = options.pop("guidance_scale", None)
+            if scale is not None and scale != 1:
+                check_guidance(scale, options, encoder_input_ids is not None)
+                # After the others: what they rule out is not what the guided are compared with.
+                others.append(self._guidance(scale, input_ids, attention_mask))
             return self.llm.generate(
                 inputs_embeds=inputs.inputs_embeds,
                 attention_mask=inputs.attention_mask,
                 logits_processor=LogitsProcessorList([FiniteLogits(self.llm.dtype), *others]),
                 **options,
             )
+
+    def _guidance(
+        self, scale: float, input_ids: Tensor | None, attention_mask: Tensor | None
+    ) -> Guidance:
+        """What guides answers to a batch of texts; see [`Guidance`]."""
+        if input_ids is None:
+            input_ids = torch.zeros(1, 0, dtype=torch.long)
+        without_text = inputs_without_text(self.embed, input_ids.to(self.device), attention_mask)
+        return Guidance(self.run_llm, self.embed, without_text, scale)
 
     def stop_ids(self) -> list[int]:
         """Where generation stops; see [`stop_ids`]."""

@@ -223,6 +223,8 @@ class Answering:
     """0 is greedy, see [`is_greedy`]; above, the answer is sampled."""
     no_repeat_ngram_size: int = 0
     """No so many tokens in a row are said twice in an answer; 0 is no limit."""
+    guidance_scale: float = 1.0
+    """How far answers keep to the text, see [`Guidance`]; 1 is as they come."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
     seed: int = 0
@@ -236,6 +238,8 @@ class Answering:
     def __post_init__(self) -> None:
         if self.mode == "paper" and self.prompt is not None:
             raise PalamError("the mode paper has no prompt; give --mode prompt or --mode chat")
+        if self.llm_only and self.guidance_scale != 1:
+            raise PalamError("guidance needs texts that are read through the bridge, not llm_only")
 
     @property
     def is_greedy(self) -> bool:
@@ -251,6 +255,8 @@ class Answering:
             decoding |= {"do_sample": True, "temperature": float(self.temperature)}
         if self.no_repeat_ngram_size:
             decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
+        if self.guidance_scale != 1:
+            decoding["guidance_scale"] = self.guidance_scale
         return decoding
 
     def label_names(self, config: Any) -> tuple[str, ...]:
