@@ -5,6 +5,7 @@ import json
 import pytest
 
 from palam import PalamModel
+from palam.inference.generation import generate
 from palam.serving.bridges import load_bridges
 from palam.starter.sources import BRIDGE
 
@@ -30,6 +31,21 @@ def test_a_command_reads_with_it_as_with_its_folder(palam, general, command, opt
     assert by_name.code == 0, by_name.err
     assert by_name.out
     assert by_name.out == by_folder.out
+
+
+def test_its_answers_are_guided_alone_and_in_a_file(palam, general, tmp_path, jsonl):
+    model = PalamModel.from_pretrained(general)
+    answers = [
+        *generate(model, [TEXT[1]], max_new_tokens=8, guidance_scale=1.5),
+        *generate(model, [TEXT[1]], max_new_tokens=8),
+    ]
+    assert answers[0] != answers[1]
+    file = tmp_path / "texts.txt"
+    file.write_text(f"{TEXT[1]}\n", encoding="utf-8")
+    for options, answer in (((), answers[0]), (("--guidance-scale", 1), answers[1])):
+        command = ("generate", BRIDGE, "--max-new-tokens", 8, *options, *CPU)
+        assert palam(*command, *TEXT).out.rstrip() == answer
+        assert jsonl(palam(*command, "--file", file).out)[0]["answer"] == answer
 
 
 def test_it_is_evaluated_and_keeps_no_results(palam, general, data):

@@ -70,6 +70,38 @@ def test_without_a_prompt_a_bridge_has_its_own(tiny_model):
     assert asked(model, Answering()) == template(model, "prompt", SAME_IN_ENGLISH)
 
 
+def scale(model, work):
+    """The guidance scale of the work when it is done with a model."""
+    work.set_template(model.processor, model.config)
+    return work.guided(model).guidance_scale
+
+
+def test_answers_about_a_text_are_guided_where_nothing_is_given(tiny_model):
+    model = tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH)
+    assert scale(model, Answering()) == 1.5
+    assert scale(model, Answering(QUESTION)) == 1.5
+    assert scale(model, Answering(guidance_scale=1)) == 1
+    assert scale(model, Answering(guidance_scale=3)) == 3
+    assert scale(model, Answering(temperature=1)) == 1  # what is drawn is drawn from the LLM
+    assert scale(model, Answering(llm_only=True)) == 1
+    # Its prompt asks nothing.
+    assert scale(tiny_model(mode="paper"), Answering()) == 1
+    assert scale(tiny_model(mode="prompt", prompt=RAW_TEXT_PROMPT), Answering()) == 1
+
+
+def test_answers_that_cannot_be_guided_are_not(tiny_model, monkeypatch):
+    model = tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH)
+    model.config.task = TASK
+    assert scale(model, Answering()) == 1
+    model.config.task = None
+    model.token_engine = object()
+    assert scale(model, Answering()) == 1
+    model.token_engine = None
+    assert scale(model, Answering()) == 1.5
+    monkeypatch.setattr(model, "generates_from_vectors", False)
+    assert scale(model, Answering()) == 1
+
+
 # --------------------------------------------------------------------------- labels
 @pytest.mark.parametrize("own_prompt", [None, RAW_TEXT_PROMPT, SAME_IN_ENGLISH])
 @pytest.mark.parametrize("mode", ["prompt", "chat"])

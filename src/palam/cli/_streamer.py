@@ -37,6 +37,7 @@ def print_answer(model: PalamModel, chunk: Chunk, work: Answering) -> None:
         work: how it is answered.
     """
     work.set_template(model.processor, model.config)
+    work = work.guided(model)
     llm_only = not work.uses_encoder(model.config)
     inputs = model.processor(chunk.texts, languages=chunk.languages, llm_only=llm_only)
     streamer = AnswerStreamer(model.processor.llm_tokenizer, skip_special_tokens=True)

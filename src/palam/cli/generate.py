@@ -44,9 +44,10 @@ class AnswerConfig:
     no_repeat_ngram_size: NonNegativeInt = 0
     """No so many tokens in a row are said twice in an answer, for small models, which go round in
     circles; 0 is no limit."""
-    guidance_scale: GuidanceScale = 1.0
+    guidance_scale: GuidanceScale | None = None
     """How far an answer keeps to the text, away from what the LLM would say without it; 1 is as it
-    comes, 1.5 is a good choice. Each token takes twice as long."""
+    comes, in half the time; not set is 1.5 for greedy answers of a bridge that was trained on no
+    task, else 1."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
 

@@ -17,7 +17,7 @@ from palam.utils.texts import checked_texts
 SHORT_ANSWER_NGRAM_SIZE = 3
 """`no_repeat_ngram_size` for short answers of small LLMs, which go round in circles without it."""
 GUIDANCE_SCALE = 1.5
-"""`guidance_scale` where a small LLM is to keep to the text."""
+"""`guidance_scale` where answers are to keep to the text, see [`default_guidance`]."""
 
 
 def generate(
@@ -92,6 +92,31 @@ def generate_about(
             features[place] = row
     with asked_with(model, templates[0] if templates else None):
         return _decoded(model, features, batch_size, progress, generate_kwargs)
+
+
+def default_guidance(model: PalamModel, *, llm_only: bool = False) -> float:
+    """The `guidance_scale` with which a bridge is best used, where none is given.
+
+    It is `GUIDANCE_SCALE` for a bridge that was trained on no task and is asked something. A task's
+    bridge answers with labels, which need none. [`generate`] itself does not set it.
+
+    Args:
+        model: as it is asked.
+        llm_only: see [`LabelScorer`].
+
+    Returns:
+        1, which is no guidance, also where it cannot be had: no text is read through the bridge, a
+        `token_engine` answers, or the LLM's class generates from ids alone.
+    """
+    template = model.processor.template
+    can_be_guided = (
+        model.config.task is None
+        and not (llm_only or model.config.llm_only)
+        and model.token_engine is None
+        and model.generates_from_vectors
+        and bool((template.prefix + template.suffix).strip())
+    )
+    return GUIDANCE_SCALE if can_be_guided else 1.0
 
 
 @contextmanager

@@ -5,8 +5,8 @@ texts, which reads a text that is given several times once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from palam.errors import PalamError
 from palam.inference.temperature import is_greedy
@@ -209,7 +209,8 @@ class Answering:
     """The LLM answers freely about each text.
 
     Raises:
-        PalamError: a prompt for the mode that has none.
+        PalamError: a prompt for the mode that has none, or guidance where no text is read through
+            the bridge.
     """
 
     prompt: str | None = None
@@ -223,8 +224,9 @@ class Answering:
     """0 is greedy, see [`is_greedy`]; above, the answer is sampled."""
     no_repeat_ngram_size: int = 0
     """No so many tokens in a row are said twice in an answer; 0 is no limit."""
-    guidance_scale: float = 1.0
-    """How far answers keep to the text, see [`Guidance`]; 1 is as they come."""
+    guidance_scale: float | None = None
+    """How far answers keep to the text, see [`Guidance`]; 1 is as they come; None is, of greedy
+    answers, that of [`default_guidance`]."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
     seed: int = 0
@@ -238,7 +240,7 @@ class Answering:
     def __post_init__(self) -> None:
         if self.mode == "paper" and self.prompt is not None:
             raise PalamError("the mode paper has no prompt; give --mode prompt or --mode chat")
-        if self.llm_only and self.guidance_scale != 1:
+        if self.llm_only and self.guidance_scale not in (None, 1):
             raise PalamError("guidance needs texts that are read through the bridge, not llm_only")
 
     @property
@@ -255,9 +257,18 @@ class Answering:
             decoding |= {"do_sample": True, "temperature": float(self.temperature)}
         if self.no_repeat_ngram_size:
             decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
-        if self.guidance_scale != 1:
+        if self.guidance_scale not in (None, 1):
             decoding["guidance_scale"] = self.guidance_scale
         return decoding
+
+    def guided(self, model: "PalamModel") -> Self:
+        """The same with a guidance scale that is set, for a model that is asked so."""
+        if self.guidance_scale is not None:
+            return self
+        from palam.inference.generation import default_guidance
+
+        scale = default_guidance(model, llm_only=self.llm_only) if self.is_greedy else 1.0
+        return replace(self, guidance_scale=scale)
 
     def label_names(self, config: Any) -> tuple[str, ...]:
         """None: no labels are scored."""
@@ -277,6 +288,7 @@ class Answering:
         return {
             "command": "generate",
             "llm_only": not self.uses_encoder(config),
+            "guidance_scale": "not set" if self.guidance_scale is None else self.guidance_scale,
             **self.decoding(),
             **({} if self.is_greedy else sampling),
         }
@@ -303,7 +315,7 @@ class Answering:
     def on(self, model: "PalamModel") -> TextReader:
         """What reads texts so with a model, whose template is set."""
         self.set_template(model.processor, model.config)
-        return _AnswerReader(model, self)
+        return _AnswerReader(model, self.guided(model))
 
 
 class _AnswerReader:
