@@ -87,11 +87,11 @@ def test_what_may_not_be_said_is_not_said_by_guided_answers(tiny_model):
     assert len(set(said_pairs)) == len(said_pairs)
 
 
-@pytest.mark.parametrize("scale", [0.5, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("scale", [0.5, -1.0, 101.0, math.nan, math.inf])
 def test_a_scale_that_is_none_is_refused(tiny_model, scale):
     model = tiny_model(**PROMPT)
     line = refusal(model.generate, **prompts(model), **GREEDY, guidance_scale=scale)
-    assert line == f"the guidance scale is {scale}; it must be 1 (none) or more"
+    assert line == f"the guidance scale is {scale}; it must be from 1 (none) to 100"
 
 
 def test_guidance_without_a_meaning_is_refused(tiny_model):

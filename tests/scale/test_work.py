@@ -76,24 +76,27 @@ def scale(model, work):
     return work.guided(model).guidance_scale
 
 
-def test_answers_about_a_text_are_guided_where_nothing_is_given(tiny_model):
-    model = tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH)
+@pytest.mark.parametrize("mode", ["prompt", "chat"])
+def test_the_text_in_english_is_guided_where_nothing_is_given(tiny_model, mode):
+    model = tiny_model(mode=mode, prompt=SAME_IN_ENGLISH)
     assert scale(model, Answering()) == 1.5
-    assert scale(model, Answering(QUESTION)) == 1.5
     assert scale(model, Answering(guidance_scale=1)) == 1
     assert scale(model, Answering(guidance_scale=3)) == 3
     assert scale(model, Answering(temperature=1)) == 1  # what is drawn is drawn from the LLM
     assert scale(model, Answering(llm_only=True)) == 1
-    # Its prompt asks nothing.
-    assert scale(tiny_model(mode="paper"), Answering()) == 1
-    assert scale(tiny_model(mode="prompt", prompt=RAW_TEXT_PROMPT), Answering()) == 1
+    assert scale(model, Answering(QUESTION)) == 1
+    assert scale(model, Answering(QUESTION, guidance_scale=3)) == 3
 
 
-def test_answers_that_cannot_be_guided_are_not(tiny_model, monkeypatch):
+def test_what_says_no_text_in_english_is_not_guided(tiny_model, monkeypatch):
+    for options in (
+        {"mode": "paper"},
+        {"mode": "prompt", "prompt": RAW_TEXT_PROMPT},
+        {"mode": "prompt", "prompt": LABEL_PROMPT},
+        {"mode": "prompt", "prompt": SAME_IN_ENGLISH, "append_source_tokens": True},
+    ):
+        assert scale(tiny_model(**options), Answering()) == 1
     model = tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH)
-    model.config.task = TASK
-    assert scale(model, Answering()) == 1
-    model.config.task = None
     model.token_engine = object()
     assert scale(model, Answering()) == 1
     model.token_engine = None

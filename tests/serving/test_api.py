@@ -124,6 +124,26 @@ def test_a_seed_gives_the_same_answer_again(client):
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_an_answer_is_guided_as_is_asked_for(client, model):
+    asked = client()
+    answers = set()
+    for scale in (1.0, 3.0):
+        reply = asked.post(CHAT, json={**user(TEXT), "guidance_scale": scale}).json()
+        answer = reply["choices"][0]["message"]["content"]
+        assert [answer] == generate(model, [TEXT], max_new_tokens=6, guidance_scale=scale)
+        answers.add(answer)
+    assert len(answers) == 2
+
+
+def test_guidance_without_a_text_is_refused(client):
+    asked = client()
+    body = user([{"type": "text", "text": "Say it."}])
+    assert asked.post(CHAT, json=body).status_code == 200
+    error = error_of(asked.post(CHAT, json={**body, "guidance_scale": 2}), 400)
+    assert error["param"] == "guidance_scale"
+    assert "a text that is read through the bridge, and a prompt" in error["message"]
+
+
 def test_stop_strings_of_both_forms(client):
     asked = client()
     whole = asked.post(CHAT, json=user(TEXT)).json()["choices"][0]["message"]["content"]
@@ -161,6 +181,8 @@ def test_settings_that_change_nothing_are_accepted(client):
         ("temperature", 1e-310),
         ("temperature", 2.0),
         ("top_p", 5e-324),
+        ("guidance_scale", 1.0),
+        ("guidance_scale", 100.0),
         ("seed", 2**63 - 1),
         ("seed", 1 - 2**63),
         ("seed", 0),
@@ -184,6 +206,8 @@ def test_the_least_and_the_greatest_numbers_are_answered(client, name, value):
         ("temperature", -1),
         ("temperature", "0"),
         ("top_p", 0),
+        ("guidance_scale", 0.5),
+        ("guidance_scale", 101),
         ("seed", 2**70),
         ("seed", True),
         ("max_tokens", 0),

@@ -10,9 +10,11 @@ from serving_clients import ask, classify, plain
 
 from palam import generate, score_labels
 from palam.inference.temperature import LEAST_TEMPERATURE
+from palam.models.template import SAME_IN_ENGLISH
 from palam.serving.contexts import CachedContext, RereadContext, suitable_context
 from palam.serving.errors import RequestError
 from palam.serving.observer import Observer
+from palam.serving.prompts import ContentPart, Message
 
 TEXTS = [
     "Rice.",
@@ -58,6 +60,22 @@ def test_an_answer_among_strangers_is_that_of_generate(tiny_model, running, llm)
     assert counting.failures == []
 
 
+def test_the_text_in_english_is_guided_as_by_the_command(tiny_model, running):
+    model = tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH)
+    engine = running(model)
+    guided, plain_ones = (
+        generate(model, TEXTS, max_new_tokens=6, guidance_scale=scale) for scale in (1.5, 1.0)
+    )
+    assert guided != plain_ones
+    for options, expected in (({}, guided), ({"guidance_scale": 1.0}, plain_ones)):
+        clients = [ask(engine, text, max_new_tokens=6, **options) for text in TEXTS]
+        assert [client.result().text for client in clients] == expected
+    # What is asked beside the text is another prompt.
+    asked = Message("user", (ContentPart(TEXTS[1], is_foreign=True), ContentPart("\nWho?")))
+    unset = ask(engine, [asked], max_new_tokens=6).result().text
+    assert ask(engine, [asked], max_new_tokens=6, guidance_scale=1.0).result().text == unset
+
+
 @pytest.mark.parametrize("options", [{"mode": "paper"}, {"mode": "chat", "prompt": "Of: {text}"}])
 def test_templates_are_the_bridges_own(tiny_model, running, options):
     model = tiny_model(**options)
@@ -85,7 +103,9 @@ def test_without_a_usable_cache_all_is_read_again(tiny_model, running, monkeypat
 
 
 def test_answers_that_join_and_leave_at_any_time(tiny_model, running):
-    """Lengths, bridges, starts and cancellations are mixed; whoever stays gets the same answer."""
+    """Lengths, bridges, guidance, starts and cancellations are mixed; whoever stays gets the same
+    answer.
+    """
     models = [tiny_model(**PROMPT), tiny_model(fusion="mean", **PROMPT)]
     models[1].llm = models[0].llm
     engine = running(*models, max_batch=5, batch_tokens=200)
@@ -96,10 +116,12 @@ def test_answers_that_join_and_leave_at_any_time(tiny_model, running):
         number = drawn.randrange(2)
         text = drawn.choice(TEXTS)
         length = drawn.randint(1, 12)
-        key = (number, text, length)
+        guidance = drawn.choice([{}, {"guidance_scale": 1.0}, {"guidance_scale": 3.0}])
+        key = (number, text, length, *guidance.values())
         if key not in expected:
-            expected[key] = generate(models[number], [text], max_new_tokens=length)[0]
-        client = ask(engine, text, bridge="ab"[number], max_new_tokens=length)
+            (answer,) = generate(models[number], [text], max_new_tokens=length, **guidance)
+            expected[key] = answer
+        client = ask(engine, text, bridge="ab"[number], max_new_tokens=length, **guidance)
         clients.append((key, client))
         if drawn.random() < 0.3:
             client.job.cancel()
@@ -141,10 +163,12 @@ def test_a_small_top_p_is_greedy(tiny_model, running, top_p):
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-40, 1e-7, LEAST_TEMPERATURE])
-def test_a_small_temperature_is_greedy(tiny_model, running, temperature):
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_small_temperature_is_greedy(tiny_model, running, temperature, scale):
     engine = running(tiny_model(**PROMPT))
-    greedy = ask(engine, "Rice.").result().text
-    assert ask(engine, "Rice.", temperature=temperature).result().text == greedy
+    greedy = ask(engine, "Rice.", guidance_scale=scale).result().text
+    drawn = ask(engine, "Rice.", temperature=temperature, guidance_scale=scale)
+    assert drawn.result().text == greedy
 
 
 def test_scores_are_those_of_the_command(tiny_model, running):

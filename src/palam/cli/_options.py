@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from palam.cli._engine import EngineName, attach_engine
+from palam.models.guidance_scale import MOST_GUIDANCE, NO_GUIDANCE
 from palam.models.model_config import ModelConfig
 from palam.scale.languages import check_language as check_language
 from palam.training.config import (
@@ -50,8 +51,8 @@ Checkpoints = Annotated[
     list[str],
     Parameter(help="A bridge: folder, hub id or starter:bridge; or several that answer together."),
 ]
-GuidanceScale = Annotated[float, Parameter(validator=Number(gte=1, lt=float("inf")))]
-"""Of free answers, see [`Guidance`]."""
+GuidanceScale = Annotated[float, Parameter(validator=Number(gte=NO_GUIDANCE, lte=MOST_GUIDANCE))]
+"""Of free answers, see [`guided_scores`]."""
 
 
 @dataclass(frozen=True, kw_only=True)

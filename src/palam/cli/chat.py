@@ -22,6 +22,7 @@ from palam.cli._options import (
 from palam.cli._source import Chunk, SourceConfig, one_text
 from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
 from palam.errors import PalamError
+from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.template import SLOT
 from palam.scale.text_form import TextForm
 from palam.scale.work import Answering
@@ -58,7 +59,7 @@ def chat(
     language: str | None = None,
     max_new_tokens: PositiveInt = 64,
     no_repeat_ngram_size: NonNegativeInt | None = None,
-    guidance_scale: GuidanceScale | None = None,
+    guidance_scale: GuidanceScale = NO_GUIDANCE,
     config: ConfigFile = None,
     loading: EngineLoadingOptions = ENGINE_LOADING_DEFAULTS,
 ) -> None:
@@ -75,8 +76,7 @@ def chat(
         no_repeat_ngram_size: No so many tokens in a row are said twice in an answer; 0 is no limit;
             not set is 3, or 0 where the engine or the LLM's class has no such setting.
         guidance_scale: How far an answer keeps to the text, away from what the LLM would say
-            without it; 1 is as it comes, in half the time; not set is 1.5 of a bridge that was
-            trained on no task, else 1.
+            without it; 1 is as it comes.
     """
     from palam.inference.generation import SHORT_ANSWER_NGRAM_SIZE
 

@@ -28,6 +28,7 @@ from palam.cli._test_data import (
     read_test_data,
 )
 from palam.errors import PalamError
+from palam.models.guidance_scale import NO_GUIDANCE
 from palam.tasks.writers import json_line
 from palam.utils.progress import progress_bar
 
@@ -71,7 +72,7 @@ class MeasuringConfig:
     of twenty, or of all where fewer differ. It takes long."""
     no_repeat_ngram_size: PositiveInt | None = None
     """Of free answers: no so many tokens in a row are said twice; not set is as they come."""
-    guidance_scale: GuidanceScale = 1.0
+    guidance_scale: GuidanceScale = NO_GUIDANCE
     """Of free answers: how far they keep to the text, away from what the LLM would say without it;
     1 is as they come."""
 
@@ -90,7 +91,7 @@ class MeasuringConfig:
             raise PalamError(f"--least-certain needs a task with labels, which {task.name} is not")
         if self.no_repeat_ngram_size is not None and not task.has_free_answers:
             raise PalamError("--no-repeat-ngram-size needs a task without labels")
-        if self.guidance_scale != 1:
+        if self.guidance_scale != NO_GUIDANCE:
             if not task.has_free_answers:
                 raise PalamError("--guidance-scale needs a task without labels")
             if self.llm_only:
@@ -149,7 +150,7 @@ class MeasuringConfig:
         decoding: dict[str, float] = {}
         if self.no_repeat_ngram_size is not None:
             decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
-        if self.guidance_scale != 1:
+        if self.guidance_scale != NO_GUIDANCE:
             decoding["guidance_scale"] = self.guidance_scale
         return {
             "method": self.method,

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from palam.inference.batches import Features, Progress, padded_batches
 from palam.inference.engine_generation import answers_of_engine, decoding_of
+from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.modeling import PalamModel
-from palam.models.template import Template
+from palam.models.template import SAME_IN_ENGLISH, Template
 from palam.utils.texts import checked_texts
 
 SHORT_ANSWER_NGRAM_SIZE = 3
@@ -97,26 +98,29 @@ def generate_about(
 def default_guidance(model: PalamModel, *, llm_only: bool = False) -> float:
     """The `guidance_scale` with which a bridge is best used, where none is given.
 
-    It is `GUIDANCE_SCALE` for a bridge that was trained on no task and is asked something. A task's
-    bridge answers with labels, which need none. [`generate`] itself does not set it.
+    It is `GUIDANCE_SCALE` for a bridge that is asked for the text in English: an answer that keeps
+    to the text is what is wanted. Answers to questions are worse with it, they say the text again.
+    [`generate`] itself does not set it.
 
     Args:
         model: as it is asked.
         llm_only: see [`LabelScorer`].
 
     Returns:
-        1, which is no guidance, also where it cannot be had: no text is read through the bridge, a
-        `token_engine` answers, or the LLM's class generates from ids alone.
+        `NO_GUIDANCE` for other prompts, and where no guidance can be had: no text is read through
+        the bridge, a `token_engine` answers, or the LLM's class generates from ids alone.
     """
-    template = model.processor.template
+    processor = model.processor
+    template = processor.template
     can_be_guided = (
-        model.config.task is None
-        and not (llm_only or model.config.llm_only)
+        not (llm_only or model.config.llm_only or processor.append_source_tokens)
         and model.token_engine is None
         and model.generates_from_vectors
-        and bool((template.prefix + template.suffix).strip())
     )
-    return GUIDANCE_SCALE if can_be_guided else 1.0
+    if not can_be_guided or template.mode == "paper":
+        return NO_GUIDANCE
+    saying = template.asking(SAME_IN_ENGLISH, processor.llm_tokenizer)
+    return GUIDANCE_SCALE if template == saying else NO_GUIDANCE
 
 
 @contextmanager

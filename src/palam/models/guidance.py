@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from palam.errors import PalamError
+from palam.models.guidance_scale import check_guidance_scale
 from palam.models.llm_cache import cache_of
 from palam.models.processing import TEXT_SLOT
 from palam.models.sequence import LLMInputs, build_llm_inputs
@@ -21,8 +22,8 @@ Without it, a token that is unlikely with the text and next to impossible withou
 """
 
 
-class Guidance(LogitsProcessor):
-    """Moves the scores of next tokens away from what the LLM would say without the text.
+def guided_scores(with_text: Tensor, without_text: Tensor, scale: float) -> Tensor:
+    """Scores of next tokens, moved away from what the LLM would say without the text.
 
     With the scale g, a token's score is
 
@@ -30,8 +31,28 @@ class Guidance(LogitsProcessor):
 
     among the tokens that are plausible with the text, see `LEAST_PLAUSIBLE`; the others are not
     said. Classifier-free guidance (Sanchez et al., arXiv 2306.17806), with the plausible tokens of
-    contrastive decoding (Li et al., arXiv 2210.15097). transformers' own processor for it takes ids
-    without their positions, which rows of different length need, and knows no plausible tokens.
+    contrastive decoding (Li et al., arXiv 2210.15097).
+
+    Args:
+        with_text: [..., vocabulary], logits with the text; minus infinity is never said.
+        without_text: [..., vocabulary], logits without it.
+        scale: 1 is no guidance but for what is not plausible.
+
+    Returns:
+        [..., vocabulary], minus infinity for what is not to be said.
+    """
+    with_text = with_text.float().log_softmax(-1)
+    without_text = without_text.float().log_softmax(-1)
+    guided = without_text + scale * (with_text - without_text)
+    least = with_text.amax(-1, keepdim=True) + math.log(LEAST_PLAUSIBLE)
+    return guided.masked_fill(with_text < least, -torch.inf)
+
+
+class Guidance(LogitsProcessor):
+    """Gives transformers' `generate` the scores of [`guided_scores`].
+
+    transformers' own processor for guidance takes ids without their positions, which rows of
+    different length need, and knows no plausible tokens.
 
     One object guides one call of transformers' `generate`. It takes one more pass of the LLM for
     each token.
@@ -39,7 +60,7 @@ class Guidance(LogitsProcessor):
     Args:
         run_llm, embed: [`PalamModel.run_llm`] and [`PalamModel.embed`].
         without_text: see [`inputs_without_text`].
-        scale: more than 1; 1 would change nothing.
+        scale: more than `NO_GUIDANCE`.
     """
 
     def __init__(
@@ -69,11 +90,7 @@ class Guidance(LogitsProcessor):
             self._inputs = _next_inputs(self._inputs, self._embed(input_ids[:, -1:]))
         output = self._run_llm(self._inputs, 1, use_cache=True, cache=self._cache)
         self._cache = cache_of(output)
-        with_text = scores.float().log_softmax(-1)
-        without_text = output.logits[:, -1].float().log_softmax(-1)
-        guided: Tensor = without_text + self.scale * (with_text - without_text)
-        least = with_text.amax(-1, keepdim=True) + math.log(LEAST_PLAUSIBLE)
-        return guided.masked_fill(with_text < least, -torch.inf)
+        return guided_scores(scores, output.logits[:, -1], self.scale)
 
 
 def check_guidance(scale: float, options: dict[str, Any], reads_texts: bool) -> None:
@@ -85,11 +102,10 @@ def check_guidance(scale: float, options: dict[str, Any], reads_texts: bool) -> 
         reads_texts: whether a text is read through the bridge.
 
     Raises:
-        PalamError: it is not a number of 1 or more, no text is read through the bridge, or
-            an answer is sought with beams.
+        PalamError: it is no scale, no text is read through the bridge, or an answer is sought with
+            beams.
     """
-    if not (math.isfinite(scale) and scale >= 1):
-        raise PalamError(f"the guidance scale is {scale}; it must be 1 (none) or more")
+    check_guidance_scale(scale)
     if not reads_texts:
         raise PalamError("guidance needs texts that are read through the bridge")
     if (options.get("num_beams") or 1) > 1:

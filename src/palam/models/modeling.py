@@ -56,6 +56,7 @@ from palam.models.configuration import PalamConfig
 from palam.models.encoding import LiveEncoding, TextEncoding
 from palam.models.greedy import generate_greedily
 from palam.models.guidance import Guidance, check_guidance, inputs_without_text
+from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.joined_tokens import first_mask
 from palam.models.llm_cache import cache_argument
 from palam.models.model_card import CARD
@@ -632,7 +633,7 @@ class PalamModel(nn.Module):
                 others.append(NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]))
                 options["no_repeat_ngram_size"] = 0
             scale = options.pop("guidance_scale", None)
-            if scale is not None and scale != 1:
+            if scale not in (None, NO_GUIDANCE):
                 check_guidance(scale, options, encoder_input_ids is not None)
                 # After the others: what they rule out is not what the guided are compared with.
                 others.append(self._guidance(scale, input_ids, attention_mask))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from palam.inference.generation import GUIDANCE_SCALE, SHORT_ANSWER_NGRAM_SIZE, generate
+from palam.inference.generation import SHORT_ANSWER_NGRAM_SIZE, default_guidance, generate
 from palam.inference.prediction import first_line
 from palam.models.bases import Bases
 from palam.models.modeling import PalamModel
@@ -60,6 +60,6 @@ def _answers(
         batch_size=len(texts),
         max_new_tokens=MAX_NEW_TOKENS,
         no_repeat_ngram_size=SHORT_ANSWER_NGRAM_SIZE,
-        guidance_scale=1.0 if llm_only else GUIDANCE_SCALE,
+        guidance_scale=default_guidance(model, llm_only=llm_only),
     )
     return [first_line(answer) for answer in answers]

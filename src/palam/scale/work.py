@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from palam.errors import PalamError
 from palam.inference.temperature import is_greedy
+from palam.models.guidance_scale import NO_GUIDANCE
 from palam.tasks.formats import Row
 from palam.tasks.label_scores import SCORES, normalised
 
@@ -225,8 +226,8 @@ class Answering:
     no_repeat_ngram_size: int = 0
     """No so many tokens in a row are said twice in an answer; 0 is no limit."""
     guidance_scale: float | None = None
-    """How far answers keep to the text, see [`Guidance`]; 1 is as they come; None is, of greedy
-    answers, that of [`default_guidance`]."""
+    """How far answers keep to the text, see [`guided_scores`]; 1 is as they come; None is that of
+    [`default_guidance`] for greedy answers."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
     seed: int = 0
@@ -240,7 +241,7 @@ class Answering:
     def __post_init__(self) -> None:
         if self.mode == "paper" and self.prompt is not None:
             raise PalamError("the mode paper has no prompt; give --mode prompt or --mode chat")
-        if self.llm_only and self.guidance_scale not in (None, 1):
+        if self.llm_only and self.guidance_scale not in (None, NO_GUIDANCE):
             raise PalamError("guidance needs texts that are read through the bridge, not llm_only")
 
     @property
@@ -257,7 +258,7 @@ class Answering:
             decoding |= {"do_sample": True, "temperature": float(self.temperature)}
         if self.no_repeat_ngram_size:
             decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
-        if self.guidance_scale not in (None, 1):
+        if self.guidance_scale not in (None, NO_GUIDANCE):
             decoding["guidance_scale"] = self.guidance_scale
         return decoding
 
@@ -267,7 +268,9 @@ class Answering:
             return self
         from palam.inference.generation import default_guidance
 
-        scale = default_guidance(model, llm_only=self.llm_only) if self.is_greedy else 1.0
+        scale = NO_GUIDANCE
+        if self.is_greedy:
+            scale = default_guidance(model, llm_only=self.llm_only)
         return replace(self, guidance_scale=scale)
 
     def label_names(self, config: Any) -> tuple[str, ...]:

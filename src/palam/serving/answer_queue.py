@@ -4,6 +4,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from palam.inference.generation import default_guidance
+from palam.inference.temperature import is_greedy
+from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.modeling import PalamModel
 from palam.serving.answers import RunningAnswer
 from palam.serving.bridges import ServedBridge
@@ -11,6 +14,7 @@ from palam.serving.errors import RequestError, failure_of, timed_out
 from palam.serving.jobs import AnswerJob, Failed, Started
 from palam.serving.limits import ServeLimits
 from palam.serving.prompts import Prompt, PromptBuilder
+from palam.serving.sampling import SamplingOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +23,8 @@ class _Asked:
 
     model: PalamModel
     prompts: PromptBuilder
+    own_ids: list[int]
+    """What the LLM reads around a text in the bridge's own template, with the text's slot."""
     stop_ids: frozenset[int]
     decode: Callable[[list[int]], str]
 
@@ -30,6 +36,7 @@ class AnswerQueue:
         bridges: by name.
         limits: of the server.
         positions: most positions of a prompt and its answer, if an engine has fewer than the LLM.
+        can_guide: whether answers can be guided.
     """
 
     def __init__(
@@ -37,9 +44,12 @@ class AnswerQueue:
         bridges: Mapping[str, ServedBridge],
         limits: ServeLimits,
         positions: int | None = None,
+        *,
+        can_guide: bool = True,
     ) -> None:
         self._limits = limits
         self._positions = positions
+        self._can_guide = can_guide
         self._waiting: deque[AnswerJob] = deque()
         self._bridges = {name: _asked(bridge.model) for name, bridge in bridges.items()}
 
@@ -78,6 +88,7 @@ class AnswerQueue:
         """
         answers: list[RunningAnswer] = []
         longest = 0
+        rows = 0
         while self._waiting and len(answers) < places:
             job = self._waiting[0]
             if answers and job.bridge != answers[0].job.bridge:
@@ -87,7 +98,8 @@ class AnswerQueue:
                 self._waiting.popleft()
                 continue
             longest = max(longest, answer.prompt.length)
-            if answers and longest * (len(answers) + 1) > self._limits.batch_tokens:
+            rows += answer.num_rows
+            if answers and longest * rows > self._limits.batch_tokens:
                 break
             self._waiting.popleft()
             answers.append(answer)
@@ -102,10 +114,37 @@ class AnswerQueue:
         try:
             prompt = bridge.prompts.build(job.messages, job.language)
             max_new_tokens = self._max_new_tokens(bridge.model, prompt, job.max_new_tokens)
+            scale = self._guidance_scale(bridge, prompt, job.sampling)
         except Exception as error:
             job.deliver(Failed(failure_of(error)))
             return None
-        return RunningAnswer(job, prompt, max_new_tokens, bridge.stop_ids, bridge.decode)
+        return RunningAnswer(job, prompt, max_new_tokens, bridge.stop_ids, bridge.decode, scale)
+
+    def _guidance_scale(self, bridge: _Asked, prompt: Prompt, sampling: SamplingOptions) -> float:
+        """How an answer is guided: as is asked for, or as `palam generate` does it.
+
+        Raises:
+            RequestError: guidance is asked for, and cannot be had.
+        """
+        wanted = sampling.guidance_scale
+        if wanted is None:
+            is_own = prompt.input_ids == bridge.own_ids
+            if is_own and self._can_guide and is_greedy(sampling.temperature):
+                return default_guidance(bridge.model)
+            return NO_GUIDANCE
+        if wanted == NO_GUIDANCE:
+            return wanted
+        if not self._can_guide:
+            raise RequestError(
+                "the engine of this server cannot guide answers; leave guidance_scale out",
+                param="guidance_scale",
+            )
+        if not prompt.texts or not prompt.without_texts().input_ids:
+            raise RequestError(
+                "guidance needs a text that is read through the bridge, and a prompt around it",
+                param="guidance_scale",
+            )
+        return wanted
 
     def _max_new_tokens(self, model: PalamModel, prompt: Prompt, wanted: int | None) -> int:
         """How long an answer may become.
@@ -144,4 +183,6 @@ def _asked(model: PalamModel) -> _Asked:
         text: str = tokenizer.decode(ids, skip_special_tokens=True)
         return text
 
-    return _Asked(model, PromptBuilder(model), frozenset(model.stop_ids()), decode)
+    prompts = PromptBuilder(model)
+    own_ids = prompts.own_prompt("").input_ids
+    return _Asked(model, prompts, own_ids, frozenset(model.stop_ids()), decode)

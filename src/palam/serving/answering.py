@@ -122,7 +122,7 @@ class AnswerScheduler:
         for batch in self._batches:
             if batch.context.model.llm is not new.context.model.llm:
                 continue
-            rows = len(batch.answers) + len(new.answers)
+            rows = batch.context.rows + new.context.rows
             width = max(batch.context.width, new.context.width)
             if rows * width > self._limits.batch_tokens:
                 continue

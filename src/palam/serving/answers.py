@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from palam.models.finite import check_logits
+from palam.models.guidance import guided_scores
+from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.modeling import PalamModel
 from palam.serving.contexts import Context, ContextClass, left_padded
 from palam.serving.errors import failure_of
@@ -26,9 +28,10 @@ class RunningAnswer:
         max_new_tokens: most tokens of it.
         stop_ids: the ids at which it ends.
         decode: ids as text.
+        guidance_scale: see [`guided_scores`].
 
     Attributes:
-        max_new_tokens, stop_ids: see above.
+        max_new_tokens, stop_ids, guidance_scale: see above.
         next_id: the last token, which the LLM has not read yet.
         num_tokens: how many were made, the end included.
         is_done: nothing more is to be made.
@@ -41,6 +44,7 @@ class RunningAnswer:
         max_new_tokens: int,
         stop_ids: Collection[int],
         decode: Callable[[list[int]], str],
+        guidance_scale: float = NO_GUIDANCE,
     ) -> None:
         self.job = job
         self.prompt = prompt
@@ -50,7 +54,25 @@ class RunningAnswer:
         self.is_done = False
         self.max_new_tokens = max_new_tokens
         self.stop_ids = stop_ids
+        self.guidance_scale = guidance_scale
         self._stream = TextStream(decode, job.stops)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the LLM reads for it: with the text, and if it is guided without it too."""
+        return 1 if self.guidance_scale == NO_GUIDANCE else 2
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """What these rows begin with."""
+        return [self.prompt, self.prompt.without_texts()][: self.num_rows]
+
+    def choose(self, logits: Tensor) -> int:
+        """The next token's id, by finite logits [rows, vocabulary] of its rows."""
+        scores = logits[0]
+        if self.num_rows > 1:
+            scores = guided_scores(scores, logits[1], self.guidance_scale)
+        return self.sampler.choose(scores)
 
     def take(self, token_id: int) -> None:
         """The next token; what becomes certain of the text is delivered."""
@@ -96,7 +118,7 @@ class AnswerBatch:
 
     Args:
         context: what the LLM has read of them.
-        answers: one for each of its rows.
+        answers: whose rows are those of the context, one after the other.
     """
 
     def __init__(self, context: Context, answers: list[RunningAnswer]) -> None:
@@ -109,7 +131,8 @@ class AnswerBatch:
         cls, model: PalamModel, context_class: ContextClass, answers: Sequence[RunningAnswer]
     ) -> Self:
         """Read the prompts and make the first token of each answer."""
-        vectors = prompt_vectors(model, [answer.prompt for answer in answers])
+        prompts = [prompt for answer in answers for prompt in answer.prompts]
+        vectors = prompt_vectors(model, prompts)
         context = context_class(model)
         logits = context.start(left_padded(vectors))
         batch = cls(context, list(answers))
@@ -119,8 +142,10 @@ class AnswerBatch:
     @torch.no_grad()
     def step(self) -> None:
         """Make one more token of each answer; if it fails, all is as it was before."""
-        logits = self.context.extend([answer.next_id for answer in self.answers])
-        self._take(logits)
+        ids: list[int] = []
+        for answer in self.answers:
+            ids += [answer.next_id] * answer.num_rows
+        self._take(self.context.extend(ids))
 
     def join(self, other: Self) -> None:
         """Take another batch's answers in."""
@@ -129,10 +154,10 @@ class AnswerBatch:
 
     def without_done(self) -> Self | None:
         """The batch of the answers that are not done; None if all are."""
-        rows = [row for row, answer in enumerate(self.answers) if not answer.is_done]
-        if not rows:
+        places = [place for place, answer in enumerate(self.answers) if not answer.is_done]
+        if not places:
             return None
-        return self if len(rows) == len(self.answers) else self._select(rows)
+        return self if len(places) == len(self.answers) else self._select(places)
 
     def halves(self) -> tuple[Self, Self]:
         """Two batches of half the answers each."""
@@ -141,9 +166,19 @@ class AnswerBatch:
         second = range(middle, len(self.answers))
         return self._select(first), self._select(second)
 
-    def _select(self, rows: Sequence[int]) -> Self:
-        context = self.context.select(list(rows))
-        return type(self)(context, [self.answers[row] for row in rows])
+    def _select(self, places: Sequence[int]) -> Self:
+        rows = self._rows()
+        context = self.context.select([row for place in places for row in rows[place]])
+        return type(self)(context, [self.answers[place] for place in places])
+
+    def _rows(self) -> list[range]:
+        """The rows of each answer in the context."""
+        rows = []
+        first = 0
+        for answer in self.answers:
+            rows.append(range(first, first + answer.num_rows))
+            first += answer.num_rows
+        return rows
 
     def _take(self, logits: Tensor) -> None:
         """Choose each answer's next token by logits [rows, vocabulary].
@@ -152,13 +187,14 @@ class AnswerBatch:
         """
         finite = logits.logsumexp(-1).isfinite().tolist()
         likeliest = logits.argmax(-1).tolist()
-        for row, answer in enumerate(self.answers):
+        for answer, rows in zip(self.answers, self._rows(), strict=True):
             if answer.is_done:
                 continue
             try:
-                if not finite[row]:
-                    check_logits(logits[row], self.context.model.llm.dtype)
-                greedy = answer.sampler.is_greedy
-                answer.take(likeliest[row] if greedy else answer.sampler.choose(logits[row]))
+                own = logits[rows.start : rows.stop]
+                if not all(finite[row] for row in rows):
+                    check_logits(own, self.context.model.llm.dtype)
+                plain = answer.sampler.is_greedy and len(rows) == 1
+                answer.take(likeliest[rows.start] if plain else answer.choose(own))
             except Exception as error:
                 answer.fail(error)

@@ -264,6 +264,7 @@ async def _answer(
             temperature=body.temperature or 0.0,
             top_p=1.0 if body.top_p is None else body.top_p,
             seed=body.seed,
+            guidance_scale=body.guidance_scale,
         ),
         stops=body.stops,
     )

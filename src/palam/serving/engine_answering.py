@@ -35,7 +35,7 @@ class EngineAnswers:
         self._bridges = bridges
         self._limits = limits
         self._observer = observer
-        self._queue = AnswerQueue(bridges, limits, self._engine.max_length)
+        self._queue = AnswerQueue(bridges, limits, self._engine.max_length, can_guide=False)
         self._running: dict[str, RunningAnswer] = {}
         self._num_begun = 0
 

@@ -65,6 +65,11 @@ class Prompt(NamedTuple):
         """Positions of the LLM."""
         return len(self.input_ids) + sum(map(len, self.texts))
 
+    def without_texts(self) -> "Prompt":
+        """What the LLM reads where the mapped texts are left out, each with its boundary."""
+        around = [token for token in self.input_ids if token != TEXT_SLOT]
+        return self._replace(input_ids=around, texts=[])
+
 
 class MeasuredText(NamedTuple):
     """How long a text is."""
@@ -154,14 +159,14 @@ class PromptBuilder:
         for code in languages:
             self.check_language(code)
         if len(messages) == 1 and messages[0].is_plain and messages[0].role == "user":
-            return self._plain_prompt(messages[0].parts[0].text, language)
+            return self.own_prompt(messages[0].parts[0].text, language)
         if self.processor.template.mode == "chat":
             pieces = self._chat_pieces(messages, language)
         else:
             pieces = self._joined_pieces(messages, language)
         return self._tokenized(pieces)
 
-    def _plain_prompt(self, text: str, language: str | None) -> Prompt:
+    def own_prompt(self, text: str, language: str | None = None) -> Prompt:
         """One text in the bridge's template, as [`palam.generate`] reads it."""
         (features,) = self.processor.features(
             [text], languages=[language], llm_only=self.model.config.llm_only, count=False

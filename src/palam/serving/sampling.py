@@ -18,6 +18,9 @@ class SamplingOptions:
     """Draw among the likeliest tokens that have this probability together."""
     seed: int | None = None
     """The same seed gives the same answer, alone or among others; None is a new one each time."""
+    guidance_scale: float | None = None
+    """How far the answer keeps to the text, see [`guided_scores`]; 1 is as it comes; None is, of
+    greedy answers, that of [`default_guidance`]."""
 
 
 class Sampler:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from palam.models.guidance_scale import MOST_GUIDANCE, NO_GUIDANCE
+
 NEUTRAL_VALUES = {
     "n": ("1",),
     "best_of": ("1",),
@@ -91,6 +93,15 @@ class AnswerRequest(Strict):
     )
     top_p: float | None = Field(1.0, gt=0, le=1, allow_inf_nan=False)
     seed: int | None = Field(None, ge=-MAX_SEED, le=MAX_SEED)
+    guidance_scale: float | None = Field(
+        None,
+        ge=NO_GUIDANCE,
+        le=MOST_GUIDANCE,
+        allow_inf_nan=False,
+        description="How far the answer keeps to the text, away from what the LLM would say "
+        "without it; 1 is as it comes. Not set is 1.5 where the text is wanted in English, else 1, "
+        "as in `palam generate`.",
+    )
     stop: Text | list[Text] | None = Field(None, description=f"At most {MAX_STOPS} texts.")
     stream: bool | None = Field(False, description="The answer as server-sent events.")
     stream_options: StreamOptions | None = None
