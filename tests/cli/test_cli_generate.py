@@ -75,7 +75,9 @@ def test_an_answer_that_is_guided(generated, trained, text_file, jsonl, refused)
     command = ("generate", trained, "--text", TEXTS[0], *CPU)
     assert "Must be >= 1" in refused(*command, "--guidance-scale", 0.5)
     line = refused(*command, "--guidance-scale", 2, "--llm-only")
-    assert line == "guidance needs texts that are read through the bridge, not llm_only"
+    assert line == "guidance needs texts that are read through the bridge"
+    line = refused(*command, "--guidance-scale", 2, "--temperature", 1)
+    assert line == "guided answers are greedy; leave the temperature out"
 
 
 def test_another_prompt_and_sampled_answers(generated):

@@ -1,4 +1,4 @@
-"""Label scores of every decoder class in transformers, against plain full reads.
+"""Label scores and guided answers of every decoder class in transformers, against plain full reads.
 
 A few classes, one of each kind, are always tried; all of them, with a table of the largest
 differences, by
@@ -17,6 +17,7 @@ from palam import PalamModel
 from palam.errors import PalamError
 from palam.inference.scoring import LabelScorer
 from palam.models.backbones.llm import check_llm
+from palam.models.guidance import LEAST_PLAUSIBLE
 from palam.models.processing import TEXT_SLOT
 
 LABELS = ["sports", "science/technology", "x", "the rice price went up"]
@@ -126,3 +127,47 @@ def check_scores(model, model_type):
         assert difference < TOLERANCE
         assert scorer.padding_is_exact
         assert EXPECTED.get(model_type, way) == way
+
+
+# ------------------------------------------------------------------ guidance
+SCALE = 3.0
+NO_VECTORS = "this LLM's class generates greedily alone; guidance_scale cannot be used"
+
+
+@pytest.mark.parametrize("model_type", SWEEP)
+def test_guided_answers_are_those_of_plain_full_reads(model_of, model_type):
+    try:
+        model = model_of(model_type)
+    except PalamError:
+        assert EXPECTED.get(model_type, "refused") == "refused"
+        return
+    if model.generates_from_vectors:
+        check_guided_answers(model)
+        return
+    with pytest.raises(PalamError) as caught:
+        check_guided_answers(model)
+    assert str(caught.value) == NO_VECTORS
+
+
+@torch.no_grad()
+def check_guided_answers(model):
+    """Each token of an answer is the best by a full read with the text and one without."""
+    options = {"do_sample": False, "max_new_tokens": 4, "guidance_scale": SCALE}
+    embed = model.llm.get_input_embeddings()
+    stops = set(model.stop_ids())
+    for text in TEXTS[:2]:
+        (row,) = model.processor.features([text])
+        ids = torch.tensor(row["input_ids"])
+        (answer,) = model.generate(**model.processor([text]), **options).tolist()
+        with_text = plain_vectors(model, row["encoder_input_ids"], ids)
+        without_text = embed(ids[ids != TEXT_SLOT])
+        for token in answer:
+            p = model.llm(inputs_embeds=with_text[None].clone()).logits[0, -1].softmax(-1)
+            q = model.llm(inputs_embeds=without_text[None].clone()).logits[0, -1].softmax(-1)
+            score = q.log() + SCALE * (p.log() - q.log())
+            score[p < LEAST_PLAUSIBLE * p.max()] = -torch.inf
+            assert score[token] > score.max() - TOLERANCE
+            if token in stops:
+                break
+            said = embed(torch.tensor([token]))
+            with_text, without_text = torch.cat([with_text, said]), torch.cat([without_text, said])

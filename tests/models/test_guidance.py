@@ -62,14 +62,23 @@ def test_a_scale_of_one_changes_nothing(tiny_model):
     assert torch.equal(model.generate(**prompts(model), **GREEDY, guidance_scale=None), plain)
 
 
-@torch.no_grad()
-def test_several_sampled_answers_to_a_text_are_each_guided(tiny_model, base_folder):
-    model = tiny_model(llm=base_folder("llama", tie_word_embeddings=False), **PROMPT)
-    guided = model.generate(**prompts(model), **GREEDY, guidance_scale=3.0)
-    likeliest = {"do_sample": True, "top_k": 1, "num_return_sequences": 2}
-    drawn = model.generate(**prompts(model), max_new_tokens=6, **likeliest, guidance_scale=3.0)
-    assert torch.equal(drawn[::2], guided)
-    assert torch.equal(drawn[1::2], guided)
+def test_a_guided_answer_is_streamed(tiny_model):
+    class Collect:
+        def __init__(self):
+            self.ids, self.ended = [], False
+
+        def put(self, value):
+            self.ids += value.flatten().tolist()
+
+        def end(self):
+            self.ended = True
+
+    model = tiny_model(**PROMPT)
+    streamer = Collect()
+    options = {**GREEDY, "guidance_scale": 3.0}
+    (ids,) = model.generate(**prompts(model, 0), **options, streamer=streamer).tolist()
+    assert streamer.ids == ids
+    assert streamer.ended
 
 
 def test_what_may_not_be_said_is_not_said_by_guided_answers(tiny_model):
@@ -96,8 +105,10 @@ def test_a_scale_that_is_none_is_refused(tiny_model, scale):
 
 def test_guidance_without_a_meaning_is_refused(tiny_model):
     model = tiny_model(**PROMPT)
-    line = refusal(model.generate, **prompts(model), num_beams=2, guidance_scale=1.5)
-    assert line == "guidance and beams cannot be used together; leave num_beams out"
+    for option in ({"num_beams": 2}, {"do_sample": True}, {"return_dict_in_generate": True}):
+        line = refusal(model.generate, **prompts(model), **option, guidance_scale=1.5)
+        (name,) = option
+        assert line == f"guided answers are greedy ids alone; leave {name} out"
     read_by_llm = dict(model.processor(TEXTS[:1], llm_only=True))
     line = refusal(model.generate, **read_by_llm, **GREEDY, guidance_scale=1.5)
     assert line == "guidance needs texts that are read through the bridge"

@@ -7,7 +7,7 @@ import torch
 from helpers import refusal
 
 from palam.models.processing import IGNORE, TEXT_SLOT
-from palam.models.sequence import MappedText, build_llm_inputs
+from palam.models.sequence import LLMInputs, MappedText, build_llm_inputs
 
 WIDTH = 4
 TABLE = torch.arange(100 * WIDTH, dtype=torch.float32).view(100, WIDTH)
@@ -155,3 +155,45 @@ def test_what_cannot_be_joined():
     assert "more than once" in refusal(build, [[S, 1, S]], None, mapped_text([1]))
     assert "without a text" in refusal(build, [[1, S]])
     assert "nothing to read" in refusal(build, [[1, 2], [3, 4]], [[1, 1], [0, 0]])
+
+
+# ------------------------------------------------------------------ what is made of an input
+def two_rows():
+    """Rows of three and of one vectors, the second padded."""
+    mask = torch.tensor([[1, 1, 1], [0, 0, 1]])
+    return LLMInputs(TABLE[:6].view(2, 3, WIDTH), mask, torch.tensor([[0, 1, 2], [0, 0, 0]]))
+
+
+def test_what_follows_an_input_in_a_cache_and_in_one():
+    inputs = two_rows()
+    more = TABLE[10:14].view(2, 2, WIDTH)
+    following, extended = inputs.following(more), inputs.extended(more)
+    assert torch.equal(following.inputs_embeds, more)
+    assert following.position_ids.tolist() == [[3, 4], [1, 2]]
+    mask = [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]
+    assert following.attention_mask.tolist() == extended.attention_mask.tolist() == mask
+    assert torch.equal(extended.inputs_embeds, torch.cat([inputs.inputs_embeds, more], 1))
+    assert extended.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]
+    # One at a time it is the same.
+    stepwise = inputs.extended(more[:, :1]).extended(more[:, 1:])
+    assert stepwise.position_ids.tolist() == extended.position_ids.tolist()
+
+
+def test_rows_are_taken_repeated_and_joined():
+    inputs = two_rows()
+    (second,) = inputs.rows(torch.tensor([1]), first_column=2).inputs_embeds
+    assert torch.equal(second, inputs.inputs_embeds[1, 2:])
+    repeated = inputs.repeated(2)
+    assert torch.equal(repeated.inputs_embeds, inputs.inputs_embeds[[0, 0, 1, 1]])
+    assert repeated.attention_mask.tolist() == inputs.attention_mask[[0, 0, 1, 1]].tolist()
+    alone = LLMInputs.of_vectors(second[None])
+    assert alone.position_ids.tolist() == [[0]]
+    stacked = LLMInputs.stacked([inputs, alone.widened(3)])
+    assert stacked.attention_mask.tolist() == [[1, 1, 1], [0, 0, 1], [0, 0, 1]]
+    assert stacked.position_ids.tolist() == [[0, 1, 2], [0, 0, 0], [0, 0, 0]]
+
+
+def test_a_copy_can_be_scaled_in_place():
+    inputs = two_rows()
+    inputs.copied().inputs_embeds.mul_(2)
+    assert torch.equal(inputs.inputs_embeds, two_rows().inputs_embeds)

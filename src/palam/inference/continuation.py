@@ -132,7 +132,6 @@ class AnswerReader:
             inputs_embeds=embeds.expand(read.rows, -1, -1),
             attention_mask=mask,
             position_ids=text.position_ids[:, -1:] + depths,
-            labels=None,
         )
 
     # ------------------------------------------------------------------ one answer in a row
@@ -190,7 +189,6 @@ class AnswerReader:
             inputs_embeds=embeds.to(text.inputs_embeds.dtype),
             attention_mask=torch.cat([text.attention_mask, answer_mask], 1),
             position_ids=text.position_ids[:, -1:] + depths,
-            labels=None,
         )
 
     def score_whole_sequences(self, read: ReadTexts, answers: Sequence[Answer]) -> Tensor:
@@ -246,14 +244,8 @@ class AnswerReader:
 
 def _rows_of(read: ReadTexts, start: int, stop: int) -> ReadTexts:
     """Some of the texts, without a cache."""
-    inputs = read.inputs
     return ReadTexts(
-        inputs=LLMInputs(
-            inputs_embeds=inputs.inputs_embeds[start:stop],
-            attention_mask=inputs.attention_mask[start:stop],
-            position_ids=inputs.position_ids[start:stop],
-            labels=None,
-        ),
+        inputs=read.inputs.rows(slice(start, stop)),
         first_logprobs=read.first_logprobs[start:stop],
         cache=None,
     )
@@ -264,18 +256,11 @@ def _repeat(read: ReadTexts, count: int) -> ReadTexts:
     cache = copy.deepcopy(read.cache)
     if count == 1:
         return read._replace(cache=cache)
-    inputs = read.inputs
-    rows = torch.arange(read.rows, device=inputs.attention_mask.device)
-    rows = rows.repeat_interleave(count)
     if cache is not None:
-        cache.reorder_cache(rows)
+        rows = torch.arange(read.rows, device=read.inputs.attention_mask.device)
+        cache.reorder_cache(rows.repeat_interleave(count))
     return ReadTexts(
-        inputs=LLMInputs(
-            inputs_embeds=inputs.inputs_embeds[rows],
-            attention_mask=inputs.attention_mask[rows],
-            position_ids=inputs.position_ids[rows],
-            labels=None,
-        ),
+        inputs=read.inputs.repeated(count),
         first_logprobs=read.first_logprobs,
         cache=cache,
     )

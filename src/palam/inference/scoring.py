@@ -364,13 +364,7 @@ class LabelScorer:
         """The LLM's cache of one row of ids."""
         device = self.model.device
         row = torch.tensor([ids], device=device)
-        positions = torch.arange(len(ids), device=device)
-        inputs = LLMInputs(
-            inputs_embeds=self.model.embed(row),
-            attention_mask=torch.ones_like(row),
-            position_ids=positions[None],
-            labels=None,
-        )
+        inputs = LLMInputs.of_vectors(self.model.embed(row))
         output = self.model.run_llm(inputs, 1, use_cache=True)
         return cache_of(output)
 
@@ -401,9 +395,7 @@ class LabelScorer:
         if prefix.tokens:
             cache = prefix.cache_for(inputs)
             inputs = prefix.before(inputs)
-        # Some LLMs (CTRL) scale the vectors in place, which are needed again.
-        unscaled = replace(inputs, inputs_embeds=inputs.inputs_embeds.clone())
-        output = self.model.run_llm(unscaled, 1, use_cache=use_cache, cache=cache)
+        output = self.model.run_llm(inputs.copied(), 1, use_cache=use_cache, cache=cache)
         logits = output.logits[:, -1].float()
         return ReadTexts(
             inputs=inputs,

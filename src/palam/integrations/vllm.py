@@ -282,24 +282,11 @@ def _read_probes(model: PalamModel) -> list[_Probe]:
     logits = []
     with model.evaluating():
         for _ in range(PROBE_TOKENS):
-            last = model.run_llm(_unpadded(sequence), 1).logits[:, -1].float()
+            last = model.run_llm(LLMInputs.of_vectors(sequence).copied(), 1).logits[:, -1].float()
             logits.append(last)
             sequence = torch.cat([sequence, model.embed(last.argmax(-1, keepdim=True))], 1)
     by_probe = torch.stack(logits, 1).cpu()
     return [_Probe(*parts) for parts in zip(vectors, by_probe, strict=True)]
-
-
-def _unpadded(vectors: Tensor) -> LLMInputs:
-    """The LLM's input of rows of one length [batch, length, d_llm]."""
-    batch, length = vectors.shape[:2]
-    positions = torch.arange(length, device=vectors.device).expand(batch, -1)
-    return LLMInputs(
-        # Some LLMs scale the vectors in place, which are needed again.
-        inputs_embeds=vectors.clone(),
-        attention_mask=torch.ones_like(positions),
-        position_ids=positions,
-        labels=None,
-    )
 
 
 # ------------------------------------------------------------------ vLLM's own classes

@@ -70,18 +70,7 @@ def generate_greedily(
         ended = ended | torch.isin(ids, stops)
         if ended.all():
             break
-        inputs = _extended(inputs, embed(ids[:, None]))
+        inputs = inputs.extended(embed(ids[:, None]))
     if streamer is not None:
         streamer.end()
     return torch.stack(generated, 1)
-
-
-def _extended(inputs: LLMInputs, vectors: Tensor) -> LLMInputs:
-    """The input with one more vector [batch, 1, d_llm] in each row."""
-    mask = inputs.attention_mask
-    return LLMInputs(
-        inputs_embeds=torch.cat([inputs.inputs_embeds, vectors], 1),
-        attention_mask=torch.cat([mask, torch.ones_like(mask[:, :1])], 1),
-        position_ids=torch.cat([inputs.position_ids, inputs.position_ids[:, -1:] + 1], 1),
-        labels=None,
-    )

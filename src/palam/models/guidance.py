@@ -1,8 +1,7 @@
 """Guidance: answers that keep to the text, where the LLM would rather go on by itself."""
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from transformers import LogitsProcessor
 
 from palam.errors import PalamError
 from palam.models.guidance_scale import check_guidance_scale
-from palam.models.llm_cache import cache_of
 from palam.models.processing import TEXT_SLOT
 from palam.models.sequence import LLMInputs, build_llm_inputs
 
@@ -48,52 +46,51 @@ def guided_scores(with_text: Tensor, without_text: Tensor, scale: float) -> Tens
     return guided.masked_fill(with_text < least, -torch.inf)
 
 
-class Guidance(LogitsProcessor):
-    """Gives transformers' `generate` the scores of [`guided_scores`].
+class PairedGuidance(LogitsProcessor):
+    """Guides answers of which each is made twice side by side, with the text and without it.
 
-    transformers' own processor for guidance takes ids without their positions, which rows of
-    different length need, and knows no plausible tokens.
-
-    One object guides one call of transformers' `generate`. It takes one more pass of the LLM for
-    each token.
+    So transformers' `generate` keeps both in the LLM's own cache, of whatever kind. Its own
+    processor for guidance takes ids without their positions, which rows of different length need.
 
     Args:
-        run_llm, embed: [`PalamModel.run_llm`] and [`PalamModel.embed`].
-        without_text: see [`inputs_without_text`].
-        scale: more than `NO_GUIDANCE`.
+        scale: see [`guided_scores`].
     """
 
-    def __init__(
-        self,
-        run_llm: Callable[..., Any],
-        embed: Callable[[Tensor], Tensor],
-        without_text: LLMInputs,
-        scale: float,
-    ) -> None:
+    def __init__(self, scale: float) -> None:
         self.scale = scale
-        self._run_llm = run_llm
-        self._embed = embed
-        self._inputs = without_text
-        self._cache: Any = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The guided scores.
+        """The guided scores, the same for both rows of an answer, so that they say the same.
 
         Args:
-            input_ids: [rows, n], the answers so far.
-            scores: [rows, vocabulary], logits with the text; minus infinity is never said. Of each
-                text there may be several answers, side by side.
+            input_ids: [2 · texts, n], the answers so far.
+            scores: [2 · texts, vocabulary], logits of all texts, then without them.
         """
-        if self._cache is None:
-            self._inputs = _repeated(self._inputs, len(scores))
-        else:
-            self._inputs = _next_inputs(self._inputs, self._embed(input_ids[:, -1:]))
-        output = self._run_llm(self._inputs, 1, use_cache=True, cache=self._cache)
-        self._cache = cache_of(output)
-        return guided_scores(scores, output.logits[:, -1], self.scale)
+        with_text, without_text = scores.chunk(2)
+        guided = guided_scores(with_text, without_text, self.scale)
+        return torch.cat([guided, guided])
 
 
-def check_guidance(scale: float, options: dict[str, Any], reads_texts: bool) -> None:
+class FirstHalf:
+    """Passes the first half of what is generated on to another streamer.
+
+    Args:
+        streamer: as transformers' `generate` takes it.
+    """
+
+    def __init__(self, streamer: Any) -> None:
+        self._streamer = streamer
+
+    def put(self, value: Tensor) -> None:
+        """Take the next ids [2 · texts]."""
+        self._streamer.put(value[: len(value) // 2])
+
+    def end(self) -> None:
+        """Nothing follows."""
+        self._streamer.end()
+
+
+def check_guidance(scale: float, options: Mapping[str, Any], reads_texts: bool) -> None:
     """Refuse guidance that would have no meaning.
 
     Args:
@@ -102,14 +99,15 @@ def check_guidance(scale: float, options: dict[str, Any], reads_texts: bool) -> 
         reads_texts: whether a text is read through the bridge.
 
     Raises:
-        PalamError: it is no scale, no text is read through the bridge, or an answer is sought with
-            beams.
+        PalamError: it is no scale, no text is read through the bridge, or answers are drawn, sought
+            with beams, or wanted with more than their ids.
     """
     check_guidance_scale(scale)
     if not reads_texts:
         raise PalamError("guidance needs texts that are read through the bridge")
-    if (options.get("num_beams") or 1) > 1:
-        raise PalamError("guidance and beams cannot be used together; leave num_beams out")
+    for name, plain in (("num_beams", 1), ("do_sample", False), ("return_dict_in_generate", False)):
+        if options.get(name) not in (None, plain):
+            raise PalamError(f"guided answers are greedy ids alone; leave {name} out")
 
 
 def inputs_without_text(
@@ -131,25 +129,3 @@ def inputs_without_text(
             "give one, or leave the guidance scale out"
         )
     return build_llm_inputs(embed, input_ids, around, None)
-
-
-def _repeated(inputs: LLMInputs, rows: int) -> LLMInputs:
-    """Each row as often as it takes to have so many rows."""
-    times = rows // len(inputs.inputs_embeds)
-    return replace(
-        inputs,
-        inputs_embeds=inputs.inputs_embeds.repeat_interleave(times, 0),
-        attention_mask=inputs.attention_mask.repeat_interleave(times, 0),
-        position_ids=inputs.position_ids.repeat_interleave(times, 0),
-    )
-
-
-def _next_inputs(inputs: LLMInputs, vectors: Tensor) -> LLMInputs:
-    """One more vector [rows, 1, d_llm] in each row, after what the cache holds of `inputs`."""
-    mask = inputs.attention_mask
-    return replace(
-        inputs,
-        inputs_embeds=vectors,
-        attention_mask=torch.cat([mask, torch.ones_like(mask[:, :1])], 1),
-        position_ids=inputs.position_ids[:, -1:] + 1,
-    )

@@ -55,7 +55,12 @@ from palam.models.checkpoint import (
 from palam.models.configuration import PalamConfig
 from palam.models.encoding import LiveEncoding, TextEncoding
 from palam.models.greedy import generate_greedily
-from palam.models.guidance import Guidance, check_guidance, inputs_without_text
+from palam.models.guidance import (
+    FirstHalf,
+    PairedGuidance,
+    check_guidance,
+    inputs_without_text,
+)
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.joined_tokens import first_mask
 from palam.models.llm_cache import cache_argument
@@ -597,8 +602,8 @@ class PalamModel(nn.Module):
         Args:
             encoder_input_ids, encoder_attention_mask, input_ids, attention_mask: as in `forward`.
             **generate_kwargs: of transformers' `generate`. `no_repeat_ngram_size` is of the answer
-                alone: what stands in the prompt may be said. `guidance_scale` is that of
-                [`Guidance`], away from what the LLM says to the prompt without the text.
+                alone: what stands in the prompt may be said. `guidance_scale`, for greedy answers,
+                moves them away from what the LLM says without the text, see [`guided_scores`].
 
         Returns:
             The new ids [batch, n], without the prompt; or what else transformers' `generate`
@@ -635,23 +640,30 @@ class PalamModel(nn.Module):
             scale = options.pop("guidance_scale", None)
             if scale not in (None, NO_GUIDANCE):
                 check_guidance(scale, options, encoder_input_ids is not None)
-                # After the others: what they rule out is not what the guided are compared with.
-                others.append(self._guidance(scale, input_ids, attention_mask))
-            return self.llm.generate(
+                inputs = self._with_and_without_text(inputs, input_ids, attention_mask)
+                # After the others, so that the plausible tokens are among those they allow.
+                others.append(PairedGuidance(scale))
+                if options.get("streamer") is not None:
+                    options["streamer"] = FirstHalf(options["streamer"])
+            generated = self.llm.generate(
                 inputs_embeds=inputs.inputs_embeds,
                 attention_mask=inputs.attention_mask,
                 logits_processor=LogitsProcessorList([FiniteLogits(self.llm.dtype), *others]),
                 **options,
             )
+            if scale not in (None, NO_GUIDANCE):
+                return generated[: len(generated) // 2]
+            return generated
 
-    def _guidance(
-        self, scale: float, input_ids: Tensor | None, attention_mask: Tensor | None
-    ) -> Guidance:
-        """What guides answers to a batch of texts; see [`Guidance`]."""
+    def _with_and_without_text(
+        self, inputs: LLMInputs, input_ids: Tensor | None, attention_mask: Tensor | None
+    ) -> LLMInputs:
+        """What the LLM reads for guided answers: all rows, and all again without their texts."""
         if input_ids is None:
             input_ids = torch.zeros(1, 0, dtype=torch.long)
         without_text = inputs_without_text(self.embed, input_ids.to(self.device), attention_mask)
-        return Guidance(self.run_llm, self.embed, without_text, scale)
+        width = inputs.attention_mask.shape[1]
+        return LLMInputs.stacked([inputs, without_text.widened(width)])
 
     def stop_ids(self) -> list[int]:
         """Where generation stops; see [`stop_ids`]."""

@@ -1,11 +1,12 @@
 """The one sequence that the LLM reads, joined from tokens and mapped text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from palam.errors import PalamError
 from palam.models.processing import IGNORE, TEXT_SLOT
@@ -13,7 +14,7 @@ from palam.models.processing import IGNORE, TEXT_SLOT
 
 @dataclass
 class LLMInputs:
-    """The LLM's input: left-padded, with explicit positions."""
+    """The LLM's input: left-padded, with explicit positions. What is made of one has no labels."""
 
     inputs_embeds: Tensor
     """[batch, length, d_llm]"""
@@ -21,8 +22,78 @@ class LLMInputs:
     """[batch, length], 0 for padding."""
     position_ids: Tensor
     """[batch, length], counted from the first real position of each row."""
-    labels: Tensor | None
+    labels: Tensor | None = None
     """[batch, length], `-100` where there is no loss; None without answers."""
+
+    @classmethod
+    def of_vectors(cls, vectors: Tensor) -> "LLMInputs":
+        """Rows of one length, without padding: [batch, length, d_llm]."""
+        batch, length = vectors.shape[:2]
+        positions = torch.arange(length, device=vectors.device).expand(batch, -1)
+        return cls(vectors, torch.ones_like(positions), positions)
+
+    @classmethod
+    def stacked(cls, parts: Sequence["LLMInputs"]) -> "LLMInputs":
+        """The rows of several inputs of one length, one input after the other."""
+        return cls(
+            inputs_embeds=torch.cat([part.inputs_embeds for part in parts]),
+            attention_mask=torch.cat([part.attention_mask for part in parts]),
+            position_ids=torch.cat([part.position_ids for part in parts]),
+        )
+
+    def rows(self, index: Tensor | slice, first_column: int = 0) -> "LLMInputs":
+        """Some of the rows, from a column on.
+
+        Args:
+            index: of the rows; one may be there several times.
+            first_column: what is before it, which must be padding, is left out.
+        """
+        return LLMInputs(
+            inputs_embeds=self.inputs_embeds[index, first_column:],
+            attention_mask=self.attention_mask[index, first_column:],
+            position_ids=self.position_ids[index, first_column:],
+        )
+
+    def repeated(self, times: int) -> "LLMInputs":
+        """Each row so often, side by side."""
+        index = torch.arange(len(self.attention_mask), device=self.attention_mask.device)
+        return self.rows(index.repeat_interleave(times))
+
+    def widened(self, width: int) -> "LLMInputs":
+        """With more padding on the left, up to a width."""
+        missing = width - self.attention_mask.shape[1]
+        return LLMInputs(
+            inputs_embeds=pad(self.inputs_embeds, (0, 0, missing, 0)),
+            attention_mask=pad(self.attention_mask, (missing, 0)),
+            position_ids=pad(self.position_ids, (missing, 0)),
+        )
+
+    def following(self, vectors: Tensor) -> "LLMInputs":
+        """What the LLM reads next where its cache holds this: the mask is over both.
+
+        Args:
+            vectors: [batch, n, d_llm], n more in each row.
+        """
+        num_vectors = vectors.shape[1]
+        later = torch.arange(1, num_vectors + 1, device=self.position_ids.device)
+        return LLMInputs(
+            inputs_embeds=vectors.to(self.inputs_embeds.dtype),
+            attention_mask=pad(self.attention_mask, (0, num_vectors), value=1),
+            position_ids=self.position_ids[:, -1:] + later,
+        )
+
+    def extended(self, vectors: Tensor) -> "LLMInputs":
+        """This and what follows it in one, for an LLM that has no cache."""
+        following = self.following(vectors)
+        return LLMInputs(
+            inputs_embeds=torch.cat([self.inputs_embeds, following.inputs_embeds], 1),
+            attention_mask=following.attention_mask,
+            position_ids=torch.cat([self.position_ids, following.position_ids], 1),
+        )
+
+    def copied(self) -> "LLMInputs":
+        """With vectors of its own: some LLMs (CTRL) scale what they read in place."""
+        return LLMInputs(self.inputs_embeds.clone(), self.attention_mask, self.position_ids)
 
 
 @dataclass

@@ -210,8 +210,8 @@ class Answering:
     """The LLM answers freely about each text.
 
     Raises:
-        PalamError: a prompt for the mode that has none, or guidance where no text is read through
-            the bridge.
+        PalamError: a prompt for the mode that has none, or guidance of answers that are drawn or
+            where no text is read through the bridge.
     """
 
     prompt: str | None = None
@@ -241,8 +241,11 @@ class Answering:
     def __post_init__(self) -> None:
         if self.mode == "paper" and self.prompt is not None:
             raise PalamError("the mode paper has no prompt; give --mode prompt or --mode chat")
-        if self.llm_only and self.guidance_scale not in (None, NO_GUIDANCE):
-            raise PalamError("guidance needs texts that are read through the bridge, not llm_only")
+        if self.guidance_scale not in (None, NO_GUIDANCE):
+            if self.llm_only:
+                raise PalamError("guidance needs texts that are read through the bridge")
+            if not self.is_greedy:
+                raise PalamError("guided answers are greedy; leave the temperature out")
 
     @property
     def is_greedy(self) -> bool:

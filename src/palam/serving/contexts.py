@@ -104,7 +104,6 @@ class CachedContext:
             inputs_embeds=self.model.embed(tokens),
             attention_mask=mask,
             position_ids=positions[:, None],
-            labels=None,
         )
         try:
             output = self.model.run_llm(inputs, 1, use_cache=True, cache=self._cache)
@@ -156,12 +155,7 @@ class RereadContext:
 
     def __init__(self, model: PalamModel) -> None:
         self.model = model
-        self._inputs = LLMInputs(
-            inputs_embeds=torch.zeros(0, 0, 0, device=model.device),
-            attention_mask=torch.zeros(0, 0, dtype=torch.long, device=model.device),
-            position_ids=torch.zeros(0, 0, dtype=torch.long, device=model.device),
-            labels=None,
-        )
+        self._inputs = LLMInputs.of_vectors(torch.zeros(0, 0, 0, device=model.device))
 
     @property
     def rows(self) -> int:
@@ -180,15 +174,8 @@ class RereadContext:
 
     def extend(self, ids: Sequence[int]) -> Tensor:
         """See [`Context`]."""
-        before = self._inputs
         tokens = torch.tensor(ids, device=self.model.device)[:, None]
-        vectors = self.model.embed(tokens).to(before.inputs_embeds.dtype)
-        inputs = LLMInputs(
-            inputs_embeds=torch.cat([before.inputs_embeds, vectors], 1),
-            attention_mask=pad(before.attention_mask, (0, 1), value=1),
-            position_ids=torch.cat([before.position_ids, before.position_ids[:, -1:] + 1], 1),
-            labels=None,
-        )
+        inputs = self._inputs.extended(self.model.embed(tokens))
         logits = self._read(inputs)
         self._inputs = inputs
         return logits
@@ -196,37 +183,19 @@ class RereadContext:
     def join(self, other: Self) -> None:
         """See [`Context`]."""
         width = max(self.width, other.width)
-        parts = [_widened(context._inputs, width) for context in (self, other)]
-        self._inputs = LLMInputs(
-            inputs_embeds=torch.cat([part.inputs_embeds for part in parts]),
-            attention_mask=torch.cat([part.attention_mask for part in parts]),
-            position_ids=torch.cat([part.position_ids for part in parts]),
-            labels=None,
-        )
+        parts = [context._inputs.widened(width) for context in (self, other)]
+        self._inputs = LLMInputs.stacked(parts)
 
     def select(self, rows: Sequence[int]) -> Self:
         """See [`Context`]."""
-        index = torch.tensor(rows, device=self._inputs.attention_mask.device)
-        mask = self._inputs.attention_mask[index]
-        first = _first_column(mask)
+        mask = self._inputs.attention_mask
+        index = torch.tensor(rows, device=mask.device)
         part = type(self)(self.model)
-        part._inputs = LLMInputs(
-            inputs_embeds=self._inputs.inputs_embeds[index, first:],
-            attention_mask=mask[:, first:],
-            position_ids=self._inputs.position_ids[index, first:],
-            labels=None,
-        )
+        part._inputs = self._inputs.rows(index, _first_column(mask[index]))
         return part
 
     def _read(self, inputs: LLMInputs) -> Tensor:
-        # Some LLMs (CTRL) scale the vectors in place, which are needed again.
-        unscaled = LLMInputs(
-            inputs_embeds=inputs.inputs_embeds.clone(),
-            attention_mask=inputs.attention_mask,
-            position_ids=inputs.position_ids,
-            labels=None,
-        )
-        return _last_logits(self.model.run_llm(unscaled, 1).logits)
+        return _last_logits(self.model.run_llm(inputs.copied(), 1).logits)
 
 
 ContextClass = type[CachedContext] | type[RereadContext]
@@ -243,7 +212,6 @@ def left_padded(rows: Sequence[Tensor]) -> LLMInputs:
         inputs_embeds=torch.stack(padded),
         attention_mask=(positions >= 0).long(),
         position_ids=positions.clamp(min=0),
-        labels=None,
     )
 
 
@@ -305,14 +273,3 @@ def _stacked(states: Tensor, others: Tensor, width: int) -> Tensor:
     """Keys or values [rows, heads, columns, size] of two batches in one, padded on the left."""
     padded = [pad(part, (0, 0, width - part.shape[-2], 0)) for part in (states, others)]
     return torch.cat(padded)
-
-
-def _widened(inputs: LLMInputs, width: int) -> LLMInputs:
-    """An input with padding on the left up to a width."""
-    missing = width - inputs.attention_mask.shape[1]
-    return LLMInputs(
-        inputs_embeds=pad(inputs.inputs_embeds, (0, 0, missing, 0)),
-        attention_mask=pad(inputs.attention_mask, (missing, 0)),
-        position_ids=pad(inputs.position_ids, (missing, 0)),
-        labels=None,
-    )
