@@ -19,6 +19,7 @@ TEXTS = "before it learned topics"
 LORA = "with a LoRA of rank 16 on the LLM"
 LONGER = "with the LoRA, 450 steps more on lines of 12 to 45 words"
 SAID_ONCE = "reading, no three tokens said twice"
+GUIDED = "reading, guided (scale 1.5, fp32)"
 
 
 def cells_of(line):
@@ -69,6 +70,9 @@ def assert_row(table, beginning, values):
 @pytest.mark.parametrize(
     ("beginning", "part", "name", "scale"),
     [
+        ("guided: content-word recall", GUIDED, "recall", 100),
+        ("guided: chrF", GUIDED, "chrf", 1),
+        ("guided: identified", GUIDED, "identified", 100),
         ("content-word recall", "reading", "recall", 100),
         ("the same with seed 1", "reading, seed 1 in the second part", "recall", 100),
         ("with seed 2", "reading, seed 2 in the second part", "recall", 100),
@@ -89,14 +93,22 @@ def test_what_else_is_measured_of_it():
     ):
         shares = {code: 100 * share for code, share in FIGURES[part].items()}
         assert_row(table, beginning, shares)
-    ends = row_of(table, "its 95 % interval")
-    for code, cell in zip(table[0][1:7], ends, strict=False):
-        low, high = native(code, FIGURES["reading"])["ci95"]
-        assert numbers(cell.split("–")) == pytest.approx([100 * low, 100 * high], abs=HALF)
+    for beginning, part in (("its 95 %", "reading"), ("guided: its 95 %", GUIDED)):
+        ends = row_of(table, beginning)
+        for code, cell in zip(table[0][1:7], ends, strict=False):
+            low, high = native(code, FIGURES[part])["ci95"]
+            assert numbers(cell.split("–")) == pytest.approx([100 * low, 100 * high], abs=HALF)
 
 
 def test_what_it_is_compared_with():
     table = tables_below("What it reaches")[1]
+    guided = FIGURES[GUIDED].values()
+    means = [
+        100 * mean(reading["recall"] for reading in guided),
+        mean(reading["chrf"] for reading in guided),
+        100 * mean(reading["identified"] for reading in guided),
+    ]
+    assert numbers(row_of(table, "`starter:bridge`, guided")) == pytest.approx(means, abs=HALF)
     rows = {
         "the answers to other sentences": "answers to other texts",
         "an unrelated": "an unrelated sentence",
@@ -112,6 +124,16 @@ def test_what_it_is_compared_with():
             if known:
                 expected.append(mean(known))
         assert numbers(row_of(table, beginning)) == pytest.approx(expected, abs=HALF), beginning
+
+
+@pytest.mark.parametrize("scale", ["1", "1.25", "1.5", "2"])
+def test_scales_of_guidance(scale):
+    figures = FIGURES["guidance by scale"]
+    (row,) = [
+        row for row in tables_below("Guidance")[0] if row[0].strip("*").split(" ")[0] == scale
+    ]
+    expected = [number for by_scale in figures.values() for number in by_scale.get(scale, [])]
+    assert numbers(row[1:]) == expected
 
 
 @pytest.mark.parametrize(
