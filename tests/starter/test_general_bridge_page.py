@@ -202,6 +202,18 @@ def test_groups_of_all_languages():
         assert shown == pytest.approx(expected, abs=HALF), beginning
 
 
+def test_the_languages_of_xlmr_read_with_guidance():
+    figures = FIGURES["reading, guided, XLM-R's 90 languages, 10 rows each"]
+    assert len(figures["languages"]) == 90
+    (sentence,) = re.findall(r"the 90 languages have a recall of .*?ten", PAGE, re.S)
+    means = figures["mean"]
+    expected = [90, 100 * means["recall"], means["chrf"], 100 * means["identified"]]
+    found = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", sentence)]
+    assert found == pytest.approx(expected, abs=HALF)
+    by_language = [language["recall"] for language in figures["languages"].values()]
+    assert mean(by_language) == pytest.approx(100 * means["recall"], abs=HALF)
+
+
 @pytest.mark.parametrize(
     ("beginning", "part", "reading", "name", "scale"),
     [
