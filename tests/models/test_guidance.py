@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import transformers as tf
 from helpers import TEXTS, pairs, prompts, refusal
 
 from palam.models.guidance import LEAST_PLAUSIBLE
@@ -81,6 +82,15 @@ def test_a_guided_answer_is_streamed(tiny_model):
     assert streamer.ended
 
 
+def test_guided_answers_are_greedy_whatever_the_llms_settings_are(tiny_model):
+    model = tiny_model(**PROMPT)
+    expected = model.generate(**prompts(model), **GREEDY, guidance_scale=3.0)
+    for name, value in {"do_sample": True, "temperature": 9.0, "num_beams": 3}.items():
+        setattr(model.llm.generation_config, name, value)
+    guided = model.generate(**prompts(model), max_new_tokens=6, guidance_scale=3.0)
+    assert torch.equal(guided, expected)
+
+
 def test_what_may_not_be_said_is_not_said_by_guided_answers(tiny_model):
     model = tiny_model(**PROMPT)
     (said,) = model.generate(
@@ -105,7 +115,12 @@ def test_a_scale_that_is_none_is_refused(tiny_model, scale):
 
 def test_guidance_without_a_meaning_is_refused(tiny_model):
     model = tiny_model(**PROMPT)
-    for option in ({"num_beams": 2}, {"do_sample": True}, {"return_dict_in_generate": True}):
+    for option in (
+        {"num_beams": 2},
+        {"do_sample": True},
+        {"return_dict_in_generate": True},
+        {"generation_config": tf.GenerationConfig(max_new_tokens=3)},
+    ):
         line = refusal(model.generate, **prompts(model), **option, guidance_scale=1.5)
         (name,) = option
         assert line == f"guided answers are greedy ids alone; leave {name} out"

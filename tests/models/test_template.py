@@ -7,7 +7,7 @@ from helpers import refusal
 from transformers import AutoTokenizer
 
 from palam import PalamError, Template
-from palam.models.template import MODES
+from palam.models.template import MODES, RAW_TEXT_PROMPT, SAME_IN_ENGLISH
 
 PROMPT = "Read this: {text}\nTopic:"
 
@@ -93,3 +93,19 @@ def test_a_prompt_of_a_length_that_nobody_writes():
     assert refusal(Template, "prompt", long, "") == message
     assert refusal(Template.build, "prompt", "{text}" + long, None) == message
     assert len(Template("prompt", long[:100_000]).prefix) == 100_000
+
+
+def test_the_text_is_wanted_in_english_if_nothing_else_is_asked(llama):
+    def wants(mode, prompt):
+        return Template.build(mode, prompt, llama).wants_text_in_english
+
+    for mode in ("prompt", "chat"):
+        assert wants(mode, SAME_IN_ENGLISH)
+        for other in (None, RAW_TEXT_PROMPT, PROMPT):
+            assert not wants(mode, other)
+    for other in (f"Read: {SAME_IN_ENGLISH}", f"{SAME_IN_ENGLISH} in one word:"):
+        assert not wants("prompt", other)
+    assert not Template().wants_text_in_english
+    # A chat template may write today's date: a bridge keeps that of its training.
+    earlier = Template("chat", "<|system|>1 May<|user|>", "\nThe same in English:<|end|>")
+    assert earlier.wants_text_in_english

@@ -12,7 +12,7 @@ from palam.inference.batches import Features, Progress, padded_batches
 from palam.inference.engine_generation import answers_of_engine, decoding_of
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.modeling import PalamModel
-from palam.models.template import SAME_IN_ENGLISH, Template
+from palam.models.template import Template
 from palam.utils.texts import checked_texts
 
 SHORT_ANSWER_NGRAM_SIZE = 3
@@ -111,16 +111,13 @@ def default_guidance(model: PalamModel, *, llm_only: bool = False) -> float:
         the bridge, a `token_engine` answers, or the LLM's class generates from ids alone.
     """
     processor = model.processor
-    template = processor.template
-    can_be_guided = (
-        not (llm_only or model.config.llm_only or processor.append_source_tokens)
+    is_guided = (
+        processor.template.wants_text_in_english
+        and not (llm_only or model.config.llm_only or processor.append_source_tokens)
         and model.token_engine is None
         and model.generates_from_vectors
     )
-    if not can_be_guided or template.mode == "paper":
-        return NO_GUIDANCE
-    saying = template.asking(SAME_IN_ENGLISH, processor.llm_tokenizer)
-    return GUIDANCE_SCALE if template == saying else NO_GUIDANCE
+    return GUIDANCE_SCALE if is_guided else NO_GUIDANCE
 
 
 @contextmanager

@@ -19,6 +19,14 @@ LEAST_PLAUSIBLE = 0.1
 Without it, a token that is unlikely with the text and next to impossible without it would win.
 """
 
+PLAIN_OPTIONS = {
+    "generation_config": None,
+    "num_beams": 1,
+    "do_sample": False,
+    "return_dict_in_generate": False,
+}
+"""What guided answers have of transformers' options whose rows would not stay side by side."""
+
 
 def guided_scores(with_text: Tensor, without_text: Tensor, scale: float) -> Tensor:
     """Scores of next tokens, moved away from what the LLM would say without the text.
@@ -105,27 +113,35 @@ def check_guidance(scale: float, options: Mapping[str, Any], reads_texts: bool) 
     check_guidance_scale(scale)
     if not reads_texts:
         raise PalamError("guidance needs texts that are read through the bridge")
-    for name, plain in (("num_beams", 1), ("do_sample", False), ("return_dict_in_generate", False)):
+    for name, plain in PLAIN_OPTIONS.items():
         if options.get(name) not in (None, plain):
             raise PalamError(f"guided answers are greedy ids alone; leave {name} out")
 
 
 def inputs_without_text(
-    embed: Callable[[Tensor], Tensor], input_ids: Tensor, attention_mask: Tensor | None
+    embed: Callable[[Tensor], Tensor],
+    device: torch.device,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
 ) -> LLMInputs:
     """What the LLM reads where the text is left out, and the boundary after it.
 
     Args:
-        embed, input_ids, attention_mask: see [`build_llm_inputs`].
+        embed, input_ids, attention_mask: see [`build_llm_inputs`]; None is nothing but the text.
+        device: of the LLM.
 
     Raises:
         PalamError: nothing stands around a text.
     """
-    present = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    around = present.to(input_ids.device) * (input_ids != TEXT_SLOT)
+    if input_ids is None:
+        input_ids = torch.zeros(1, 0, dtype=torch.long)
+    input_ids = input_ids.to(device)
+    around = input_ids != TEXT_SLOT
+    if attention_mask is not None:
+        around &= attention_mask.to(device).bool()
     if not around.any(1).all():
         raise PalamError(
             "guidance compares with the answer to the prompt alone, and there is no prompt; "
             "give one, or leave the guidance scale out"
         )
-    return build_llm_inputs(embed, input_ids, around, None)
+    return build_llm_inputs(embed, input_ids, around.long(), None)

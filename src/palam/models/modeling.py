@@ -6,7 +6,7 @@ saving it saves the bridge alone.
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,7 +14,12 @@ from typing import Any, Unpack
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import LogitsProcessorList, NoRepeatNGramLogitsProcessor, PreTrainedModel
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from palam.errors import PalamError
@@ -615,6 +620,11 @@ class PalamModel(nn.Module):
                 generates from ids alone, guidance that has no meaning (see [`check_guidance`]), or
                 logits that are not finite.
         """
+        scale = generate_kwargs.pop("guidance_scale", None)
+        is_guided = scale not in (None, NO_GUIDANCE)
+        if is_guided:
+            check_guidance(scale, generate_kwargs, encoder_input_ids is not None)
+            generate_kwargs["do_sample"] = False
         options: dict[str, Any] = {}
         if "generation_config" not in generate_kwargs:
             options.update(self._generation_options(generate_kwargs))
@@ -631,39 +641,42 @@ class PalamModel(nn.Module):
             length = inputs.inputs_embeds.shape[1]
             self._check_length(length - 1 + (options.get("max_new_tokens") or 1))
             if not self.generates_from_vectors:
+                options["guidance_scale"] = scale
                 return generate_greedily(self.run_llm, self.embed, inputs, options)
-            others = list(options.pop("logits_processor", None) or [])
-            if options.get("no_repeat_ngram_size"):
-                # As an option, it would warn in each call that the prompt does not count.
-                others.append(NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]))
-                options["no_repeat_ngram_size"] = 0
-            scale = options.pop("guidance_scale", None)
-            if scale not in (None, NO_GUIDANCE):
-                check_guidance(scale, options, encoder_input_ids is not None)
-                inputs = self._with_and_without_text(inputs, input_ids, attention_mask)
-                # After the others, so that the plausible tokens are among those they allow.
-                others.append(PairedGuidance(scale))
-                if options.get("streamer") is not None:
-                    options["streamer"] = FirstHalf(options["streamer"])
-            generated = self.llm.generate(
-                inputs_embeds=inputs.inputs_embeds,
-                attention_mask=inputs.attention_mask,
-                logits_processor=LogitsProcessorList([FiniteLogits(self.llm.dtype), *others]),
-                **options,
-            )
-            if scale not in (None, NO_GUIDANCE):
-                return generated[: len(generated) // 2]
-            return generated
+            if not is_guided:
+                return self._generate_from(inputs, options)
+            without_text = inputs_without_text(self.embed, self.device, input_ids, attention_mask)
+            paired = LLMInputs.stacked([inputs, without_text.widened(length)])
+            streamer = options.pop("streamer", None)
+            if streamer is not None:
+                options["streamer"] = FirstHalf(streamer)
+            generated = self._generate_from(paired, options, [PairedGuidance(scale)])
+            return generated[: len(generated) // 2]
 
-    def _with_and_without_text(
-        self, inputs: LLMInputs, input_ids: Tensor | None, attention_mask: Tensor | None
-    ) -> LLMInputs:
-        """What the LLM reads for guided answers: all rows, and all again without their texts."""
-        if input_ids is None:
-            input_ids = torch.zeros(1, 0, dtype=torch.long)
-        without_text = inputs_without_text(self.embed, input_ids.to(self.device), attention_mask)
-        width = inputs.attention_mask.shape[1]
-        return LLMInputs.stacked([inputs, without_text.widened(width)])
+    def _generate_from(
+        self,
+        inputs: LLMInputs,
+        options: dict[str, Any],
+        last_processors: Sequence[LogitsProcessor] = (),
+    ) -> Any:
+        """What the LLM's own `generate` makes of vectors.
+
+        Args:
+            inputs: what it reads.
+            options: of transformers' `generate`; changed.
+            last_processors: of the logits, after all others: what those rule out is not said.
+        """
+        processors = [FiniteLogits(self.llm.dtype), *(options.pop("logits_processor", None) or [])]
+        if options.get("no_repeat_ngram_size"):
+            # As an option, it would warn in each call that the prompt does not count.
+            processors.append(NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]))
+            options["no_repeat_ngram_size"] = 0
+        return self.llm.generate(
+            inputs_embeds=inputs.inputs_embeds,
+            attention_mask=inputs.attention_mask,
+            logits_processor=LogitsProcessorList([*processors, *last_processors]),
+            **options,
+        )
 
     def stop_ids(self) -> list[int]:
         """Where generation stops; see [`stop_ids`]."""

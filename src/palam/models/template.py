@@ -142,6 +142,17 @@ class Template:
         mode = "prompt" if self.mode == "paper" else self.mode
         return self.with_prompt(mode, prompt, tokenizer)
 
+    @property
+    def wants_text_in_english(self) -> bool:
+        """Whether the text is to be said in English, and nothing else is asked; see `build`.
+
+        The chat template around it may be another than today's.
+        """
+        asked = SAME_IN_ENGLISH.removeprefix(SLOT)
+        if self.mode == "chat":
+            return self.suffix.startswith(asked)
+        return self.suffix == asked and not self.prefix
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Template":
         """A template as a file has it.
