@@ -82,6 +82,19 @@ def prompts(model, *rows):
     return dict(model.processor(texts, languages=languages))
 
 
+class CollectingStreamer:
+    """Keeps what transformers' `generate` streams."""
+
+    def __init__(self):
+        self.ids, self.ended = [], False
+
+    def put(self, value):
+        self.ids += value.flatten().tolist()
+
+    def end(self):
+        self.ended = True
+
+
 def state_hash(module):
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):

@@ -54,24 +54,24 @@ def test_the_llm_alone_answers_as_it_does_in_python(generated, trained, text_fil
     assert [row["answer"] for row in through_bridge] != answers
 
 
-def test_an_answer_that_repeats_nothing(generated, trained, text_file, jsonl):
-    options = ("--max-new-tokens", 12, "--no-repeat-ngram-size", 1)
+@pytest.mark.parametrize(
+    ("option", "argument"),
+    [
+        (("--no-repeat-ngram-size", 1), {"no_repeat_ngram_size": 1}),
+        (("--guidance-scale", 3), {"guidance_scale": 3.0}),
+    ],
+)
+def test_answers_are_decoded_as_in_python(generated, trained, text_file, jsonl, option, argument):
+    options = ("--max-new-tokens", 12, *option)
     rows = jsonl(generated("--file", text_file, *options))
     answers = [row["answer"] for row in rows]
     model = PalamModel.from_pretrained(trained)
-    assert answers == generate(model, TEXTS, max_new_tokens=12, no_repeat_ngram_size=1)
+    assert answers == generate(model, TEXTS, max_new_tokens=12, **argument)
     assert answers != generate(model, TEXTS, max_new_tokens=12)
     assert generated("--text", TEXTS[0], *options).rstrip() == answers[0]
 
 
-def test_an_answer_that_is_guided(generated, trained, text_file, jsonl, refused):
-    options = ("--max-new-tokens", 12, "--guidance-scale", 3)
-    rows = jsonl(generated("--file", text_file, *options))
-    answers = [row["answer"] for row in rows]
-    model = PalamModel.from_pretrained(trained)
-    assert answers == generate(model, TEXTS, max_new_tokens=12, guidance_scale=3.0)
-    assert answers != generate(model, TEXTS, max_new_tokens=12)
-    assert generated("--text", TEXTS[0], *options).rstrip() == answers[0]
+def test_guidance_that_has_no_meaning_is_refused(trained, refused):
     command = ("generate", trained, "--text", TEXTS[0], *CPU)
     assert "Must be >= 1" in refused(*command, "--guidance-scale", 0.5)
     line = refused(*command, "--guidance-scale", 2, "--llm-only")

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import transformers as tf
-from helpers import TEXTS, pairs, prompts, refusal
+from helpers import TEXTS, CollectingStreamer, pairs, prompts, refusal
 
 from palam.models.guidance import LEAST_PLAUSIBLE
 from palam.models.processing import TEXT_SLOT
@@ -64,18 +64,8 @@ def test_a_scale_of_one_changes_nothing(tiny_model):
 
 
 def test_a_guided_answer_is_streamed(tiny_model):
-    class Collect:
-        def __init__(self):
-            self.ids, self.ended = [], False
-
-        def put(self, value):
-            self.ids += value.flatten().tolist()
-
-        def end(self):
-            self.ended = True
-
     model = tiny_model(**PROMPT)
-    streamer = Collect()
+    streamer = CollectingStreamer()
     options = {**GREEDY, "guidance_scale": 3.0}
     (ids,) = model.generate(**prompts(model, 0), **options, streamer=streamer).tolist()
     assert streamer.ids == ids

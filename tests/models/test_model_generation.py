@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 import transformers as tf
-from helpers import TEXTS, pairs, prompts, refusal
+from helpers import TEXTS, CollectingStreamer, pairs, prompts, refusal
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
@@ -76,17 +76,7 @@ def test_generating_takes_the_librarys_arguments(tiny_model):
     model = tiny_model()
     prompt = prompts(model, 0)
 
-    class Collect:
-        def __init__(self):
-            self.ids, self.ended = [], False
-
-        def put(self, value):
-            self.ids += value.flatten().tolist()
-
-        def end(self):
-            self.ended = True
-
-    streamer = Collect()
+    streamer = CollectingStreamer()
     ids = model.generate(**prompt, max_new_tokens=5, do_sample=False, streamer=streamer)
     assert streamer.ids == ids[0].tolist()
     assert streamer.ended

@@ -46,7 +46,7 @@ class AnswerConfig:
     circles; 0 is no limit."""
     guidance_scale: GuidanceScale | None = None
     """How far an answer keeps to the text, away from what the LLM would say without it; 1 is as it
-    comes, in half the time; not set is 1.5 where the text itself is wanted in English, as a general
+    comes, in less time; not set is 1.5 where the text itself is wanted in English, as a general
     bridge does without --prompt, and 1 elsewhere."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
