@@ -59,6 +59,7 @@ def test_the_llm_alone_answers_as_it_does_in_python(generated, trained, text_fil
     [
         (("--no-repeat-ngram-size", 1), {"no_repeat_ngram_size": 1}),
         (("--guidance-scale", 3), {"guidance_scale": 3.0}),
+        (("--best-of", 4), {"best_of": 4}),
     ],
 )
 def test_answers_are_decoded_as_in_python(generated, trained, text_file, jsonl, option, argument):
@@ -78,6 +79,15 @@ def test_guidance_that_has_no_meaning_is_refused(trained, refused):
     assert line == "guidance needs texts that are read through the bridge"
     line = refused(*command, "--guidance-scale", 2, "--temperature", 1)
     assert line == "guided answers are greedy; leave the temperature out"
+
+
+def test_several_answers_that_cannot_be_made_are_refused(trained, refused):
+    command = ("generate", trained, "--text", TEXTS[0], *CPU)
+    assert "Must be >= 1" in refused(*command, "--best-of", 0)
+    line = refused(*command, "--best-of", 2, "--llm-only")
+    assert line == "the best of several answers needs texts that the encoder reads"
+    line = refused(*command, "--best-of", 2, "--temperature", 1)
+    assert line == "best_of draws by itself; leave the temperature out"
 
 
 def test_another_prompt_and_sampled_answers(generated):

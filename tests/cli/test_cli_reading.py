@@ -107,12 +107,13 @@ def test_readings_are_recorded_with_the_bridge(palam, untrained, data, tmp_path)
 def test_how_answers_were_decoded_is_recorded_with_their_figures(palam, untrained, data, tmp_path):
     bridge = shutil.copytree(untrained, tmp_path / "bridge")
     command = ("evaluate", bridge, "--task", "reading", "--data", data, *CPU)
-    options = ("--languages", "si", "--limit", 3, "--guidance-scale", 2, "--record")
+    decoding = ("--guidance-scale", 2, "--best-of", 3)
+    options = ("--languages", "si", "--limit", 3, *decoding, "--record")
     assert palam(*command, *options).code == 0
     (record,) = json.loads((bridge / "results.json").read_text())["evaluations"]
-    assert record["decoding"] == {"guidance_scale": 2.0}
+    assert record["decoding"] == {"guidance_scale": 2.0, "best_of": 3}
     card = (bridge / "README.md").read_text(encoding="utf-8")
-    assert "reading (content-word recall, guidance_scale 2.0)" in card
+    assert "reading (content-word recall, guidance_scale 2.0, best_of 3)" in card
 
 
 def test_questions_have_an_accuracy(palam, untrained):
@@ -122,18 +123,23 @@ def test_questions_have_an_accuracy(palam, untrained):
     assert "accuracy" in result.out
 
 
-def test_readings_can_be_guided(palam, reading, refused, tmp_path):
-    files = {scale: tmp_path / f"{scale}.json" for scale in (1, 3)}
-    for scale, path in files.items():
-        options = ("--languages", "si", "--limit", 5, "--guidance-scale", scale, "--json", path)
+@pytest.mark.parametrize(
+    ("option", "value", "plain_value"), [("--guidance-scale", 3, 1), ("--best-of", 4, 1)]
+)
+def test_readings_can_be_guided_and_the_best_of_several(
+    palam, reading, refused, tmp_path, option, value, plain_value
+):
+    files = {setting: tmp_path / f"{setting}.json" for setting in (plain_value, value)}
+    for setting, path in files.items():
+        options = ("--languages", "si", "--limit", 5, option, setting, "--json", path)
         result = palam(*reading, *options, "--references")
         assert (result.code, result.err) == (0, "")
-    plain, guided = (json.loads(path.read_text()) for path in files.values())
-    assert plain["answers"] != guided["answers"]
-    # The LLM that reads the text itself has nothing to be guided by.
-    assert plain["references"][LLM_ALONE] == guided["references"][LLM_ALONE]
-    message = refused(*reading, "--languages", "si", "--guidance-scale", 2, "--llm-only")
-    assert message == "--guidance-scale needs texts that are read through the bridge"
+    plain, other = (json.loads(path.read_text()) for path in files.values())
+    assert plain["answers"] != other["answers"]
+    # The LLM that reads the text itself has neither.
+    assert plain["references"][LLM_ALONE] == other["references"][LLM_ALONE]
+    message = refused(*reading, "--languages", "si", option, value, "--llm-only")
+    assert message == f"{option} needs texts that are read through the bridge"
 
 
 @pytest.mark.parametrize(
@@ -143,6 +149,7 @@ def test_readings_can_be_guided(palam, reading, refused, tmp_path):
         (("--likelihood",), "--likelihood needs the task reading"),
         (("--no-repeat-ngram-size", "2"), "needs a task without labels"),
         (("--guidance-scale", "2"), "--guidance-scale needs a task without labels"),
+        (("--best-of", "2"), "--best-of needs a task without labels"),
     ],
 )
 def test_options_of_other_tasks_are_refused(refused, untrained, data, options, message):

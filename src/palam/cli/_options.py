@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from palam.cli._engine import EngineName, attach_engine
+from palam.models.best_of_number import MOST_ANSWERS
 from palam.models.guidance_scale import MOST_GUIDANCE, NO_GUIDANCE
 from palam.models.model_config import ModelConfig
 from palam.scale.languages import check_language as check_language
@@ -53,6 +54,8 @@ Checkpoints = Annotated[
 ]
 GuidanceScale = Annotated[float, Parameter(validator=Number(gte=NO_GUIDANCE, lte=MOST_GUIDANCE))]
 """Of free answers, see [`guided_scores`]."""
+BestOf = Annotated[int, Parameter(validator=Number(gte=1, lte=MOST_ANSWERS))]
+"""Of free answers: how many are made to a text, see [`VariedAnswers`]."""
 
 
 @dataclass(frozen=True, kw_only=True)

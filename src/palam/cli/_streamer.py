@@ -19,17 +19,25 @@ class AnswerStreamer(TextStreamer):
     has_begun = False
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Print the next words; on a terminal, without what it would obey."""
+        """Print the next words."""
         if not self.has_begun:
             text = text.lstrip()
             self.has_begun = bool(text)
-        if sys.stdout is not None and sys.stdout.isatty():
-            text = "\n".join(printable(line) for line in text.split("\n"))
+        text = printable_answer(text)
         print_text(f"{text}\n" if stream_end else text)
 
 
+def printable_answer(text: str) -> str:
+    """Words of an answer; on a terminal, without what it would obey."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return text
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
 def print_answer(model: PalamModel, chunk: Chunk, work: Answering) -> None:
-    """Print the answer to one text while it is made, and tell if there is none.
+    """Print the answer to one text, and tell if there is none.
+
+    It is printed while it is made, but for the best of several, which is known at the end.
 
     Args:
         model: it is asked as the work says.
@@ -38,6 +46,11 @@ def print_answer(model: PalamModel, chunk: Chunk, work: Answering) -> None:
     """
     work.set_template(model.processor, model.config)
     work = work.guided(model)
+    if work.best_of != 1:
+        [row] = work.on(model).read(chunk.texts, chunk.languages)
+        print_text(f"{printable_answer(row['answer'])}\n")
+        tell_of_empty_answers(int(not row["answer"]), 1, model.config.task)
+        return
     llm_only = not work.uses_encoder(model.config)
     inputs = model.processor(chunk.texts, languages=chunk.languages, llm_only=llm_only)
     streamer = AnswerStreamer(model.processor.llm_tokenizer, skip_special_tokens=True)

@@ -12,6 +12,7 @@ from cyclopts.types import PositiveInt
 from palam.cli._evaluation_tables import evaluation_tables, group_means
 from palam.cli._options import (
     SEEDED_LOADING_DEFAULTS,
+    BestOf,
     Checkpoints,
     ConfigFile,
     GuidanceScale,
@@ -75,6 +76,9 @@ class MeasuringConfig:
     guidance_scale: GuidanceScale = NO_GUIDANCE
     """Of free answers: how far they keep to the text, away from what the LLM would say without it;
     1 is as they come."""
+    best_of: BestOf = 1
+    """Of free answers: so many are made to each text, and the one that says most of it, as the
+    encoder judges, counts. It takes so many times as long."""
 
     def check(self, test: TestData, least_certain: int | None) -> None:
         """Refuse, before any work, what the task does not have.
@@ -91,11 +95,13 @@ class MeasuringConfig:
             raise PalamError(f"--least-certain needs a task with labels, which {task.name} is not")
         if self.no_repeat_ngram_size is not None and not task.has_free_answers:
             raise PalamError("--no-repeat-ngram-size needs a task without labels")
-        if self.guidance_scale != NO_GUIDANCE:
+        for option, is_given in self._needing_bridge().items():
+            if not is_given:
+                continue
             if not task.has_free_answers:
-                raise PalamError("--guidance-scale needs a task without labels")
+                raise PalamError(f"{option} needs a task without labels")
             if self.llm_only:
-                raise PalamError("--guidance-scale needs texts that are read through the bridge")
+                raise PalamError(f"{option} needs texts that are read through the bridge")
         for name in ("references", "likelihood"):
             if getattr(self, name) and not task.reference_language:
                 raise PalamError(f"--{name} needs the task reading")
@@ -104,6 +110,13 @@ class MeasuringConfig:
 
             check_installed()
         self._check_sentences(test)
+
+    def _needing_bridge(self) -> dict[str, bool]:
+        """Options of free answers that need the bridge, and whether each is given."""
+        return {
+            "--guidance-scale": self.guidance_scale != NO_GUIDANCE,
+            "--best-of": self.best_of != 1,
+        }
 
     def _check_sentences(self, test: TestData) -> None:
         """Refuse rows without the other sentences that they are to be compared with.
@@ -152,6 +165,8 @@ class MeasuringConfig:
             decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
         if self.guidance_scale != NO_GUIDANCE:
             decoding["guidance_scale"] = self.guidance_scale
+        if self.best_of != 1:
+            decoding["best_of"] = self.best_of
         return {
             "method": self.method,
             "llm_only": self.llm_only,

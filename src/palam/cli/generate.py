@@ -10,6 +10,7 @@ from palam.cli._engine import check_engine
 from palam.cli._languages import check_given_language
 from palam.cli._options import (
     SEEDED_ENGINE_LOADING_DEFAULTS,
+    BestOf,
     Checkpoint,
     ConfigFile,
     GuidanceScale,
@@ -48,6 +49,9 @@ class AnswerConfig:
     """How far an answer keeps to the text, away from what the LLM would say without it; 1 is as it
     comes, in less time; not set is 1.5 where the text itself is wanted in English, as a general
     bridge does without --prompt, and 1 elsewhere."""
+    best_of: BestOf = 1
+    """Make so many answers to each text, and give the one that says most of it, as the encoder
+    judges: for answers that say what the text says. It takes so many times as long."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
 
@@ -91,6 +95,8 @@ def generate(
     check_engine(loading.engine, loading.load_in)
     if loading.engine != "palam" and scale.workers != 1:
         raise PalamError("--engine vllm uses all cores in one process; leave --workers out")
+    if loading.engine != "palam" and answer.best_of != 1:
+        raise PalamError("--engine vllm gives one answer to a text; leave --best-of out")
     work = answer.work(batch_size=batch_size, seed=loading.seed)
     if source.text is None or source.out is not None:
         read_source(checkpoint, work, source, loading, scale)

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from palam.errors import PalamError
 from palam.inference.batches import Features, Progress, padded_batches
+from palam.inference.coverage import best_answers
 from palam.inference.engine_generation import answers_of_engine, decoding_of
+from palam.models.best_of_number import check_best_of
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.modeling import PalamModel
 from palam.models.template import Template
@@ -38,14 +41,17 @@ def generate(
         llm_only: see [`LabelScorer`].
         texts, languages, batch_size, progress: see [`LabelScorer.score`].
         **generate_kwargs: those of transformers' `generate`; `max_new_tokens` is 64 by default.
-            A `token_engine` takes `max_new_tokens`, `do_sample`, `temperature`, `top_p` and `seed`.
+            `guidance_scale` as in [`PalamModel.generate`]; `best_of` makes so many answers to each
+            text, the greedy one among them, and gives the one that says most of it for the encoder,
+            see [`coverage`]: for answers that are to say what the text says. A `token_engine` takes
+            `max_new_tokens`, `do_sample`, `temperature`, `top_p` and `seed`.
 
     Returns:
         An answer for each text, without white space at its ends.
 
     Raises:
-        PalamError: texts that are no strings, or numbers that are not finite: the message names the
-            part that they come from.
+        PalamError: texts that are no strings, options that cannot be used, or numbers that are not
+            finite: the message names the part that they come from.
     """
     features = _features(model, checked_texts(texts), languages, llm_only)
     return _decoded(model, features, batch_size, progress, generate_kwargs)
@@ -205,11 +211,41 @@ def _generated(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Batches of answers: the texts' places, and ids [batch, n] with the end and padding."""
     settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
+    best_of = settings.pop("best_of", None) or 1
+    if best_of != 1:
+        check_best_of(best_of)
+        _check_judged_by_encoder(model, features)
+        batch_size = max(1, batch_size // best_of)
     if model.token_engine is not None:
         decoding = decoding_of(model, settings)
-        for row, ids in answers_of_engine(model, features, batch_size, progress, decoding):
-            yield [row], torch.tensor([ids], dtype=torch.long)
+        for row, answer in answers_of_engine(model, features, batch_size, progress, decoding):
+            yield [row], torch.tensor([answer], dtype=torch.long)
         return
     for batch in padded_batches(model, features, batch_size, progress):
-        ids = model.generate(**batch.inputs, **settings)
+        ids = model.generate(**batch.inputs, **settings, answers_per_text=best_of)
+        if best_of != 1:
+            of_batch = [features[row] for row in batch.rows]
+            ids = _best_of(model, of_batch, ids.view(len(of_batch), best_of, -1))
         yield batch.rows, ids
+
+
+def _check_judged_by_encoder(model: PalamModel, features: Sequence[Features]) -> None:
+    """Refuse several answers where they cannot be made, or the encoder does not read the text."""
+    if model.token_engine is not None:
+        raise PalamError("this engine gives one answer to a text; leave best_of out")
+    if any("encoder_input_ids" not in row for row in features):
+        raise PalamError("the best of several answers needs texts that the encoder reads")
+
+
+def _best_of(model: PalamModel, features: Sequence[Features], ids: Tensor) -> Tensor:
+    """The ids [texts, n] of the answer to each text that says most of it.
+
+    Args:
+        model, features: see [`best_answers`].
+        ids: [texts, answers, n]
+    """
+    texts, number, _ = ids.shape
+    said = model.processor.decode(ids.flatten(0, 1))
+    answers = [said[place : place + number] for place in range(0, len(said), number)]
+    chosen = best_answers(model, features, answers)
+    return ids[torch.arange(texts), chosen]

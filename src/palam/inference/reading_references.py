@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from palam.errors import PalamError
-from palam.inference.batches import padded_batches
+from palam.inference.encoder_states import encoder_features, encoder_states
 from palam.inference.evaluation import Evaluation
 from palam.inference.prediction import (
     Prediction,
@@ -17,7 +17,6 @@ from palam.inference.prediction import (
     Predictor,
     predictions_of_readings,
 )
-from palam.models.joined_tokens import first_mask
 from palam.models.modeling import PalamModel
 from palam.tasks.task import Example, Task
 
@@ -84,9 +83,10 @@ def reading_references(
 
 
 def _without_bridge(options: PredictionOptions) -> PredictionOptions:
-    """The same options for the LLM that reads the texts itself, which nothing can guide."""
+    """The same options for the LLM that reads the texts itself, without what needs the bridge."""
     decoding = dict(options.get("decoding") or {})
-    decoding.pop("guidance_scale", None)
+    for name in ("guidance_scale", "best_of"):
+        decoding.pop(name, None)
     return {**options, "llm_only": True, "decoding": decoding}
 
 
@@ -150,7 +150,6 @@ def _nearest_predictions(
     return predictions
 
 
-@torch.no_grad()
 def text_vectors(
     model: PalamModel, texts: Sequence[str], language: str | None, *, batch_size: int = 32
 ) -> Tensor:
@@ -165,15 +164,9 @@ def text_vectors(
     Returns:
         [texts, d_enc] in fp32 on the CPU.
     """
-    encoded = model.processor.encode_texts(texts, [language] * len(texts), count=False)
-    features = [{"encoder_input_ids": text["input_ids"]} for text in encoded]
+    features = encoder_features(model, texts, language)
     vectors = torch.zeros(len(texts), model.config.encoder_hidden_size)
-    with model.evaluating():
-        for batch in padded_batches(model, features, batch_size, None):
-            ids = batch.inputs["encoder_input_ids"]
-            mask = batch.inputs["encoder_attention_mask"]
-            layers = model.encode(ids, mask)
-            last = layers[model.config.encoder_num_layers - 1].float().cpu()  # row after row
-            of_rows = torch.split(last, first_mask(ids, mask).sum(1).tolist())
-            vectors[batch.rows] = torch.stack([states.mean(0) for states in of_rows])
+    last = model.config.encoder_num_layers - 1
+    for place, layers in encoder_states(model, features, batch_size=batch_size):
+        vectors[place] = layers[last].float().mean(0).cpu()
     return F.normalize(vectors, dim=-1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from palam.errors import PalamError
 from palam.inference.temperature import is_greedy
+from palam.models.best_of_number import check_best_of
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.tasks.formats import Row
 from palam.tasks.label_scores import SCORES, normalised
@@ -210,8 +211,8 @@ class Answering:
     """The LLM answers freely about each text.
 
     Raises:
-        PalamError: a prompt for the mode that has none, or guidance of answers that are drawn or
-            where no text is read through the bridge.
+        PalamError: a prompt for the mode that has none, a number of answers that cannot be made, or
+            guidance or several answers where one is drawn or the encoder reads no text.
     """
 
     prompt: str | None = None
@@ -228,6 +229,8 @@ class Answering:
     guidance_scale: float | None = None
     """How far answers keep to the text, see [`guided_scores`]; 1 is as they come; None is that of
     [`default_guidance`] for greedy answers."""
+    best_of: int = 1
+    """How many answers are made to a text, of which the best is given, see [`coverage`]."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
     seed: int = 0
@@ -246,6 +249,12 @@ class Answering:
                 raise PalamError("guidance needs texts that are read through the bridge")
             if not self.is_greedy:
                 raise PalamError("guided answers are greedy; leave the temperature out")
+        check_best_of(self.best_of)
+        if self.best_of != 1:
+            if self.llm_only:
+                raise PalamError("the best of several answers needs texts that the encoder reads")
+            if not self.is_greedy:
+                raise PalamError("best_of draws by itself; leave the temperature out")
 
     @property
     def is_greedy(self) -> bool:
@@ -263,6 +272,8 @@ class Answering:
             decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
         if self.guidance_scale not in (None, NO_GUIDANCE):
             decoding["guidance_scale"] = self.guidance_scale
+        if self.best_of != 1:
+            decoding["best_of"] = self.best_of
         return decoding
 
     def guided(self, model: "PalamModel") -> Self:

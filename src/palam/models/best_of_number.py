@@ -1,0 +1,16 @@
+"""How many answers may be made to a text, to take the best; see [`VariedAnswers`]."""
+
+from palam.errors import PalamError
+
+MOST_ANSWERS = 64
+"""More would take long, and gain nothing."""
+
+
+def check_best_of(number: int) -> None:
+    """Refuse what is no number of answers.
+
+    Raises:
+        PalamError: it is not from 1 to `MOST_ANSWERS`.
+    """
+    if not 1 <= number <= MOST_ANSWERS:
+        raise PalamError(f"best_of is {number}; it must be from 1 to {MOST_ANSWERS}")
