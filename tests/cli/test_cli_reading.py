@@ -149,7 +149,7 @@ def test_readings_can_be_guided_and_the_best_of_several(
         (("--likelihood",), "--likelihood needs the task reading"),
         (("--no-repeat-ngram-size", "2"), "needs a task without labels"),
         (("--guidance-scale", "2"), "--guidance-scale needs a task without labels"),
-        (("--best-of", "2"), "--best-of needs a task without labels"),
+        (("--best-of", "2"), "--best-of needs the task reading"),
     ],
 )
 def test_options_of_other_tasks_are_refused(refused, untrained, data, options, message):

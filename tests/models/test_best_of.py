@@ -86,7 +86,7 @@ def test_what_may_not_be_said_is_not_said_by_any_answer(tiny_model):
         assert len(set(said_pairs)) == len(said_pairs)
 
 
-@pytest.mark.parametrize("number", [-1, 65])
+@pytest.mark.parametrize("number", [-1, 0, 65])
 def test_a_number_that_cannot_be_made_is_refused(tiny_model, number):
     model = tiny_model(**PROMPT)
     line = refusal(model.generate, **prompts(model), **GREEDY, answers_per_text=number)
@@ -110,7 +110,4 @@ def test_options_that_several_answers_cannot_have_are_refused(tiny_model):
 def test_one_answer_to_a_text_changes_nothing(tiny_model):
     model = tiny_model(**PROMPT)
     plain = model.generate(**prompts(model), **GREEDY)
-    for number in (1, None):
-        assert torch.equal(
-            model.generate(**prompts(model), **GREEDY, answers_per_text=number), plain
-        )
+    assert torch.equal(model.generate(**prompts(model), **GREEDY, answers_per_text=1), plain)

@@ -77,8 +77,8 @@ class MeasuringConfig:
     """Of free answers: how far they keep to the text, away from what the LLM would say without it;
     1 is as they come."""
     best_of: BestOf = 1
-    """Of free answers: so many are made to each text, and the one that says most of it, as the
-    encoder judges, counts. It takes so many times as long."""
+    """Of the task reading: make so many answers to each text, and take the one that says most of
+    it, as the encoder judges. It takes most of so many times as long."""
 
     def check(self, test: TestData, least_certain: int | None) -> None:
         """Refuse, before any work, what the task does not have.
@@ -95,13 +95,11 @@ class MeasuringConfig:
             raise PalamError(f"--least-certain needs a task with labels, which {task.name} is not")
         if self.no_repeat_ngram_size is not None and not task.has_free_answers:
             raise PalamError("--no-repeat-ngram-size needs a task without labels")
-        for option, is_given in self._needing_bridge().items():
-            if not is_given:
-                continue
-            if not task.has_free_answers:
-                raise PalamError(f"{option} needs a task without labels")
-            if self.llm_only:
-                raise PalamError(f"{option} needs texts that are read through the bridge")
+        if self.guidance_scale != NO_GUIDANCE and not task.has_free_answers:
+            raise PalamError("--guidance-scale needs a task without labels")
+        if self.best_of != 1 and not task.reference_language:
+            raise PalamError("--best-of needs the task reading")
+        self._check_uses_bridge()
         for name in ("references", "likelihood"):
             if getattr(self, name) and not task.reference_language:
                 raise PalamError(f"--{name} needs the task reading")
@@ -111,12 +109,19 @@ class MeasuringConfig:
             check_installed()
         self._check_sentences(test)
 
-    def _needing_bridge(self) -> dict[str, bool]:
-        """Options of free answers that need the bridge, and whether each is given."""
-        return {
+    def _check_uses_bridge(self) -> None:
+        """Refuse options that need the bridge where there is none.
+
+        Raises:
+            PalamError: one is given, and the LLM is to read the texts itself.
+        """
+        needing = {
             "--guidance-scale": self.guidance_scale != NO_GUIDANCE,
             "--best-of": self.best_of != 1,
         }
+        for option, is_given in needing.items():
+            if is_given and self.llm_only:
+                raise PalamError(f"{option} needs texts that are read through the bridge")
 
     def _check_sentences(self, test: TestData) -> None:
         """Refuse rows without the other sentences that they are to be compared with.

@@ -51,7 +51,7 @@ class AnswerConfig:
     bridge does without --prompt, and 1 elsewhere."""
     best_of: BestOf = 1
     """Make so many answers to each text, and give the one that says most of it, as the encoder
-    judges: for answers that say what the text says. It takes so many times as long."""
+    judges: for answers that say what the text says. It takes most of so many times as long."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
 

@@ -211,7 +211,7 @@ def _generated(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Batches of answers: the texts' places, and ids [batch, n] with the end and padding."""
     settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
-    best_of = settings.pop("best_of", None) or 1
+    best_of = settings.pop("best_of", 1)
     if best_of != 1:
         check_best_of(best_of)
         _check_judged_by_encoder(model, features)

@@ -610,7 +610,7 @@ class PalamModel(nn.Module):
             **generate_kwargs: of transformers' `generate`. `no_repeat_ngram_size` is of the answer
                 alone: what stands in the prompt may be said. `guidance_scale`, for greedy answers,
                 moves them away from what the LLM says without the text, see [`guided_scores`].
-                `answers_per_text` makes several, see [`VariedAnswers`].
+                `answers_per_text` makes several, see [`VariedAnswers`]; 1 is the usual answer.
 
         Returns:
             The new ids [batch, n], without the prompt, or [batch · answers_per_text, n], those of a
@@ -624,7 +624,7 @@ class PalamModel(nn.Module):
                 are not finite.
         """
         scale = generate_kwargs.pop("guidance_scale", None)
-        answers_per_text = generate_kwargs.pop("answers_per_text", None) or 1
+        answers_per_text = generate_kwargs.pop("answers_per_text", 1)
         is_guided = scale not in (None, NO_GUIDANCE)
         if is_guided:
             check_guidance(scale, generate_kwargs, encoder_input_ids is not None)
