@@ -1,12 +1,11 @@
-"""The best of several answers: the one that says most of its text for the encoder."""
+"""Coverage: how much of a text an answer says, for the encoder."""
 
 import pytest
 import torch
-from helpers import TEXTS, refusal
+from helpers import TEXTS
 
 from palam.inference.coverage import best_answers, coverage
 from palam.inference.encoder_states import encoder_features, encoder_states
-from palam.inference.generation import generate, generate_about, generate_ids
 
 PROMPT = {"mode": "prompt", "prompt": "Read: {text}\nTopic:"}
 ANSWERS = ["bridge over water", "a house", "", TEXTS[1]]
@@ -52,32 +51,3 @@ def test_the_answer_that_says_most_is_chosen_and_of_equals_the_first(tiny_model)
     answers = [["", TEXTS[0], TEXTS[0]], [TEXTS[1], "", TEXTS[1]]]
     assert best_answers(model, features, answers) == [1, 0]
     assert best_answers(model, features, answers, batch_size=1) == [1, 0]
-
-
-def test_generate_gives_the_best_of_the_answers_that_are_made(tiny_model, base_folder):
-    model = tiny_model("bert", base_folder("llama", tie_word_embeddings=False), **PROMPT)
-    options = {"max_new_tokens": 6, "guidance_scale": 2.0}
-    expected = []
-    for text in TEXTS:
-        ids = model.generate(**model.processor([text]), **options, answers_per_text=5)
-        answers = model.processor.decode(ids)
-        scores = [covered_by_hand(model, text, answer) for answer in answers]
-        expected.append(answers[scores.index(max(scores))])
-    assert generate(model, TEXTS, **options, best_of=5) == expected
-    assert generate(model, TEXTS, **options, best_of=5, batch_size=1) == expected
-    templates = [model.processor.template] * len(TEXTS)
-    assert generate_about(model, TEXTS, templates, **options, best_of=5) == expected
-    ids = generate_ids(model, TEXTS, **options, best_of=5)
-    assert [model.processor.decode([row])[0] for row in ids] == expected
-    assert generate(model, TEXTS, **options) != expected
-
-
-def test_where_the_encoder_cannot_judge_it_is_refused(tiny_model):
-    model = tiny_model(**PROMPT)
-    line = refusal(generate, model, TEXTS, llm_only=True, best_of=2)
-    assert line == "the best of several answers needs texts that the encoder reads"
-    for number in (0, 65):
-        assert "from 1 to 64" in refusal(generate, model, TEXTS, best_of=number)
-    model.token_engine = object()
-    line = refusal(generate, model, TEXTS, best_of=2)
-    assert line == "this engine gives one answer to a text; leave best_of out"

@@ -1,5 +1,4 @@
-"""Label scores, guided and several answers of every decoder class in transformers, against plain
-full reads.
+"""Label scores, guided and several answers of every decoder class, against plain full reads.
 
 A few classes, one of each kind, are always tried; all of them, with a table of the largest
 differences, by
@@ -16,9 +15,10 @@ from llm_zoo import NotBuilt, model_types, tiny_llm_of
 
 from palam import PalamModel
 from palam.errors import PalamError
+from palam.inference.best_of import SeveralAnswers, answer_noise, answers_to_each
+from palam.inference.contexts import suitable_context
 from palam.inference.scoring import LabelScorer
 from palam.models.backbones.llm import check_llm
-from palam.models.best_of import VariedAnswers
 from palam.models.guidance import LEAST_PLAUSIBLE
 from palam.models.processing import TEXT_SLOT
 
@@ -177,39 +177,25 @@ def check_guided_answers(model):
 
 # ------------------------------------------------------------------ several answers
 @pytest.mark.parametrize("model_type", SWEEP)
+@torch.no_grad()
 def test_several_answers_are_those_of_plain_full_reads(model_of, model_type):
+    """Each token of an answer is the best by a full read and the answer's own noise."""
     try:
         model = model_of(model_type)
     except PalamError:
         assert EXPECTED.get(model_type, "refused") == "refused"
         return
-    if model.generates_from_vectors:
-        check_several_answers(model)
-        return
-    with pytest.raises(PalamError) as caught:
-        check_several_answers(model)
-    assert str(caught.value) == NO_VECTORS.replace("guidance_scale", "answers_per_text")
-
-
-@torch.no_grad()
-def check_several_answers(model):
-    """Each token of an answer is the best by a full read and the answer's own noise."""
-    number = 3
-    noise_of = VariedAnswers(number)
-    options = {"do_sample": False, "max_new_tokens": 4, "answers_per_text": number}
+    wanted = SeveralAnswers(number=3, max_new_tokens=4)
     embed = model.llm.get_input_embeddings()
-    stops = set(model.stop_ids())
-    answers = model.generate(**model.processor(TEXTS[:2]), **options).tolist()
-    for row, text in enumerate(TEXTS[:2]):
+    texts = TEXTS[:2]
+    answers = answers_to_each(model, model.processor(texts), wanted, suitable_context(model))
+    for text, of_text in zip(texts, answers, strict=True):
         (features,) = model.processor.features([text])
         ids = torch.tensor(features["input_ids"])
-        for place in range(number):
+        for number, answer in enumerate(of_text):
             vectors = plain_vectors(model, features["encoder_input_ids"], ids)
-            for step, token in enumerate(answers[row * number + place]):
+            for place, token in enumerate(answer):
                 logits = model.llm(inputs_embeds=vectors[None].clone()).logits[0, -1]
-                noise = noise_of(torch.zeros(number, step), torch.zeros(number, len(logits)))
-                score = logits + noise[place]
+                score = logits + answer_noise(place, wanted.number, len(logits))[number]
                 assert score[token] > score.max() - TOLERANCE
-                if token in stops:
-                    break
                 vectors = torch.cat([vectors, embed(torch.tensor([token]))])

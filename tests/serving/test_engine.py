@@ -9,9 +9,9 @@ import torch
 from serving_clients import ask, classify, plain
 
 from palam import generate, score_labels
+from palam.inference.contexts import CachedContext, RereadContext, suitable_context
 from palam.inference.temperature import LEAST_TEMPERATURE
 from palam.models.template import SAME_IN_ENGLISH
-from palam.serving.contexts import CachedContext, RereadContext, suitable_context
 from palam.serving.errors import RequestError
 from palam.serving.observer import Observer
 from palam.serving.prompts import ContentPart, Message

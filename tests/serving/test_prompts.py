@@ -4,8 +4,8 @@ import pytest
 import torch
 from serving_clients import plain
 
+from palam.inference.contexts import left_padded
 from palam.models.processing import TEXT_SLOT
-from palam.serving.contexts import left_padded
 from palam.serving.errors import RequestError
 from palam.serving.prompts import ContentPart, Message, PromptBuilder
 from palam.serving.vectors import prompt_vectors

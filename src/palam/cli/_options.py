@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from palam.cli._engine import EngineName, attach_engine
-from palam.models.best_of_number import MOST_ANSWERS
+from palam.inference.best_of_number import MOST_ANSWERS
 from palam.models.guidance_scale import MOST_GUIDANCE, NO_GUIDANCE
 from palam.models.model_config import ModelConfig
 from palam.scale.languages import check_language as check_language

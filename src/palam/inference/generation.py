@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palam.errors import PalamError
 from palam.inference.batches import Features, Progress, padded_batches
-from palam.inference.coverage import best_answers
+from palam.inference.best_of import SeveralAnswers, best_of_answers
 from palam.inference.engine_generation import answers_of_engine, decoding_of
-from palam.models.best_of_number import check_best_of
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.modeling import PalamModel
 from palam.models.template import Template
@@ -213,39 +211,15 @@ def _generated(
     settings = {"max_new_tokens": 64, "do_sample": False, **generate_kwargs}
     best_of = settings.pop("best_of", 1)
     if best_of != 1:
-        check_best_of(best_of)
-        _check_judged_by_encoder(model, features)
-        batch_size = max(1, batch_size // best_of)
+        wanted = SeveralAnswers.of(best_of, settings)
+        for row, answer in best_of_answers(model, features, wanted, batch_size, progress):
+            yield [row], torch.tensor([answer], dtype=torch.long)
+        return
     if model.token_engine is not None:
         decoding = decoding_of(model, settings)
         for row, answer in answers_of_engine(model, features, batch_size, progress, decoding):
             yield [row], torch.tensor([answer], dtype=torch.long)
         return
     for batch in padded_batches(model, features, batch_size, progress):
-        ids = model.generate(**batch.inputs, **settings, answers_per_text=best_of)
-        if best_of != 1:
-            of_batch = [features[row] for row in batch.rows]
-            ids = _best_of(model, of_batch, ids.view(len(of_batch), best_of, -1))
+        ids = model.generate(**batch.inputs, **settings)
         yield batch.rows, ids
-
-
-def _check_judged_by_encoder(model: PalamModel, features: Sequence[Features]) -> None:
-    """Refuse several answers where they cannot be made, or the encoder does not read the text."""
-    if model.token_engine is not None:
-        raise PalamError("this engine gives one answer to a text; leave best_of out")
-    if any("encoder_input_ids" not in row for row in features):
-        raise PalamError("the best of several answers needs texts that the encoder reads")
-
-
-def _best_of(model: PalamModel, features: Sequence[Features], ids: Tensor) -> Tensor:
-    """The ids [texts, n] of the answer to each text that says most of it.
-
-    Args:
-        model, features: see [`best_answers`].
-        ids: [texts, answers, n]
-    """
-    texts, number, _ = ids.shape
-    said = model.processor.decode(ids.flatten(0, 1))
-    answers = [said[place : place + number] for place in range(0, len(said), number)]
-    chosen = best_answers(model, features, answers)
-    return ids[torch.arange(texts), chosen]

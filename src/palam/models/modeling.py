@@ -6,7 +6,7 @@ saving it saves the bridge alone.
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
@@ -50,7 +50,6 @@ from palam.models.bases import (
     locate,
     locate_encoder,
 )
-from palam.models.best_of import VariedAnswers, check_several_answers, read_once
 from palam.models.bridge import PalamBridge
 from palam.models.checkpoint import (
     ADAPTER_FOLDER,
@@ -469,10 +468,10 @@ class PalamModel(nn.Module):
             input_ids = encoder_input_ids.new_zeros(len(encoder_input_ids), 0)
         input_ids = input_ids.to(self.device)
         inputs = build_llm_inputs(self.embed, input_ids, attention_mask, text, labels)
-        self._check_length(inputs.inputs_embeds.shape[1])
+        self.check_length(inputs.inputs_embeds.shape[1])
         return inputs
 
-    def _check_length(self, length: int) -> None:
+    def check_length(self, length: int) -> None:
         """Refuse a sequence that is longer than the LLM's table of positions.
 
         Raises:
@@ -610,27 +609,21 @@ class PalamModel(nn.Module):
             **generate_kwargs: of transformers' `generate`. `no_repeat_ngram_size` is of the answer
                 alone: what stands in the prompt may be said. `guidance_scale`, for greedy answers,
                 moves them away from what the LLM says without the text, see [`guided_scores`].
-                `answers_per_text` makes several, see [`VariedAnswers`]; 1 is the usual answer.
 
         Returns:
-            The new ids [batch, n], without the prompt, or [batch · answers_per_text, n], those of a
-            text side by side; or what else transformers' `generate` returns by its arguments.
+            The new ids [batch, n], without the prompt; or what else transformers' `generate`
+            returns by its arguments.
 
         Raises:
             PalamError: nothing to read, more than one slot in a row, a slot without a text, more
                 tokens than the LLM has positions, sampling or guidance with an LLM whose class
-                generates from ids alone, guidance that has no meaning (see [`check_guidance`]),
-                several answers that cannot be made (see [`check_several_answers`]), or logits that
-                are not finite.
+                generates from ids alone, guidance that has no meaning (see [`check_guidance`]), or
+                logits that are not finite.
         """
         scale = generate_kwargs.pop("guidance_scale", None)
-        answers_per_text = generate_kwargs.pop("answers_per_text", 1)
         is_guided = scale not in (None, NO_GUIDANCE)
         if is_guided:
             check_guidance(scale, generate_kwargs, encoder_input_ids is not None)
-        if answers_per_text != 1:
-            check_several_answers(answers_per_text, generate_kwargs)
-        if is_guided or answers_per_text != 1:
             generate_kwargs["do_sample"] = False
         options: dict[str, Any] = {}
         if "generation_config" not in generate_kwargs:
@@ -646,52 +639,42 @@ class PalamModel(nn.Module):
                 attention_mask=attention_mask,
             )
             length = inputs.inputs_embeds.shape[1]
-            self._check_length(length - 1 + (options.get("max_new_tokens") or 1))
+            self.check_length(length - 1 + (options.get("max_new_tokens") or 1))
             if not self.generates_from_vectors:
-                options |= {"guidance_scale": scale, "answers_per_text": answers_per_text}
+                options["guidance_scale"] = scale
                 return generate_greedily(self.run_llm, self.embed, inputs, options)
             if not is_guided:
-                return self._generate_from(inputs, options, answers_per_text)
+                return self._generate_from(inputs, options)
             without_text = inputs_without_text(self.embed, self.device, input_ids, attention_mask)
             paired = LLMInputs.stacked([inputs, without_text.widened(length)])
             streamer = options.pop("streamer", None)
             if streamer is not None:
                 options["streamer"] = FirstHalf(streamer)
-            guidance = PairedGuidance(scale)
-            generated = self._generate_from(paired, options, answers_per_text, guidance)
+            generated = self._generate_from(paired, options, [PairedGuidance(scale)])
             return generated[: len(generated) // 2]
 
     def _generate_from(
         self,
         inputs: LLMInputs,
         options: dict[str, Any],
-        answers_per_text: int,
-        guidance: LogitsProcessor | None = None,
+        last_processors: Sequence[LogitsProcessor] = (),
     ) -> Any:
         """What the LLM's own `generate` makes of vectors.
 
         Args:
             inputs: what it reads.
             options: of transformers' `generate`; changed.
-            answers_per_text: how many answers are made to each row, side by side.
-            guidance: of the logits, after all others: what those rule out is not said.
+            last_processors: of the logits, after all others: what those rule out is not said.
         """
         processors = [FiniteLogits(self.llm.dtype), *(options.pop("logits_processor", None) or [])]
         if options.get("no_repeat_ngram_size"):
             # As an option, it would warn in each call that the prompt does not count.
             processors.append(NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]))
             options["no_repeat_ngram_size"] = 0
-        if guidance is not None:
-            processors.append(guidance)
-        if answers_per_text != 1:
-            processors.append(VariedAnswers(answers_per_text))
-            inputs, cache = read_once(self.run_llm, inputs, answers_per_text)
-            if cache is not None:
-                options[cache_argument(self._llm_arguments)] = cache
         return self.llm.generate(
             inputs_embeds=inputs.inputs_embeds,
             attention_mask=inputs.attention_mask,
-            logits_processor=LogitsProcessorList(processors),
+            logits_processor=LogitsProcessorList([*processors, *last_processors]),
             **options,
         )
 

@@ -59,14 +59,6 @@ class LLMInputs:
         index = torch.arange(len(self.attention_mask), device=self.attention_mask.device)
         return self.rows(index.repeat_interleave(times))
 
-    def before_last(self) -> "LLMInputs":
-        """All columns but the last."""
-        return LLMInputs(
-            inputs_embeds=self.inputs_embeds[:, :-1],
-            attention_mask=self.attention_mask[:, :-1],
-            position_ids=self.position_ids[:, :-1],
-        )
-
     def widened(self, width: int) -> "LLMInputs":
         """With more padding on the left, up to a width."""
         missing = width - self.attention_mask.shape[1]

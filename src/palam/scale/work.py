@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from palam.errors import PalamError
+from palam.inference.best_of_number import check_best_of
 from palam.inference.temperature import is_greedy
-from palam.models.best_of_number import check_best_of
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.tasks.formats import Row
 from palam.tasks.label_scores import SCORES, normalised

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from palam.inference.contexts import ContextClass, suitable_context
 from palam.serving.answer_queue import AnswerQueue
 from palam.serving.answers import AnswerBatch, RunningAnswer
 from palam.serving.bridges import ServedBridge
-from palam.serving.contexts import ContextClass, suitable_context
 from palam.serving.errors import RequestError, is_out_of_memory, timed_out
 from palam.serving.jobs import AnswerJob
 from palam.serving.limits import AdaptiveLimit, ServeLimits

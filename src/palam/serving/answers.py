@@ -6,11 +6,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from palam.inference.contexts import Context, ContextClass, left_padded
 from palam.models.finite import check_logits
 from palam.models.guidance import guided_scores
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.modeling import PalamModel
-from palam.serving.contexts import Context, ContextClass, left_padded
 from palam.serving.errors import failure_of
 from palam.serving.jobs import AnswerJob, Failed, Finished, TextDelta
 from palam.serving.prompts import Prompt

@@ -1,4 +1,4 @@
-"""How many answers may be made to a text, to take the best; see [`VariedAnswers`]."""
+"""How many answers may be made to a text, to take the best; see [`answers_to_each`]."""
 
 from palam.errors import PalamError
 
