@@ -226,6 +226,25 @@ def test_general_bridges_are_compared_by_what_they_read(palam, recipe, saved, da
     assert cells[0]["results"]["sin_Sinh"] == pytest.approx(alone)
 
 
+def test_readings_of_a_benchmark_are_decoded_as_the_recipe_says(
+    palam, recipe, saved, data, tmp_path
+):
+    del recipe["methods"]["last"], recipe["methods"]["translator"]
+    recipe["read"] |= {"languages": ["si"], "guidance_scale": 3, "best_of": 4}
+    recipe["seeds"] = [0]
+    out = tmp_path / "out"
+    assert palam("bench", saved(recipe), "--out", out).code == 0
+    assert "# reading, split dev, guidance_scale 3, best_of 4" in palam("report", out).out
+    (bridge,) = (out / "bridges").glob("mean-*-0")
+    command = ("evaluate", bridge, "--task", "reading", "--data", data, "--limit", 6, *CPU)
+    decoding = ("--guidance-scale", 3, "--best-of", 4)
+    rows = tmp_path / "rows.jsonl"
+    assert palam(*command, "--languages", "si", *decoding, "--predictions", rows).code == 0
+    cell = read_jsonl(out / "predictions" / "mean.0.jsonl")
+    said = [row["prediction"] for row in read_jsonl(rows)]
+    assert [row["prediction"] for row in cell] == said
+
+
 def test_the_report_of_readings_says_what_it_shows_and_stays_when_packed(
     palam, recipe, saved, tmp_path
 ):

@@ -14,6 +14,8 @@ from palam.bench.methods import (
     parse_rates,
 )
 from palam.errors import PalamError
+from palam.inference.best_of_number import check_best_of
+from palam.models.guidance_scale import NO_GUIDANCE, check_guidance_scale
 from palam.tasks.registry import get_task
 from palam.training.config import TRAIN_SETTINGS, OptimConfig, TrainConfig, task_settings
 from palam.training.pretraining import pretraining_settings
@@ -47,6 +49,10 @@ class ReadConfig:
     """Texts at a time."""
     parallel: bool | None = None
     """Whether row i has the same meaning in all `files`; of a task it is known."""
+    guidance_scale: float = NO_GUIDANCE
+    """Of bridges' readings: how far they keep to the text, see [`guided_scores`]."""
+    best_of: int = 1
+    """Of bridges' readings: of how many answers the best is taken, see [`coverage`]."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size"):
@@ -73,6 +79,36 @@ class ReadConfig:
             task = get_task(str(self.task))
             languages = languages or task.languages
         object.__setattr__(self, "languages", languages)
+        self._check_decoding()
+
+    def _check_decoding(self) -> None:
+        """Refuse what cannot be done with the answers of bridges.
+
+        Raises:
+            PalamError: a value that is none, or one where no texts are said again.
+        """
+        scale = self.guidance_scale
+        if type(scale) not in (int, float):
+            raise PalamError(f"read.guidance_scale is {scale!r}; it must be a number")
+        if type(self.best_of) is not int:
+            raise PalamError(f"read.best_of is {self.best_of!r}; it must be a whole number")
+        check_guidance_scale(scale)
+        check_best_of(self.best_of)
+        says_texts = bool(self.task and get_task(self.task).reference_language)
+        if self.decoding() and not says_texts:
+            raise PalamError(
+                f"read.{next(iter(self.decoding()))} stands with a task whose texts are said "
+                f"again, such as {READING}"
+            )
+
+    def decoding(self) -> dict[str, Any]:
+        """How bridges' answers are decoded: arguments of [`palam.generate`]."""
+        decoding: dict[str, Any] = {}
+        if self.guidance_scale != NO_GUIDANCE:
+            decoding["guidance_scale"] = self.guidance_scale
+        if self.best_of != 1:
+            decoding["best_of"] = self.best_of
+        return decoding
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], train: Mapping[str, Any]) -> "ReadConfig":

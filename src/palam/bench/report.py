@@ -333,7 +333,8 @@ def _describe_source(recipe: Recipe) -> _Source:
         trained = f"the {language} text of {Path(str(recipe.train['text_file'])).name}"
     else:
         trained = f"{language} {recipe.train['task']}"
-    return _Source(f"{task.name}, split {read.split}", trained, task.parallel)
+    decoding = "".join(f", {name} {value}" for name, value in read.decoding().items())
+    return _Source(f"{task.name}, split {read.split}{decoding}", trained, task.parallel)
 
 
 def _cells_by_method(recipe: Recipe, results: ResultsFolder) -> dict[str, list[Cell]]:

@@ -119,7 +119,14 @@ class Bench:
     def evaluate(self, model: PalamModel) -> Evaluation:
         """A model on all that the recipe reads."""
         read = self.recipe.read
-        return evaluate(model, self.task, read.split, self.rows, batch_size=read.batch_size)
+        return evaluate(
+            model,
+            self.task,
+            read.split,
+            self.rows,
+            batch_size=read.batch_size,
+            decoding=read.decoding(),
+        )
 
     def _run_cell(self, run: Run) -> None:
         """One method with one seed, into the results folder."""
