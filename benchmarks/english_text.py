@@ -6,7 +6,7 @@ premises and hypotheses of inference, and sentences of maths questions. Lines th
 in a row with a text that the bridge is to be measured on are left out::
 
     python benchmarks/english_text.py --wiki wiki.txt --web web.txt --wordnet dict \\
-        --nli nli.jsonl --maths maths.jsonl --leave-out dev.eng_Latn.jsonl --out english.txt
+        --nli nli.jsonl --maths maths.jsonl --leave-out *.eng_Latn.jsonl --out english.txt
 
 `dict` is the folder of WordNet's `data.noun`, `data.verb`, `data.adj` and `data.adv`.
 """
@@ -39,6 +39,8 @@ GLUED = re.compile(r"(?<=[a-z)\]][.!?])(?=[A-Z])")
 WHOLE = re.compile(r"[.!?][\"'”’)\]]*$")
 """How a sentence ends; headings and what was cut do not."""
 QUOTED = re.compile(r'"([^"]+)"')
+MARKER = re.compile(r"\((a|p|ip)\)$")
+"""Where an adjective may stand, behind its word."""
 WORD = re.compile(r"\w+")
 
 
@@ -62,7 +64,8 @@ def glosses(folder: Path) -> Iterator[tuple[str, str]]:
             if line.startswith(" "):  # the licence
                 continue
             record, _, gloss = line.partition(" | ")
-            yield record.split()[4].replace("_", " "), gloss.strip()
+            word = MARKER.sub("", record.split()[4]).replace("_", " ")
+            yield word, gloss.strip()
 
 
 def wordnet_examples(folder: Path) -> Iterator[str]:
@@ -119,16 +122,17 @@ class Lines:
         Returns:
             How many lines were taken, and how many words they hold.
         """
-        usable = [line for line in (" ".join(text.split()) for text in texts) if self._is_new(line)]
+        lines = dict.fromkeys(" ".join(text.split()) for text in texts)
+        usable = [line for line in lines if self._is_usable(line)]
         if most is not None and most < len(usable):
             usable = self._random.sample(usable, most)
         self.lines += usable
+        self._seen.update(usable)
         return len(usable), sum(len(line.split()) for line in usable)
 
-    def _is_new(self, line: str) -> bool:
+    def _is_usable(self, line: str) -> bool:
         if not SHORTEST <= len(line.split()) <= LONGEST or line in self._seen:
             return False
-        self._seen.add(line)
         if runs_of_words(line) & self._forbidden:
             self.num_shared += 1
             return False

@@ -30,7 +30,7 @@ from palam.bench.recipe_file import load_recipe, recipe_names
         ("read.best_of=8", "read.best_of stands with a task whose texts are said again, such as"),
         ("read.guidance_scale=much", "read.guidance_scale is 'much'; it must be a number"),
         ("read.guidance_scale=0.5", "the guidance scale is 0.5; it must be from 1"),
-        ("read.best_of=2.5", "read.best_of is 2.5; it must be a whole number"),
+        ("read.best_of=2.5", "best_of is 2.5; it must be a whole number"),
         ("read.best_of=0", "best_of is 0; it must be from 1 to 64"),
         ("read.languages=5", "read.languages is 5; it must be a list of codes"),
         ("read.languages=[no]", "such as [si, ta, 'no']"),  # which YAML takes for false

@@ -10,6 +10,7 @@ WIKI = "Rice is the seed of a grass species.It is eaten by many people. Heading\
 GLOSSES = """  1 This is a licence of some lines
 00001740 03 n 02 ice_cream 0 frozen_cream 0 000 | a frozen sweet food made of cream; "we ate ice \
 cream at the beach"; "ice"
+00001740 03 s 01 awake(p) 0 000 | not in a state of sleep
 00001930 03 v 01 run 0 001 @ 1 n 0000 | move fast by using one's own feet
 """
 
@@ -57,6 +58,7 @@ def test_examples_and_definitions_of_wordnet(written, tmp_path):
         path = tmp_path / "dict" / f"data.{part}"
         path.write_text(GLOSSES if part == "noun" else "", encoding="utf-8")
     assert sorted(written()) == [
+        "awake: not in a state of sleep",
         "ice cream: a frozen sweet food made of cream",
         "run: move fast by using one's own feet",
         "we ate ice cream at the beach",
@@ -74,6 +76,14 @@ def test_what_is_measured_on_is_left_out(written, capsys):
     lines = written(maths=jsonl(question=question), leave_out=left_out)
     assert sorted(lines) == ["His sister has four of them.", "How many are there now?"]
     assert "1 left out" in capsys.readouterr().out
+
+
+def test_what_was_not_drawn_can_come_from_another_source(english_text):
+    texts = [f"this is the line with number {number}" for number in range(50)]
+    lines = english_text.Lines([], 0)
+    lines.take(texts, most=10)
+    assert lines.take(texts) == (40, 280)
+    assert sorted(lines.lines) == sorted(texts)
 
 
 def test_a_sample_of_a_long_source_is_drawn_by_the_seed(english_text):

@@ -7,7 +7,14 @@ import pytest
 import torch
 from helpers import TEXTS, pairs, refusal
 
-from palam.inference.best_of import TEMPERATURE, SeveralAnswers, answer_noise, answers_to_each
+from palam.inference import best_of as best_of_module
+from palam.inference.best_of import (
+    TEMPERATURE,
+    UNDERSTOOD,
+    SeveralAnswers,
+    answer_noise,
+    answers_to_each,
+)
 from palam.inference.contexts import CachedContext, RereadContext, suitable_context
 from palam.inference.generation import generate, generate_about, generate_ids
 
@@ -101,24 +108,53 @@ def test_generate_gives_the_best_of_the_answers_that_are_made(talkative):
     assert [talkative.processor.decode([answer])[0] for answer in ids] == best
 
 
+@pytest.mark.parametrize("first_line_only", [False, True])
+def test_the_encoder_judges_what_is_kept_of_an_answer(talkative, monkeypatch, first_line_only):
+    judged = []
+
+    def choose(model, features, answers, *, batch_size):
+        judged.extend(answer for of_text in answers for answer in of_text)
+        return [0] * len(answers)
+
+    monkeypatch.setattr(best_of_module, "best_answers", choose)
+    monkeypatch.setattr(talkative.processor, "decode", lambda ids: ["Yes.\nThe river Nile."])
+    generate(talkative, TEXTS[:1], best_of=2, first_line_only=first_line_only)
+    assert judged == ["Yes." if first_line_only else "Yes.\nThe river Nile."] * 2
+
+
 def test_one_answer_to_a_text_is_the_usual_one(talkative):
     plain = generate(talkative, TEXTS, max_new_tokens=6)
     assert generate(talkative, TEXTS, max_new_tokens=6, best_of=1) == plain
 
 
 # ---------------------------------------------------------------------- what cannot be
-@pytest.mark.parametrize("number", [-1, 0, 65])
-def test_a_number_that_cannot_be_made_is_refused(tiny_model, number):
-    line = refusal(generate, tiny_model(**PROMPT), TEXTS, best_of=number)
-    assert line == f"best_of is {number}; it must be from 1 to 64"
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"best_of": -1}, "best_of is -1; it must be from 1 to 64"),
+        ({"best_of": 0}, "best_of is 0; it must be from 1 to 64"),
+        ({"best_of": 65}, "best_of is 65; it must be from 1 to 64"),
+        ({"best_of": 2.5}, "best_of is 2.5; it must be a whole number"),
+        ({"best_of": None}, "best_of is None; it must be a whole number"),
+        (
+            {"best_of": 2, "max_new_tokens": 0},
+            "max_new_tokens is 0; it must be a whole number from 1 on",
+        ),
+        (
+            {"best_of": 2, "no_repeat_ngram_size": -1},
+            "no_repeat_ngram_size is -1; it must be a whole number from 0 on",
+        ),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(tiny_model, options, message):
+    assert refusal(generate, tiny_model(**PROMPT), TEXTS, **options) == message
 
 
 def test_options_that_several_answers_cannot_have_are_refused(tiny_model):
     model = tiny_model(**PROMPT)
     for name, value in {"num_beams": 2, "do_sample": True, "streamer": object()}.items():
         line = refusal(generate, model, TEXTS, best_of=2, **{name: value})
-        understood = "max_new_tokens, guidance_scale, no_repeat_ngram_size"
-        assert line == f"with best_of there are {understood}; leave {name} out"
+        assert line == f"with best_of there are {', '.join(UNDERSTOOD)}; leave {name} out"
     line = refusal(generate, model, TEXTS, best_of=2, guidance_scale=0.5)
     assert line.startswith("the guidance scale is 0.5")
 
@@ -130,6 +166,10 @@ def test_where_the_encoder_cannot_judge_it_is_refused(tiny_model):
     model.token_engine = object()
     line = refusal(generate, model, TEXTS, best_of=2)
     assert line == "this engine gives one answer to a text; leave best_of out"
+    model.token_engine = None
+    model.shards_llm = True
+    line = refusal(generate, model, TEXTS, best_of=2)
+    assert line == "an LLM in several processes gives one answer to a text; leave best_of out"
 
 
 def test_an_answer_that_may_not_fit_is_refused(tiny_model):

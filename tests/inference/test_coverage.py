@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import TEXTS
 
+from palam.inference import coverage as coverage_module
 from palam.inference.coverage import best_answers, coverage
 from palam.inference.encoder_states import encoder_features, encoder_states
 
@@ -51,3 +52,19 @@ def test_the_answer_that_says_most_is_chosen_and_of_equals_the_first(tiny_model)
     answers = [["", TEXTS[0], TEXTS[0]], [TEXTS[1], "", TEXTS[1]]]
     assert best_answers(model, features, answers) == [1, 0]
     assert best_answers(model, features, answers, batch_size=1) == [1, 0]
+
+
+def test_an_answer_without_a_word_is_chosen_only_where_all_are(tiny_model, monkeypatch):
+    model = tiny_model(**PROMPT)
+    features = encoder_features(model, TEXTS[:2], None)
+    monkeypatch.setattr(coverage_module, "coverage", lambda text, answer: -0.5)
+    assert best_answers(model, features, [["", " ", "a"], ["", " "]]) == [2, 0]
+
+
+def test_states_are_had_in_evaluation_and_what_reads_them_is_not_held_in_it(tiny_model):
+    model = tiny_model(**PROMPT)
+    model.train()
+    states = encoder_states(model, encoder_features(model, TEXTS, None))
+    next(states)
+    assert model.training
+    assert torch.is_grad_enabled()

@@ -9,8 +9,8 @@ import torch
 from helpers import refusal
 
 from palam.inference.evaluation import evaluate, load_languages
-from palam.inference.prediction import first_line
 from palam.inference.reading_likelihood import likeliest_of_several, num_candidates
+from palam.inference.reading_metrics import first_line
 from palam.inference.reading_references import (
     COPY,
     LLM_ALONE,

@@ -65,6 +65,7 @@ class _Amounts(NamedTuple):
         foreign: those in other languages than the training rows'.
         labels: of each row.
         answer: tokens of a free answer, at most; None of a task with labels.
+        answer_rows: how many rows the LLM reads at each token of a bridge's answer.
         is_translated: whether the answer says what the text says, as a translator's does.
     """
 
@@ -74,6 +75,7 @@ class _Amounts(NamedTuple):
     foreign: int
     labels: int
     answer: int | None
+    answer_rows: int
     is_translated: bool
 
 
@@ -153,6 +155,7 @@ def _amounts(recipe: Recipe) -> _Amounts:
         foreign=sum(count for code, count in counts.items() if find_language(code) != ours),
         labels=max(1, len(task.labels)),
         answer=most_answer_tokens(task) if task.has_free_answers else None,
+        answer_rows=recipe.read.answer_rows,
         is_translated=task.reference_language is not None,
     )
 
@@ -291,7 +294,7 @@ def _estimate_training(
     if amounts.answer is None:
         text_seconds = needs.reading_seconds(amounts.labels)
     else:
-        text_seconds = needs.free_answer_seconds(amounts.answer)
+        text_seconds = needs.free_answer_seconds(amounts.answer * amounts.answer_rows)
     seconds += num_bridges * amounts.read * text_seconds
     hours = seconds / USUAL_SHARE / 3600
     return MethodEstimate(

@@ -90,11 +90,10 @@ class ReadConfig:
         scale = self.guidance_scale
         if type(scale) not in (int, float):
             raise PalamError(f"read.guidance_scale is {scale!r}; it must be a number")
-        if type(self.best_of) is not int:
-            raise PalamError(f"read.best_of is {self.best_of!r}; it must be a whole number")
         check_guidance_scale(scale)
         check_best_of(self.best_of)
-        says_texts = bool(self.task and get_task(self.task).reference_language)
+        of_task = None if self.files else get_task(str(self.task))
+        says_texts = bool(of_task and of_task.reference_language)
         if self.decoding() and not says_texts:
             raise PalamError(
                 f"read.{next(iter(self.decoding()))} stands with a task whose texts are said "
@@ -109,6 +108,11 @@ class ReadConfig:
         if self.best_of != 1:
             decoding["best_of"] = self.best_of
         return decoding
+
+    @property
+    def answer_rows(self) -> int:
+        """How many rows the LLM reads for a bridge's answer to a text."""
+        return self.best_of * (1 if self.guidance_scale == NO_GUIDANCE else 2)
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], train: Mapping[str, Any]) -> "ReadConfig":

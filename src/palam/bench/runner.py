@@ -125,7 +125,7 @@ class Bench:
             read.split,
             self.rows,
             batch_size=read.batch_size,
-            decoding=read.decoding(),
+            decoding={} if model.config.llm_only else read.decoding(),
         )
 
     def _run_cell(self, run: Run) -> None:

@@ -8,7 +8,8 @@ from transformers import AutoModelForSeq2SeqLM
 
 from palam.bench.baselines import Outcome, Rows
 from palam.errors import PalamError
-from palam.inference.prediction import Prediction, first_line, predictions_of_readings
+from palam.inference.prediction import Prediction, predictions_of_readings
+from palam.inference.reading_metrics import first_line
 from palam.models.backbones.loading import load_tokenizer, load_weights
 from palam.models.encoder_text import language_ids, source_language
 from palam.models.model_config import DEFAULT_MAX_LENGTH

@@ -55,7 +55,7 @@ Checkpoints = Annotated[
 GuidanceScale = Annotated[float, Parameter(validator=Number(gte=NO_GUIDANCE, lte=MOST_GUIDANCE))]
 """Of free answers, see [`guided_scores`]."""
 BestOf = Annotated[int, Parameter(validator=Number(gte=1, lte=MOST_ANSWERS))]
-"""Of free answers: how many are made to a text, see [`VariedAnswers`]."""
+"""Of free answers: how many are made to a text, see [`answers_to_each`]."""
 
 
 @dataclass(frozen=True, kw_only=True)

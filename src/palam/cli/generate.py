@@ -51,7 +51,8 @@ class AnswerConfig:
     bridge does without --prompt, and 1 elsewhere."""
     best_of: BestOf = 1
     """Make so many answers to each text, and give the one that says most of it, as the encoder
-    judges: for answers that say what the text says. It takes most of so many times as long."""
+    judges: for answers that say what the text says. It takes several times as long; the answers
+    are always the same, whatever the seed."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
 
@@ -85,11 +86,12 @@ def generate(
 ) -> None:
     """Let the LLM answer freely about texts.
 
-    The answer to one text is streamed; rows of a file come out, in input order, with their answers.
+    The answer to one text is streamed, but for the best of several; rows of a file come out, in
+    input order, with their answers.
     Of many files, each becomes one of the folder --out; what is done there is not done again.
 
     Args:
-        batch_size: Texts at a time.
+        batch_size: Texts at a time; with --best-of, answers at a time.
     """
     source = source or SourceConfig()
     check_engine(loading.engine, loading.load_in)

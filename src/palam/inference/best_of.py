@@ -1,6 +1,6 @@
 """The best of several answers to a text: the first is greedy, the others are drawn.
 
-The LLM reads each text once for all answers to it, and an answer leaves as soon as it has ended.
+All answers to a text run together in the LLM's context, and each leaves as soon as it has ended.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,9 @@ from palam.errors import PalamError
 from palam.inference.batches import Features, Progress, padded_batches
 from palam.inference.best_of_number import check_best_of
 from palam.inference.contexts import Context, ContextClass, suitable_context
-from palam.inference.coverage import best_answers
+from palam.inference.coverage import ANSWER_LANGUAGE, best_answers
+from palam.inference.encoder_states import encoder_features
+from palam.inference.reading_metrics import first_line
 from palam.models.finite import check_logits
 from palam.models.guidance import guided_scores, inputs_without_text
 from palam.models.guidance_scale import NO_GUIDANCE, check_guidance_scale
@@ -24,6 +26,8 @@ from palam.models.sequence import LLMInputs
 
 TEMPERATURE = 0.7
 """With which the answers after the first are drawn; English texts chose it."""
+UNDERSTOOD = ("max_new_tokens", "guidance_scale", "no_repeat_ngram_size", "first_line_only")
+"""Arguments of [`palam.generate`] that have a meaning beside `best_of`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +46,16 @@ class SeveralAnswers:
     """See [`guided_scores`]."""
     no_repeat_ngram_size: int = 0
     """No so many tokens in a row are said twice in an answer; 0 is no limit."""
+    first_line_only: bool = False
+    """Whether the encoder judges an answer by its first line."""
 
     def __post_init__(self) -> None:
         check_best_of(self.number)
         check_guidance_scale(self.guidance_scale)
+        for name, least in (("max_new_tokens", 1), ("no_repeat_ngram_size", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise PalamError(f"{name} is {value!r}; it must be a whole number from {least} on")
 
     @classmethod
     def of(cls, number: int, generate_kwargs: Mapping[str, Any]) -> Self:
@@ -57,11 +67,10 @@ class SeveralAnswers:
         options = {name: value for name, value in generate_kwargs.items() if value is not None}
         if not options.get("do_sample"):
             options.pop("do_sample", None)
-        understood = ("max_new_tokens", "guidance_scale", "no_repeat_ngram_size")
-        others = [name for name in options if name not in understood]
+        others = [name for name in options if name not in UNDERSTOOD]
         if others:
             raise PalamError(
-                f"with best_of there are {', '.join(understood)}; leave {', '.join(others)} out"
+                f"with best_of there are {', '.join(UNDERSTOOD)}; leave {', '.join(others)} out"
             )
         return cls(number=number, **options)
 
@@ -84,25 +93,38 @@ def best_of_answers(
         model: its LLM answers, and its encoder judges.
         features: of each text.
         wanted: how answers are made.
-        batch_size: answers at a time, to one text at least.
+        batch_size: answers at a time, but all of those to a text.
         progress: called with the number of texts just read.
 
     Raises:
-        PalamError: no text for the encoder, answers that an engine or processes have to make, or
-            numbers that are not finite.
+        PalamError: no text for the encoder, an encoder that does not know English, an engine or
+            several processes that would have to answer, or numbers that are not finite.
     """
     if model.token_engine is not None:
         raise PalamError("this engine gives one answer to a text; leave best_of out")
+    if model.shards_llm:
+        raise PalamError(
+            "an LLM in several processes gives one answer to a text; leave best_of out"
+        )
     if any("encoder_input_ids" not in row for row in features):
         raise PalamError("the best of several answers needs texts that the encoder reads")
-    context_class = suitable_context(model)
+    encoder_features(model, [""], ANSWER_LANGUAGE)  # refuses before any work
+    with model.evaluating():
+        context_class = suitable_context(model)
     texts_at_a_time = max(1, batch_size // wanted.number)
     for batch in padded_batches(model, features, texts_at_a_time, progress):
         answers = answers_to_each(model, batch.inputs, wanted, context_class)
-        words = [[model.processor.decode([ids])[0] for ids in of_text] for of_text in answers]
-        chosen = best_answers(model, [features[row] for row in batch.rows], words)
+        words = [[_words(model, ids, wanted) for ids in of_text] for of_text in answers]
+        read = [features[row] for row in batch.rows]
+        chosen = best_answers(model, read, words, batch_size=batch_size)
         for row, of_text, place in zip(batch.rows, answers, chosen, strict=True):
             yield row, of_text[place]
+
+
+def _words(model: PalamModel, ids: list[int], wanted: SeveralAnswers) -> str:
+    """What of an answer is judged."""
+    [answer] = model.processor.decode([ids])
+    return first_line(answer) if wanted.first_line_only else str(answer)
 
 
 @torch.no_grad()

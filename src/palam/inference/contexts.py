@@ -137,8 +137,9 @@ class CachedContext:
         for number, layer in enumerate(self._cache.layers):
             if layer.keys is None:
                 continue
-            keys = layer.keys[index, :, first:]
-            values = layer.values[index, :, first:]
+            of_layer = index.to(layer.keys.device)  # the LLM may be on several devices
+            keys = layer.keys[of_layer, :, first:]
+            values = layer.values[of_layer, :, first:]
             part._cache.update(keys, values, number)
         return part
 

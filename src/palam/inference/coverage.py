@@ -1,5 +1,6 @@
 """How much of a text an English answer says, as the encoder judges it without any reference."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +19,8 @@ def coverage(text: Sequence[Tensor], answer: Sequence[Tensor]) -> float:
     """How near the nearest of an answer's tokens is to each of a text's, in the mean.
 
     For each token of the text the highest cosine with any token of the answer, in the mean over the
-    tokens and over the layers: the recall of BERTScore (Zhang et al., arXiv 1904.09675) between two
-    languages, with all layers of the encoder.
+    tokens, special ones too, and over the layers: the recall of BERTScore (Zhang et al., arXiv
+    1904.09675) between two languages, with all layers of the encoder.
 
     Args:
         text, answer: the states of each layer, [tokens of it, d_enc].
@@ -45,6 +46,8 @@ def best_answers(
 ) -> list[int]:
     """Which of the answers to each text says most of it, by [`coverage`]; of equals, the first.
 
+    One without a word is taken only where all are.
+
     Args:
         model: whose encoder judges.
         features: of each text, as the encoder reads it.
@@ -63,6 +66,9 @@ def best_answers(
     states_of = {answer: of_answers[place] for place, answer in enumerate(distinct)}
     chosen = [0] * len(features)
     for place, layers in encoder_states(model, features, batch_size=batch_size):
-        scores = [coverage(layers, states_of[answer]) for answer in answers[place]]
+        scores = [
+            coverage(layers, states_of[answer]) if answer.strip() else -math.inf
+            for answer in answers[place]
+        ]
         chosen[place] = scores.index(max(scores))
     return chosen

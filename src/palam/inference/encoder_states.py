@@ -35,12 +35,12 @@ def encoder_states(
         batch_size: texts at a time.
     """
     of_encoder = [{"encoder_input_ids": row["encoder_input_ids"]} for row in features]
-    with model.evaluating(), torch.no_grad():
-        for batch in padded_batches(model, of_encoder, batch_size, None):
-            ids = batch.inputs["encoder_input_ids"]
-            mask = batch.inputs["encoder_attention_mask"]
+    for batch in padded_batches(model, of_encoder, batch_size, None):
+        ids = batch.inputs["encoder_input_ids"]
+        mask = batch.inputs["encoder_attention_mask"]
+        with model.evaluating(), torch.no_grad():
             layers = model.encode(ids, mask)  # row after row
-            lengths = first_mask(ids, mask).sum(1).tolist()
-            of_rows = zip(*(torch.split(layer, lengths) for layer in layers), strict=True)
-            for place, states in zip(batch.rows, of_rows, strict=True):
-                yield place, list(states)
+        lengths = first_mask(ids, mask).sum(1).tolist()
+        of_rows = zip(*(torch.split(layer, lengths) for layer in layers), strict=True)
+        for place, states in zip(batch.rows, of_rows, strict=True):
+            yield place, list(states)

@@ -37,12 +37,14 @@ def generate(
     Args:
         model: see [`LabelScorer`]. If it has a `token_engine`, that makes the answers.
         llm_only: see [`LabelScorer`].
-        texts, languages, batch_size, progress: see [`LabelScorer.score`].
+        texts, languages, batch_size, progress: see [`LabelScorer.score`]; with `best_of`, the batch
+            size is of answers.
         **generate_kwargs: those of transformers' `generate`; `max_new_tokens` is 64 by default.
             `guidance_scale` as in [`PalamModel.generate`]; `best_of` makes so many answers to each
             text, the greedy one among them, and gives the one that says most of it for the encoder,
-            see [`coverage`]: for answers that are to say what the text says. A `token_engine` takes
-            `max_new_tokens`, `do_sample`, `temperature`, `top_p` and `seed`.
+            see [`coverage`]: for answers that are to say what the text says. They are always the
+            same, and `first_line_only` lets it judge them by their first line. A `token_engine`
+            takes `max_new_tokens`, `do_sample`, `temperature`, `top_p` and `seed`.
 
     Returns:
         An answer for each text, without white space at its ends.

@@ -6,7 +6,12 @@ from typing import Any, NotRequired, TypedDict, Unpack
 from palam.errors import PalamError
 from palam.inference.generation import asked_with, generate, generate_about
 from palam.inference.reading_likelihood import likeliest_of_several, num_candidates
-from palam.inference.reading_metrics import check_installed, row_readings, says_one_of
+from palam.inference.reading_metrics import (
+    check_installed,
+    first_line,
+    row_readings,
+    says_one_of,
+)
 from palam.inference.scoring import LabelScorer, Progress
 from palam.inference.task_prompt import task_template
 from palam.models.modeling import PalamModel
@@ -213,7 +218,9 @@ class Predictor:
     ) -> list[Prediction]:
         """The first line of what the LLM says, compared with the example's text."""
         references = [example.label for example in examples]
-        answers = self._generate(texts, languages, most_answer_tokens(self.task))
+        answers = self._generate(
+            texts, languages, most_answer_tokens(self.task), **self._judged_by_first_line()
+        )
         likeliest = self._likeliest(references, texts, languages)
         lines = [first_line(answer) for answer in answers]
         predictions = predictions_of_readings(examples, lines, texts)
@@ -223,6 +230,10 @@ class Predictor:
                 prediction["likeliest"] = is_likeliest
                 prediction["candidates"] = candidates
         return predictions
+
+    def _judged_by_first_line(self) -> dict[str, bool]:
+        """Of several answers to a text the best is to be chosen by what is kept of it."""
+        return {} if self.decoding.get("best_of", 1) == 1 else {"first_line_only": True}
 
     def _likeliest(
         self,
@@ -273,6 +284,7 @@ class Predictor:
         texts: Sequence[str],
         languages: Sequence[str | None],
         max_new_tokens: int,
+        **options: Any,
     ) -> list[str]:
         return generate(
             self.model,
@@ -281,13 +293,8 @@ class Predictor:
             llm_only=self.llm_only,
             batch_size=self.batch_size,
             progress=self.progress,
-            **{"max_new_tokens": max_new_tokens, **self.decoding},
+            **{"max_new_tokens": max_new_tokens, **options, **self.decoding},
         )
-
-
-def first_line(answer: str) -> str:
-    """An answer up to its first line break: what an LLM adds after it is no longer the answer."""
-    return answer.strip().partition("\n")[0].strip()
 
 
 def _worked_out(example: Example, answer: str, language: str | None) -> Prediction:

@@ -116,6 +116,11 @@ def content_word_recall(answer: str, english: str, source: str = "") -> float | 
     return len(wanted & stems(WORD.findall(answer))) / len(wanted)
 
 
+def first_line(answer: str) -> str:
+    """An answer up to its first line break: what an LLM adds after it is no longer the answer."""
+    return answer.strip().partition("\n")[0].strip()
+
+
 def says_one_of(answer: str, accepted: Sequence[str], wrong: Sequence[str] = ()) -> bool:
     """Whether an answer says one of the accepted answers: all its words, in any form and order.
 

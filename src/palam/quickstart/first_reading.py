@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from palam.inference.generation import SHORT_ANSWER_NGRAM_SIZE, default_guidance, generate
-from palam.inference.prediction import first_line
+from palam.inference.reading_metrics import first_line
 from palam.models.bases import Bases
 from palam.models.modeling import PalamModel
 from palam.quickstart.result import ReadSentence

@@ -256,6 +256,13 @@ class Answering:
             if not self.is_greedy:
                 raise PalamError("best_of draws by itself; leave the temperature out")
 
+    def _needing_bridge(self) -> dict[str, bool]:
+        """What needs texts that the encoder reads, and whether it is wanted."""
+        return {
+            "guidance": self.guidance_scale not in (None, NO_GUIDANCE),
+            "best_of": self.best_of != 1,
+        }
+
     @property
     def is_greedy(self) -> bool:
         """Whether nothing of an answer is drawn."""
@@ -330,7 +337,14 @@ class Answering:
             processor.template = own.with_prompt(mode, self.prompt, tokenizer)
 
     def on(self, model: "PalamModel") -> TextReader:
-        """What reads texts so with a model, whose template is set."""
+        """What reads texts so with a model, whose template is set.
+
+        Raises:
+            PalamError: guidance or several answers where the LLM was trained to read texts itself.
+        """
+        for option, is_given in self._needing_bridge().items():
+            if is_given and not self.uses_encoder(model.config):
+                raise PalamError(f"{option} needs a bridge; this LLM reads texts itself")
         self.set_template(model.processor, model.config)
         return _AnswerReader(model, self.guided(model))
 
