@@ -361,6 +361,25 @@ def test_a_dry_run_counts_reading(base_folder):
     assert (more - few) / (few - training) == pytest.approx(21 / 20, rel=0.01)
 
 
+def test_a_dry_run_counts_all_answers_of_bridges(base_folder, tmp_path):
+    (tmp_path / "english.txt").write_text("The house is old.\nI am home.\n" * 20, "utf-8")
+    changed = [f"encoder={base_folder('bert')}", f"llm={base_folder('llama')}", "dtype=fp32"]
+    changed += [f"text_file={tmp_path / 'english.txt'}", "train.max_steps=1", "read.limit=40"]
+
+    def hours(method, *settings):
+        recipe = load_recipe("starter/reading", [*changed, *settings])
+        (row,) = (row for row in estimate(recipe, 1e4) if row.method == method)
+        return row.hours
+
+    plain = hours("mean")
+    guided = hours("mean", "read.guidance_scale=1.5")
+    best = hours("mean", "read.guidance_scale=1.5", "read.best_of=8")
+    assert plain < guided < best
+    # Two rows at each token in place of one, and sixteen.
+    assert (best - plain) / (guided - plain) == pytest.approx(15, rel=0.01)
+    assert hours("llm-alone", "read.best_of=8") == hours("llm-alone")
+
+
 def test_a_dry_run_counts_what_the_baselines_read(base_folder):
     changed = [f"encoder={base_folder('bert')}", f"llm={base_folder('llama')}", "dtype=fp32"]
     changed += ["task=demo", "read.task=demo", "read.split=test", "max_train_samples=20"]

@@ -1,6 +1,7 @@
 """What is asked of a bridge: its own prompt, the user's, or one that fits its training."""
 
 import pytest
+from helpers import refusal
 
 from palam.inference.task_prompt import LABEL_PROMPT
 from palam.models.template import SAME_IN_ENGLISH, Template
@@ -103,6 +104,15 @@ def test_what_says_no_text_in_english_is_not_guided(tiny_model, monkeypatch):
     assert scale(model, Answering()) == 1.5
     monkeypatch.setattr(model, "generates_from_vectors", False)
     assert scale(model, Answering()) == 1
+
+
+def test_what_needs_the_encoder_is_refused_where_the_llm_reads_texts_itself(tiny_model):
+    model = tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH)
+    model.config.llm_only = True
+    Answering().on(model)
+    for option, name in (({"guidance_scale": 2}, "guidance"), ({"best_of": 2}, "best_of")):
+        line = refusal(Answering(**option).on, model)
+        assert line == f"{name} needs a bridge; this LLM reads texts itself"
 
 
 # --------------------------------------------------------------------------- labels
