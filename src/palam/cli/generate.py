@@ -51,8 +51,8 @@ class AnswerConfig:
     bridge does without --prompt, and 1 elsewhere."""
     best_of: BestOf = 1
     """Make so many answers to each text, and give the one that says most of it, as the encoder
-    judges: for answers that say what the text says. It takes several times as long; the answers
-    are always the same, whatever the seed."""
+    judges: for answers that say what the text says. With 8 it takes about four times as long. The
+    answers are always the same, whatever the seed."""
     llm_only: bool = False
     """The LLM reads the text itself, without the bridge."""
 
