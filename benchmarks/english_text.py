@@ -12,7 +12,6 @@ in a row with a text that the bridge is to be measured on are left out::
 """
 
 import argparse
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -81,12 +80,10 @@ def wordnet_definitions(folder: Path) -> Iterator[str]:
         yield f"{word}: {definition}"
 
 
-def fields(path: Path, *names: str) -> Iterator[str]:
-    """Texts of JSON lines."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            yield from (row[name] for name in names)
+def premises_and_hypotheses(path: Path) -> Iterator[str]:
+    """The texts of a file of inference."""
+    for column in ("premise", "hypothesis"):
+        yield from read_texts(path, column=column)
 
 
 def runs_of_words(text: str) -> set[tuple[str, ...]]:
@@ -155,20 +152,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    left_out = (text for path in options.leave_out for text in fields(path, "text"))
+    left_out = (text for path in options.leave_out for text in read_texts(path))
     lines = Lines(left_out, options.seed)
     sources: list[tuple[str, Path | None, Callable[[Path], Iterable[str]], int | None]] = [
         ("encyclopaedia", options.wiki, lambda path: sentences(read_texts(path)), None),
         ("web pages", options.web, lambda path: sentences(read_texts(path)), None),
         ("WordNet, examples", options.wordnet, wordnet_examples, NUM_EXAMPLES),
         ("WordNet, definitions", options.wordnet, wordnet_definitions, NUM_DEFINITIONS),
+        ("inference", options.nli, premises_and_hypotheses, NUM_INFERENCE),
         (
-            "inference",
-            options.nli,
-            lambda path: fields(path, "premise", "hypothesis"),
-            NUM_INFERENCE,
+            "maths",
+            options.maths,
+            lambda path: sentences(read_texts(path, column="question")),
+            NUM_MATHS,
         ),
-        ("maths", options.maths, lambda path: sentences(fields(path, "question")), NUM_MATHS),
     ]
     for name, path, texts, most in sources:
         if path is not None:

@@ -27,7 +27,8 @@ def written(english_text, tmp_path, monkeypatch):
     def write(**sources):
         arguments = ["english_text.py", "--out", str(tmp_path / "english.txt")]
         for option, text in sources.items():
-            path = tmp_path / option
+            suffix = ".jsonl" if text.startswith("{") else ".txt"
+            path = tmp_path / f"{option}{suffix}"
             path.write_text(text, encoding="utf-8")
             arguments += [f"--{option.replace('_', '-')}", str(path)]
         if (tmp_path / "dict").exists():

@@ -72,22 +72,30 @@ def test_answers_are_decoded_as_in_python(generated, trained, text_file, jsonl, 
     assert generated("--text", TEXTS[0], *options).rstrip() == answers[0]
 
 
-def test_guidance_that_has_no_meaning_is_refused(trained, refused):
+@pytest.mark.parametrize(
+    ("option", "too_low", "without_bridge", "drawn"),
+    [
+        (
+            "--guidance-scale",
+            0.5,
+            "guidance needs texts that are read through the bridge",
+            "guided answers are greedy; leave the temperature out",
+        ),
+        (
+            "--best-of",
+            0,
+            "the best of several answers needs texts that the encoder reads",
+            "best_of draws by itself; leave the temperature out",
+        ),
+    ],
+)
+def test_decoding_that_has_no_meaning_is_refused(
+    trained, refused, option, too_low, without_bridge, drawn
+):
     command = ("generate", trained, "--text", TEXTS[0], *CPU)
-    assert "Must be >= 1" in refused(*command, "--guidance-scale", 0.5)
-    line = refused(*command, "--guidance-scale", 2, "--llm-only")
-    assert line == "guidance needs texts that are read through the bridge"
-    line = refused(*command, "--guidance-scale", 2, "--temperature", 1)
-    assert line == "guided answers are greedy; leave the temperature out"
-
-
-def test_several_answers_that_cannot_be_made_are_refused(trained, refused):
-    command = ("generate", trained, "--text", TEXTS[0], *CPU)
-    assert "Must be >= 1" in refused(*command, "--best-of", 0)
-    line = refused(*command, "--best-of", 2, "--llm-only")
-    assert line == "the best of several answers needs texts that the encoder reads"
-    line = refused(*command, "--best-of", 2, "--temperature", 1)
-    assert line == "best_of draws by itself; leave the temperature out"
+    assert "Must be >= 1" in refused(*command, option, too_low)
+    assert refused(*command, option, 2, "--llm-only") == without_bridge
+    assert refused(*command, option, 2, "--temperature", 1) == drawn
 
 
 def test_another_prompt_and_sampled_answers(generated):

@@ -14,7 +14,7 @@ from palam.bench.methods import (
     parse_rates,
 )
 from palam.errors import PalamError
-from palam.inference.best_of_number import check_best_of
+from palam.inference.best_of_number import check_best_of, reading_arguments
 from palam.models.guidance_scale import NO_GUIDANCE, check_guidance_scale
 from palam.tasks.registry import get_task
 from palam.training.config import TRAIN_SETTINGS, OptimConfig, TrainConfig, task_settings
@@ -102,12 +102,7 @@ class ReadConfig:
 
     def decoding(self) -> dict[str, Any]:
         """How bridges' answers are decoded: arguments of [`palam.generate`]."""
-        decoding: dict[str, Any] = {}
-        if self.guidance_scale != NO_GUIDANCE:
-            decoding["guidance_scale"] = self.guidance_scale
-        if self.best_of != 1:
-            decoding["best_of"] = self.best_of
-        return decoding
+        return reading_arguments(self.guidance_scale, self.best_of)
 
     @property
     def answer_rows(self) -> int:

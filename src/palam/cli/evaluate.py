@@ -29,6 +29,7 @@ from palam.cli._test_data import (
     read_test_data,
 )
 from palam.errors import PalamError
+from palam.inference.best_of_number import reading_arguments
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.tasks.writers import json_line
 from palam.utils.progress import progress_bar
@@ -169,10 +170,7 @@ class MeasuringConfig:
         decoding: dict[str, float] = {}
         if self.no_repeat_ngram_size is not None:
             decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
-        if self.guidance_scale != NO_GUIDANCE:
-            decoding["guidance_scale"] = self.guidance_scale
-        if self.best_of != 1:
-            decoding["best_of"] = self.best_of
+        decoding |= reading_arguments(self.guidance_scale, self.best_of)
         return {
             "method": self.method,
             "llm_only": self.llm_only,

@@ -219,13 +219,13 @@ class _RunningAnswers:
         stops = torch.tensor(self._model.stop_ids(), device=self._device)
         for place in range(self.wanted.max_new_tokens):
             tokens = self._next_tokens(logits, place)
-            goes_on = ~torch.isin(tokens, stops)
             self._said = torch.cat([self._said, tokens[:, None]], 1)
-            for row in goes_on.nonzero()[:, 0].tolist():
+            going_on = (~torch.isin(tokens, stops)).nonzero()[:, 0]
+            for row in going_on.tolist():
                 answers[self._numbers[row]].append(int(tokens[row]))
-            if place + 1 == self.wanted.max_new_tokens or not goes_on.any():
+            if place + 1 == self.wanted.max_new_tokens or not len(going_on):
                 break
-            self._keep(goes_on.nonzero()[:, 0])
+            self._keep(going_on)
             next_ids = self._said[:, -1].tolist()
             logits = self._context.extend(next_ids * (2 if self.wanted.is_guided else 1))
         return answers

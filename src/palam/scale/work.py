@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from palam.errors import PalamError
-from palam.inference.best_of_number import check_best_of
+from palam.inference.best_of_number import check_best_of, reading_arguments
 from palam.inference.temperature import is_greedy
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.tasks.formats import Row
@@ -244,7 +244,7 @@ class Answering:
     def __post_init__(self) -> None:
         if self.mode == "paper" and self.prompt is not None:
             raise PalamError("the mode paper has no prompt; give --mode prompt or --mode chat")
-        if self.guidance_scale not in (None, NO_GUIDANCE):
+        if self._is_guided:
             if self.llm_only:
                 raise PalamError("guidance needs texts that are read through the bridge")
             if not self.is_greedy:
@@ -256,10 +256,15 @@ class Answering:
             if not self.is_greedy:
                 raise PalamError("best_of draws by itself; leave the temperature out")
 
+    @property
+    def _is_guided(self) -> bool:
+        """Whether guidance is given."""
+        return self.guidance_scale not in (None, NO_GUIDANCE)
+
     def _needing_bridge(self) -> dict[str, bool]:
         """What needs texts that the encoder reads, and whether it is wanted."""
         return {
-            "guidance": self.guidance_scale not in (None, NO_GUIDANCE),
+            "guidance": self._is_guided,
             "best_of": self.best_of != 1,
         }
 
@@ -277,11 +282,7 @@ class Answering:
             decoding |= {"do_sample": True, "temperature": float(self.temperature)}
         if self.no_repeat_ngram_size:
             decoding["no_repeat_ngram_size"] = self.no_repeat_ngram_size
-        if self.guidance_scale not in (None, NO_GUIDANCE):
-            decoding["guidance_scale"] = self.guidance_scale
-        if self.best_of != 1:
-            decoding["best_of"] = self.best_of
-        return decoding
+        return decoding | reading_arguments(self.guidance_scale, self.best_of)
 
     def guided(self, model: "PalamModel") -> Self:
         """The same with a guidance scale that is set, for a model that is asked so."""
