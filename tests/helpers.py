@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from palam import PalamError
+from palam.models.task_record import TaskRecord
 from palam.tasks.readers import numbered_rows, text_of
 
 TEXTS = [
@@ -93,6 +94,12 @@ class CollectingStreamer:
 
     def end(self):
         self.ended = True
+
+
+def task_of(words_by_label):
+    """What the configuration of a bridge that was trained on these labels has as its task."""
+    record = TaskRecord(name="x", family="x", text="{text}", words_by_label=words_by_label)
+    return record.to_dict()
 
 
 def state_hash(module):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import task_of
 
 from palam.tasks.registry import get_task
 
@@ -17,8 +18,7 @@ CPU = ("--device", "cpu", "--dtype", "fp32")
 def bridge(tiny_model, tmp_path):
     task = get_task("demo")
     model = tiny_model(mode="prompt", prompt=task.prompt)
-    labels = [[*pair] for pair in task.labels.items()]
-    model.bridge.config.task = {"name": task.name, "family": task.family, "labels": labels}
+    model.bridge.config.task = task_of(task.labels)
     model.save_pretrained(tmp_path / "bridge")
     return tmp_path / "bridge"
 

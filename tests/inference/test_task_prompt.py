@@ -30,7 +30,7 @@ def test_what_a_bridge_was_trained_with_counts(tiny_model):
     assert asks(tiny_model(mode="prompt", prompt="Is it good? {text}")) is None
     assert asks(tiny_model(mode="paper")) is None
     trained = tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH)
-    trained.config.task = {"name": "x", "labels": [["a", "a"]]}
+    trained.config.task = {"name": "x", "family": "x", "text": "{text}", "labels": [["a", "a"]]}
     assert asks(trained) is None
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tiny
+from helpers import task_of
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
@@ -265,7 +266,7 @@ def test_the_bridges_own_labels_are_taken(client, tiny_model):
     trained = tiny_model(mode="prompt", prompt="{text}\nTopic:")
     asked = client(trained)
     assert error_of(asked.post(CLASSIFY, json={"texts": [TEXT]}), 400)["param"] == "labels"
-    trained.bridge.config.task = {"name": "x", "labels": [["s", "sports"], ["h", "health"]]}
+    trained.bridge.config.task = task_of({"s": "sports", "h": "health"})
     scores = asked.post(CLASSIFY, json={"texts": [TEXT]}).json()["data"][0]["scores"]
     expected = score_labels(trained, [TEXT], ["sports", "health"])[0].tolist()
     assert [score["label"] for score in scores] == ["s", "h"]
@@ -558,7 +559,7 @@ def test_the_pages_script_has_a_new_nonce_each_time(client):
 
 def test_the_page_escapes_what_a_bridge_says(client, tiny_model):
     model = tiny_model()
-    model.bridge.config.task = {"name": "x", "labels": [["</script><b>", "a"], ["\"'", "b"]]}
+    model.bridge.config.task = task_of({"</script><b>": "a", "\"'": "b"})
     page = client(model).get("/").text
     assert "<b>" not in page
     bridges = re.search(r'data-bridges="([^"]*)"', page)[1]

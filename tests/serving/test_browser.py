@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 import tiny
+from helpers import task_of
 from server_process import CPU, ServerProcess
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
@@ -59,8 +60,7 @@ CONTRAST = """
 @pytest.fixture(scope="module")
 def server(tiny_model, tmp_path_factory):
     model = tiny_model(mode="prompt", prompt="{text}\nTopic:")
-    labels = [[*pair] for pair in LABELS.items()]
-    model.bridge.config.task = {"name": "x", "family": "x", "labels": labels}
+    model.bridge.config.task = task_of(LABELS)
     folder = tmp_path_factory.mktemp("served") / "bridge"
     model.save_pretrained(folder)
     process = ServerProcess("serve", folder, "--port", 0, "--max-new-tokens", 100, *CPU)

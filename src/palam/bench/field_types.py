@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from palam.errors import PalamError
+from palam.utils.texts import shown
 
 MAY_BE_INFINITE = frozenset({"validation_loss"})
 
@@ -34,10 +35,10 @@ def check_fields(row_class: type[Any], values: Any, *, others: bool = True) -> N
             continue
         infinite = field.name in MAY_BE_INFINITE
         if not _is_of(values[field.name], annotations[field.name], infinite):
-            raise PalamError(f"its {field.name} is {_shown(values[field.name])}")
+            raise PalamError(f"its {field.name} is {shown(values[field.name])}")
     unknown = [] if others else sorted(set(values) - set(annotations))
     if unknown:
-        raise PalamError(f"it has {_shown(unknown[0])}, which is no part of it")
+        raise PalamError(f"it has {shown(unknown[0])}, which is no part of it")
 
 
 def _is_of(value: Any, annotation: Any, infinite: bool = False) -> bool:
@@ -60,10 +61,3 @@ def _is_finite(number: float) -> bool:
         return math.isfinite(number)
     except OverflowError:  # a whole number of hundreds of digits
         return False
-
-
-def _shown(value: Any) -> str:
-    try:
-        return repr(value)[:40]
-    except (ValueError, RecursionError):
-        return "too large to be shown"

@@ -8,7 +8,8 @@ from palam.bench.recipe import Recipe, check_mappings
 from palam.bench.results import RECIPE_FIELDS
 from palam.errors import PalamError
 from palam.training.config import TRAIN_SETTINGS
-from palam.utils.settings import MAX_SHOWN, parse_yaml, read_settings
+from palam.utils.settings import parse_yaml, read_settings
+from palam.utils.texts import MAX_SHOWN
 
 PACKAGED_RECIPES = Path(__file__).parent / "recipes"
 

@@ -65,7 +65,7 @@ def process_corpus(
     """
     out = source.out
     assert out is not None
-    form = TextForm.of(bridge.config.task, source)
+    form = TextForm.of(bridge.config.trained_task, source)
     identity = run_identity(bridge, source, form, job.identity)
     claimed = Job(identity, str(Path(str(source.file)).absolute()))
     claim_job(out, claimed, overwrite=source.overwrite)

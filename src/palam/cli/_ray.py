@@ -57,5 +57,5 @@ def read_with_ray(
 def _identity(reader: BridgeReader, source: SourceConfig) -> dict[str, Any]:
     """Of the job; the model is in this process for as long as that takes."""
     model = BridgeReader(reader.checkpoint, reader.work, loading=reader.loading).model
-    form = TextForm.of(model.config.task, source)
+    form = TextForm.of(model.config.trained_task, source)
     return run_identity(model, source, form, reader.work.identity(model.config))

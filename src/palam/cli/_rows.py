@@ -221,7 +221,7 @@ def process_rows(
         KeyboardInterrupt: the run was stopped; the text says how to go on.
     """
     check_given_language(model, source, uses_encoder=job.uses_encoder)
-    form = TextForm.of(model.config.task, source)
+    form = TextForm.of(model.config.trained_task, source)
     chunk_size = CHUNK_BATCHES * batch_size
     place = file_place(source.out)
     file_format = "jsonl" if place is None else output_format(place)
@@ -240,7 +240,7 @@ def process_rows(
         _write_file(run, rows_in, _Output(place, file_format, identity, after_output))
     if run.num_failed:
         tell(f'{run.num_failed:,} rows could not be read; their column "error" says why')
-    tell_of_empty_answers(run.num_empty, run.num_answers, model.config.task)
+    tell_of_empty_answers(run.num_empty, run.num_answers, model.config.trained_task)
     tell_what_was_lost(model)
 
 

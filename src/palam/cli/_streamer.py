@@ -49,7 +49,7 @@ def print_answer(model: PalamModel, chunk: Chunk, work: Answering) -> None:
     if work.best_of != 1:
         [row] = work.on(model).read(chunk.texts, chunk.languages)
         print_text(f"{printable_answer(row['answer'])}\n")
-        tell_of_empty_answers(int(not row["answer"]), 1, model.config.task)
+        tell_of_empty_answers(int(not row["answer"]), 1, model.config.trained_task)
         return
     llm_only = not work.uses_encoder(model.config)
     inputs = model.processor(chunk.texts, languages=chunk.languages, llm_only=llm_only)
@@ -59,4 +59,4 @@ def print_answer(model: PalamModel, chunk: Chunk, work: Answering) -> None:
         model.generate(**inputs, streamer=streamer, **work.decoding())
     else:
         stream_answer(model, inputs, decoding_of(model, work.decoding()), streamer)
-    tell_of_empty_answers(int(not streamer.has_begun), 1, model.config.task)
+    tell_of_empty_answers(int(not streamer.has_begun), 1, model.config.trained_task)

@@ -1,9 +1,8 @@
 """What `palam evaluate` measures a bridge on: a task's examples, or those of a labelled file."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Group, Parameter
 
@@ -15,13 +14,13 @@ from palam.tasks.readers import RowSource, language_of
 from palam.tasks.registry import get_task
 from palam.tasks.sampling import sample
 from palam.tasks.task import Example, Task
-from palam.tasks.text_template import slots
 from palam.training.config import FileFormat
 from palam.utils.languages import resolve_language
 from palam.utils.settings import check_least
 
 if TYPE_CHECKING:
     from palam.models.modeling import PalamModel
+    from palam.models.task_record import TaskRecord
 
 ALL_ROWS = "all"
 """In place of a language's code, where a file's rows have none."""
@@ -162,24 +161,21 @@ def _file_data(checkpoint: str, data: TestDataConfig, seed: int) -> TestData:
     """A file's rows, with the labels and the form of the text that the bridge was trained with."""
     from palam.models.checkpoint import load_bridge
 
-    trained = load_bridge(checkpoint).config.task
-    if not trained:
+    trained = load_bridge(checkpoint).config.trained_task
+    if trained is None:
         raise PalamError("this bridge was not trained for a task; it has no labels to measure")
-    columns = trained.get("columns", {})
     rows = StoredRows(RowSource(str(data.file), file_format=data.file_format, sheet=data.sheet))
     task, examples = task_from_file(
         rows,
-        text_column=data.text_column or _trained_text_column(trained["text"], columns),
-        label_column=data.label_column or columns.get("label", "label"),
-        labels=dict(trained["labels"]),
+        text_column=data.text_column or _trained_text_column(trained),
+        label_column=data.label_column or trained.columns.get("label", "label"),
+        labels=dict(trained.words_by_label),
     )
-    template = trained["text"]
-    if slots(template) != set(task.fields):
-        template = task.text
+    template = trained.text if trained.slots == set(task.fields) else task.text
     task = replace(
         task,
-        name=trained["name"],
-        family=trained["family"],
+        name=trained.name,
+        family=trained.family,
         text=template,
         paper_text=template,
     )
@@ -188,11 +184,11 @@ def _file_data(checkpoint: str, data: TestDataConfig, seed: int) -> TestData:
     return TestData(task, str(data.file), sampled)
 
 
-def _trained_text_column(template: str, columns: Mapping[str, Any]) -> str:
+def _trained_text_column(task: "TaskRecord") -> str:
     """The text column that a bridge was trained with, or a template over several."""
-    if slots(template) == {"text"}:
-        return str(columns.get("text", "text"))
-    return template
+    if task.slots == {"text"}:
+        return task.columns.get("text", "text")
+    return task.text
 
 
 def _by_language(

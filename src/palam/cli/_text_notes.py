@@ -1,7 +1,7 @@
 """What a user should know of how the texts were read: cut, unknown to the encoder, no Unicode."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from palam.cli._source import Chunk
 from palam.scale.bridge import Bridge
@@ -12,6 +12,7 @@ from palam.utils.texts import printable
 
 if TYPE_CHECKING:
     from palam.models.processing import TextStats
+    from palam.models.task_record import TaskRecord
 
 UNKNOWN_SHARE = 0.05
 """From this share of unknown tokens on, a language is told of."""
@@ -34,7 +35,7 @@ class EncodingWatch:
                 tell(note)
 
 
-def tell_of_empty_answers(num_empty: int, num_answers: int, task: Mapping[str, Any] | None) -> None:
+def tell_of_empty_answers(num_empty: int, num_answers: int, task: "TaskRecord | None") -> None:
     """Tell that the LLM has said nothing, and why that may be.
 
     Args:
@@ -45,9 +46,9 @@ def tell_of_empty_answers(num_empty: int, num_answers: int, task: Mapping[str, A
     if not num_empty:
         return
     note = f"{num_empty:,} of {num_answers:,} answers are empty"
-    if task:
+    if task is not None:
         note += (
-            f"; this bridge was trained to name the labels of {printable(task['name'])} and may "
+            f"; this bridge was trained to name the labels of {printable(task.name)} and may "
             "have nothing else to say: use palam classify, or a bridge trained on raw text"
         )
     tell(note)

@@ -138,7 +138,7 @@ class Conversation:
             NothingAsked: the input ended without a question, and was not typed at a terminal.
         """
         source = self._source(text)
-        chunk = one_text(source, TextForm.of(self.model.config.task, source))
+        chunk = one_text(source, TextForm.of(self.model.config.trained_task, source))
         self._encoding_watch.look_at(chunk)
         processor = self.model.processor
         processor.stats.clear()

@@ -108,7 +108,7 @@ def generate(
 
     model = load_model(checkpoint, loading)
     check_given_language(model, source, uses_encoder=work.uses_encoder(model.config))
-    chunk = one_text(source, TextForm.of(model.config.task, source))
+    chunk = one_text(source, TextForm.of(model.config.trained_task, source))
     EncodingWatch().look_at(chunk)
     print_answer(model, chunk, work)
     tell_what_was_lost(model)

@@ -75,7 +75,8 @@ def _describe_bridge(checkpoint: str) -> dict[str, str]:
             f"{public_name(config.second_encoder)}: {config.second_encoder_num_layers} layers, "
             f"{config.second_encoder_hidden_size} wide"
         )
-    if config.task:
-        values["task"] = f"{config.task['name']} ({config.task['family']})"
-        values["answers"] = ", ".join(words for _, words in config.task["labels"])
+    task = config.trained_task
+    if task is not None:
+        values["task"] = f"{task.name} ({task.family})"
+        values["answers"] = ", ".join(task.words_by_label.values())
     return values

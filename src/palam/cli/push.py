@@ -91,5 +91,7 @@ def _training_datasets(checkpoint: Path) -> list[str]:
     if not (checkpoint / "config.json").is_file():
         return []  # it is refused in a moment
     config = PalamConfig.from_pretrained(checkpoint)
-    task = TASKS.get((config.task or {}).get("name", ""))
+    if config.trained_task is None:
+        return []
+    task = TASKS.get(config.trained_task.name)
     return [task.hub.id] if task is not None and task.hub is not None else []

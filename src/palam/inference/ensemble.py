@@ -19,7 +19,7 @@ from palam.inference.scoring import LabelScorer
 from palam.models.configuration import PalamConfig
 from palam.models.modeling import PalamModel
 from palam.tasks.task import Example, Task
-from palam.tasks.text_template import fill, slots
+from palam.utils.text_template import fill, slots
 
 ONE_TEXT = "{text}"
 """How a bridge reads texts that was trained on no task."""
@@ -180,7 +180,8 @@ def _name(config: PalamConfig) -> str:
 
 def _labels(config: PalamConfig) -> dict[str, str]:
     """Each label with its words; none of a bridge that was trained on no task."""
-    return dict((config.task or {}).get("labels", ()))
+    task = config.trained_task
+    return {} if task is None else dict(task.words_by_label)
 
 
 def _listed(config: PalamConfig) -> str:
@@ -189,9 +190,9 @@ def _listed(config: PalamConfig) -> str:
 
 def _text_form(config: PalamConfig, column: str | None) -> str:
     """How a row becomes a text: a template over the row's columns."""
-    task = config.task or {}
-    columns = dict(task.get("columns") or {})
-    template = str(task.get("text", ONE_TEXT))
+    task = config.trained_task
+    columns = {} if task is None else task.columns
+    template = ONE_TEXT if task is None else task.text
     if column is not None:
         if len(slots(template)) != 1:
             template = ONE_TEXT

@@ -329,9 +329,9 @@ def evaluate(
         PalamError: a task of another family than the bridge was trained for, an unknown method, or
             a likelihood among sentences that are all alike.
     """
-    trained = model.config.task
-    if trained and trained["family"] != task.family:
-        known = f"{trained['family']} ({trained['name']})"
+    trained = model.config.trained_task
+    if trained is not None and trained.family != task.family:
+        known = f"{trained.family} ({trained.name})"
         raise PalamError(f"this bridge was trained for {known}; {task.name} is {task.family}")
     if task.reference_language and options.get("likelihood_seed") is not None:
         check_candidates(examples)

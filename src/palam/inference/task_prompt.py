@@ -54,6 +54,6 @@ def task_template(model: PalamModel, task: Task, prompt: str) -> Template:
         return own.asking(prompt, processor.llm_tokenizer)
     if not task.reference_language:
         return label_template(processor, model.config, prompt) or own
-    if model.config.task:
+    if model.config.task is not None:
         return own
     return own.asking(prompt, processor.llm_tokenizer)

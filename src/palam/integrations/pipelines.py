@@ -17,8 +17,8 @@ from palam.inference.generation import generate
 from palam.inference.scoring import LabelScorer
 from palam.inference.task_prompt import label_template
 from palam.models.modeling import PalamModel
-from palam.tasks.text_template import fill, slots
 from palam.utils.device import resolve_placement
+from palam.utils.text_template import fill, slots
 
 CHUNK_SIZE = 1024
 """Texts of a stream that are read at a time."""
@@ -153,8 +153,9 @@ class PalamClassifyPipeline(PalamPipeline):
         Raises:
             PalamError: there are none.
         """
-        task = self.model.config.task or {}
-        words = {label: label for label in labels or ()} or dict(task.get("labels", ()))
+        task = self.model.config.trained_task
+        trained = {} if task is None else task.words_by_label
+        words = {label: label for label in labels or ()} or dict(trained)
         if not words:
             raise PalamError("this bridge was not trained on labels; give some, labels=[...]")
         known: LabelScorer | None = getattr(self, "_known_scorer", None)
@@ -193,7 +194,8 @@ class PalamGeneratePipeline(PalamPipeline):
 
 def _rendered(model: PalamModel, texts: Sequence[str]) -> list[str]:
     """What the encoder reads: the texts in the form of the bridge's task, if that has one slot."""
-    template = (model.config.task or {}).get("text", "{text}")
+    task = model.config.trained_task
+    template = "{text}" if task is None else task.text
     names = slots(template)
     if len(names) != 1:
         return list(texts)

@@ -7,7 +7,7 @@ makes, and every checkpoint with one text column and labels can be loaded.
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,16 @@ from palam.models.checkpoint import CHECKPOINT_MARKER, LOG_FILE, RESULTS_FILE, S
 from palam.models.model_card import CARD
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
+from palam.models.task_record import TaskRecord
 from palam.tasks.loading import CUSTOM_PROMPT
 from palam.tasks.task import Example, Task
-from palam.tasks.text_template import fill, slots
 from palam.training.config import DataConfig, OptimConfig, TrainConfig, TrainRuntimeConfig
 from palam.training.data import training_data_of
 from palam.training.run import train
 from palam.utils.device import Placement, resolve_placement
 from palam.utils.files import atomic_directory
 from palam.utils.settings import read_yaml
+from palam.utils.text_template import fill, slots
 from palam.utils.texts import checked_texts
 
 try:
@@ -158,8 +159,8 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             out = Path(folder) / "bridge"
             model = train(config, out, data=data, console=console)
             record = _read_record(out)
-        assert model.config.task is not None
-        model.config.task["label_type"] = type(classes.tolist()[0]).__name__
+        label_type = type(classes.tolist()[0]).__name__
+        model.config.task = replace(_task_of(model), label_type=label_type).to_dict()
         self._take(model, classes, record)
         return self
 
@@ -209,8 +210,7 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _take(self, model: PalamModel, classes: npt.NDArray[Any], record: dict[str, str]) -> None:
         """Be fitted: with a trained model, its labels, and the text files of its checkpoint."""
-        assert model.config.task is not None
-        words = [words for _, words in model.config.task["labels"]]
+        words = list(_task_of(model).words_by_label.values())
         self.classes_ = classes
         self.model_ = model
         self.results_ = json.loads(record.get(RESULTS_FILE, "{}"))
@@ -273,8 +273,7 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         codes = [languages] * len(rows) if isinstance(languages, str | None) else list(languages)
         if len(codes) != len(rows):
             raise PalamError(f"there are {len(rows)} texts and {len(codes)} languages")
-        assert self.model_.config.task is not None
-        template = self.model_.config.task["text"]
+        template = _task_of(self.model_).text
         (slot,) = slots(template)
         readable = [fill(template, {slot: text}) for text in rows]
         return self._scorer_.score(readable, codes).double()
@@ -347,8 +346,8 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         placement = resolve_placement(device, dtype, None)
         model = PalamModel.from_pretrained(str(path), encoder, llm, **placement)
-        task = model.config.task or {}
-        if not task.get("labels") or len(slots(task["text"])) != 1:
+        task = model.config.trained_task
+        if task is None or not task.words_by_label or len(task.slots) != 1:
             raise PalamError(f"{path} was not trained to label one text; it is no classifier")
         record = _read_record(Path(path))
         settings = read_yaml(Path(path) / SETTINGS_FILE) if SETTINGS_FILE in record else {}
@@ -363,15 +362,22 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return classifier
 
 
-def _typed_labels(task: Mapping[str, Any], path: str | Path) -> dict[Any, str]:
+def _task_of(model: PalamModel) -> TaskRecord:
+    """What a fitted model was trained for."""
+    task = model.config.trained_task
+    assert task is not None
+    return task
+
+
+def _typed_labels(task: TaskRecord, path: str | Path) -> dict[Any, str]:
     """The words of each label, by labels of the type that they were fitted in."""
-    label_type = task.get("label_type", "str")
-    if not isinstance(label_type, str) or label_type not in LABEL_TYPES:
+    label_type = task.label_type
+    if label_type not in LABEL_TYPES:
         known = ", ".join(LABEL_TYPES)
         raise PalamError(f"{path}: label_type is {label_type!r}; it must be one of: {known}")
     read_label = LABEL_TYPES[label_type]
     try:
-        return {read_label(label): words for label, words in task["labels"]}
+        return {read_label(label): words for label, words in task.words_by_label.items()}
     except (KeyError, ValueError):
         raise PalamError(f"{path}: its labels are not all of the type {label_type}") from None
 

@@ -8,13 +8,14 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
+from palam.models.task_record import TaskRecord
+from palam.utils.texts import shown
 
 RENAMED = {"direct": "llm_only"}
 RENAMED_FUSION_OPTIONS = {"faithful": "paper_temperature"}
 """Names in files of before 0.1.0, and what they are called now."""
 MAX_SIZE = 1_000_000
 """Of widths and numbers of layers."""
-MAX_LABELS = 100_000
 
 
 class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
@@ -37,9 +38,8 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         adapter: whether a LoRA adapter of the LLM lies beside the bridge.
         llm_only: the LLM reads texts itself: of a LoRA that was trained so, as a baseline; the
             bridge is not used.
-        task: what it was trained for, or None: `{"name", "family", "text": how fields become the
-            encoder's text, "labels": [[data label, answer words], ...]}`; of a file of one's own
-            also `"columns"`: the user's columns by the task's fields, and by `label`.
+        task: what it was trained for, as [`TaskRecord.to_dict`] has it, or None; see
+            `trained_task`.
         label_priors: what each label's words score on average over English texts, if that was
             measured; it is subtracted in classification (see [`measure_priors`]).
     """
@@ -83,6 +83,11 @@ class PalamConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         return {**names, "llm": self.llm}
 
     @property
+    def trained_task(self) -> TaskRecord | None:
+        """What it was trained for; None of a bridge of raw text."""
+        return None if self.task is None else TaskRecord.from_dict(self.task)
+
+    @property
     def layer_widths(self) -> list[int]:
         """The width of each layer's states, of the first encoder and of the second."""
         first = [self.encoder_hidden_size] * self.encoder_num_layers
@@ -109,10 +114,10 @@ def _check_types(config: PalamConfig) -> None:
     """
     for name in ("fusion_options", "mapper_options", "fingerprints", "label_priors"):
         if not isinstance(getattr(config, name), dict):
-            raise PalamError(f"{name} is {_shown(getattr(config, name))}, not a mapping")
+            raise PalamError(f"{name} is {shown(getattr(config, name))}, not a mapping")
     for name in ("encoder", "llm", "fusion", "mapper"):
         if not isinstance(getattr(config, name), str):
-            raise PalamError(f"{name} is {_shown(getattr(config, name))}, not a text")
+            raise PalamError(f"{name} is {shown(getattr(config, name))}, not a text")
     _check_sizes(config)
     for name in (
         "encoder_revision",
@@ -121,10 +126,11 @@ def _check_types(config: PalamConfig) -> None:
         "second_encoder_revision",
     ):
         if not isinstance(getattr(config, name), str | None):
-            raise PalamError(f"{name} is {_shown(getattr(config, name))}, not a text")
+            raise PalamError(f"{name} is {shown(getattr(config, name))}, not a text")
     _check_numbers(config)
     _check_fingerprints(config.fingerprints)
-    _check_task(config.task)
+    if config.task is not None:
+        TaskRecord.from_dict(config.task)
 
 
 def _check_sizes(config: PalamConfig) -> None:
@@ -138,7 +144,7 @@ def _check_sizes(config: PalamConfig) -> None:
     for name in sizes:
         size = getattr(config, name)
         if type(size) is not int or not 1 <= size <= MAX_SIZE:
-            raise PalamError(f"{name} is {_shown(size)}, not a number from 1 to {MAX_SIZE:,}")
+            raise PalamError(f"{name} is {shown(size)}, not a number from 1 to {MAX_SIZE:,}")
 
 
 def _check_numbers(config: PalamConfig) -> None:
@@ -148,7 +154,7 @@ def _check_numbers(config: PalamConfig) -> None:
         numbers[f"label_priors of {label[:40]!r}"] = prior
     for name, number in numbers.items():
         if type(number) not in (int, float) or not math.isfinite(number):
-            raise PalamError(f"{name} is {_shown(number)}, not a finite number")
+            raise PalamError(f"{name} is {shown(number)}, not a finite number")
 
 
 def _check_fingerprints(fingerprints: dict[str, Any]) -> None:
@@ -157,38 +163,6 @@ def _check_fingerprints(fingerprints: dict[str, Any]) -> None:
         complete = isinstance(recorded, dict) and {"vocabulary", "embeddings"} <= recorded.keys()
         if recorded and not (complete and isinstance(recorded.get("shapes"), dict)):
             raise PalamError(f"the fingerprint of the {part[:40]} is damaged")
-
-
-def _check_task(task: Any) -> None:
-    """Refuse what is no record of a task, or one with labels of other types than texts."""
-    if task is None:
-        return
-    if not isinstance(task, dict):
-        raise PalamError(f"task is {_shown(task)}, not a mapping")
-    for name in ("name", "family"):
-        if not isinstance(task.get(name), str):
-            raise PalamError(f"the task's {name} is {_shown(task.get(name))}, not a text")
-    labels = task.get("labels")
-    if not isinstance(labels, list) or not all(_is_label(label) for label in labels):
-        raise PalamError("the task's labels are no list of pairs of a label and its words")
-    if len(labels) > MAX_LABELS:
-        raise PalamError(f"the task has {len(labels):,} labels; it may have {MAX_LABELS:,}")
-    columns = task.get("columns", {})
-    if not isinstance(columns, dict) or not all(_is_text(name) for name in columns.values()):
-        raise PalamError("the task's columns are no mapping of fields to names")
-
-
-def _is_label(label: Any) -> bool:
-    return isinstance(label, list) and len(label) == 2 and all(_is_text(part) for part in label)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _shown(value: Any) -> str:
-    """A value in a message, short."""
-    return repr(value)[:40]
 
 
 AutoConfig.register("palam", PalamConfig, exist_ok=True)

@@ -109,6 +109,7 @@ def model_card(
     """
     results = results or {}
     encoders = [public_name(name) for part, name in config.bases.items() if part != "llm"]
+    task = config.trained_task
     body = render(
         "palam.models",
         "card.md.j2",
@@ -121,7 +122,8 @@ def model_card(
         place=PLACE,
         parameters=f"{parameters:,}",
         english=english,
-        labels=[words for _, words in config.task["labels"]] if config.task else [],
+        task=task,
+        labels=[] if task is None else list(task.words_by_label.values()),
         template=template,
         max_length=max_length,
         results=_shown_results(results),
@@ -139,11 +141,12 @@ def _metadata(
     records = results.get("evaluations", ())
     evaluations = eval_results(records)
     accuracy = results.get("validation_accuracy")
-    if accuracy is not None and config.task:
+    task = config.trained_task
+    if accuracy is not None and task is not None:
         validation = EvalResult(
             task_type="text-classification",
-            dataset_type=config.task["name"],
-            dataset_name=config.task["name"],
+            dataset_type=task.name,
+            dataset_name=task.name,
             dataset_split="validation",
             metric_type="accuracy",
             metric_value=round(accuracy, 4),
@@ -165,7 +168,8 @@ def _metadata(
 
 def pipeline_tag(config: PalamConfig) -> str:
     """What the hub files the bridge under."""
-    has_labels = bool(config.task and config.task["labels"])
+    task = config.trained_task
+    has_labels = task is not None and task.words_by_label
     return "text-classification" if has_labels else "text-generation"
 
 

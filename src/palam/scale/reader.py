@@ -317,7 +317,7 @@ class BridgeReader:
         """
         loaded = self._ready()
         self._check_language(loaded)
-        form = TextForm.of(loaded.model.config.task, self.columns)
+        form = TextForm.of(loaded.model.config.trained_task, self.columns)
         rows = self._rows(batch, form)
         pairs = [row for row in rows if not isinstance(row, Failure)]
         results = self.read_each([text for text, _ in pairs], [language for _, language in pairs])

@@ -1,9 +1,10 @@
 """How a row becomes the text that the model reads."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from palam.models.task_record import TaskRecord
 from palam.tasks.readers import NumberedRow, text_of
-from palam.tasks.text_template import fill, slots
+from palam.utils.text_template import fill, slots
 
 TEXT = "text"
 """The column of the text where no other is named, and that of plain text."""
@@ -32,20 +33,19 @@ class TextForm(NamedTuple):
     """Whether the user has named the column."""
 
     @classmethod
-    def of(cls, task: dict[str, Any] | None, source: TextOptions) -> "TextForm":
+    def of(cls, task: TaskRecord | None, source: TextOptions) -> "TextForm":
         """The form of the bridge's task where its columns are known, else the text as it is.
 
         They are not known for one text, or one column, of a task whose text has several.
         """
-        template = str(task["text"]) if task else f"{{{TEXT}}}"
+        template = f"{{{TEXT}}}" if task is None else task.text
         names = sorted(slots(template))
         if len(names) != 1 and (source.text is not None or source.column is not None):
             template, names = f"{{{TEXT}}}", [TEXT]
         if source.column is not None:
             return cls(template, {names[0]: source.column}, is_named=True)
-        trained = (task or {}).get("columns")
-        trained_columns = trained if isinstance(trained, dict) else {}
-        columns = {name: str(trained_columns.get(name, name)) for name in names}
+        trained = {} if task is None else task.columns
+        columns = {name: trained.get(name, name) for name in names}
         return cls(template, columns, is_named=False)
 
     @property

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from palam.inference.ensemble import EnsembleScorer
     from palam.models.modeling import PalamModel
     from palam.models.processing import PalamProcessor
+    from palam.models.task_record import TaskRecord
 
 T = TypeVar("T")
 Progress = Callable[[int], object]
@@ -88,28 +89,27 @@ class Labelling:
             given = ",".join(self.labels)
             raise PalamError(f"--labels {given!r} holds fewer than two labels; give e.g. good,bad")
 
-    def words_by_label(self, task: dict[str, Any] | None) -> dict[str, str]:
+    def words_by_label(self, task: "TaskRecord | None") -> dict[str, str]:
         """Each label with the words that the LLM answers.
 
         Args:
-            task: that the bridge was trained on, of its configuration.
+            task: that the bridge was trained on.
 
         Raises:
             PalamError: it has no labels, and none are given.
         """
         if self.labels is not None:
             return {label: label for label in self.labels}
-        trained = dict((task or {}).get("labels", ()))
-        if not trained:
+        if task is None or not task.words_by_label:
             raise PalamError(
                 "this bridge was not trained on a task with labels; give --labels, "
                 "e.g. --labels good,bad"
             )
-        return trained
+        return dict(task.words_by_label)
 
     def label_names(self, config: Any) -> tuple[str, ...]:
         """The labels that are scored, with a bridge of this configuration."""
-        return tuple(self.words_by_label(config.task))
+        return tuple(self.words_by_label(config.trained_task))
 
     def uses_encoder(self, config: Any) -> bool:
         """Whether the encoder reads the texts."""
@@ -121,7 +121,7 @@ class Labelling:
         Args:
             config: of the bridge.
         """
-        pairs = self.words_by_label(config.task).items()
+        pairs = self.words_by_label(config.trained_task).items()
         return {"command": "classify", "labels": [list(pair) for pair in pairs]}
 
     def set_template(self, processor: "PalamProcessor", config: Any) -> None:
@@ -151,7 +151,7 @@ class Labelling:
         models = [model, *others]
         if self.labels is None:
             check_same_labels([each.config for each in models], advice=", or --labels")
-        words_by_label = self.words_by_label(model.config.task)
+        words_by_label = self.words_by_label(model.config.trained_task)
         # Priors are measured with the bridge's own prompt.
         calibrated = self.prompt is None
         scorers = []

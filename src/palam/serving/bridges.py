@@ -24,8 +24,8 @@ class ServedBridge:
     @property
     def words_by_label(self) -> dict[str, str]:
         """The labels that it was trained on, with the words that the LLM answers; may be none."""
-        task = self.model.config.task or {}
-        return dict(task.get("labels", ()))
+        task = self.model.config.trained_task
+        return {} if task is None else dict(task.words_by_label)
 
 
 def load_bridges(

@@ -15,9 +15,9 @@ from palam.tasks.loading import task_from_file
 from palam.tasks.readers import NumberedRow, RowSource, text_of
 from palam.tasks.sampling import digests_of
 from palam.tasks.scripts import NO_SCRIPT, count_scripts, language_of_script
-from palam.tasks.text_template import fill, slots
 from palam.utils.languages import find_language, language_name
 from palam.utils.legacy_encoding import legacy_encoding
+from palam.utils.text_template import fill, slots
 
 if TYPE_CHECKING:
     from palam.models.processing import TextStats

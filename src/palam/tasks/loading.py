@@ -20,9 +20,9 @@ from palam.tasks.labels import count_labels, labels_in, similar_labels
 from palam.tasks.readers import RowSource, numbered_rows
 from palam.tasks.sampling import a_tenth, hold_out, num_shared
 from palam.tasks.task import Example, Task
-from palam.tasks.text_template import slots
 from palam.utils.languages import language_name, resolve_language
 from palam.utils.notes import tell
+from palam.utils.text_template import slots
 
 Item = TypeVar("Item")
 CUSTOM_PROMPT = "{text}\nThe label of this text is"

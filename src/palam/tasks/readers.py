@@ -38,9 +38,9 @@ from palam.tasks.parquet import (
     read_saved_dataset,
 )
 from palam.tasks.tables import DELIMITERS, GUESSED_FROM, parse_csv, parse_tsv, table_columns
-from palam.tasks.text_template import fill, slots
 from palam.tasks.workbooks import count_workbook, read_workbook
 from palam.utils.languages import find_language
+from palam.utils.text_template import fill, slots
 
 STANDARD_INPUT = "-"
 TEXT = "text"

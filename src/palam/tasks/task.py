@@ -9,8 +9,8 @@ from palam.errors import PalamError
 from palam.models.template import MODES, SLOT
 from palam.tasks.labels import is_number, label_key, label_text, without_fraction
 from palam.tasks.numbers import last_number as last_number
-from palam.tasks.text_template import fill
-from palam.tasks.text_template import slots as slots
+from palam.utils.text_template import fill
+from palam.utils.text_template import slots as slots
 
 QUESTION = "{question}"
 """What stands in a prompt in the place of a row's own question."""

@@ -1,9 +1,9 @@
 """The model and the rows of a run: built from its configuration, and prepared for training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from palam.errors import PalamError
 from palam.models.backbones.encoder_pair import encoders_of
@@ -11,6 +11,7 @@ from palam.models.bases import Bases
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
 from palam.models.processing import PalamProcessor
+from palam.models.task_record import TaskRecord
 from palam.tasks.soft_labels import SoftAnswer
 from palam.tasks.task import Example, Task
 from palam.training.code_switching import CodeSwitching
@@ -75,9 +76,7 @@ def build_model(
         **placement,
     )
     if data.task is not None:
-        built.config.task = task_record(data.task, model.mode)
-        if data.columns is not None:
-            built.config.task["columns"] = dict(data.columns)
+        built.config.task = task_record(data.task, model.mode, data.columns).to_dict()
     return built
 
 
@@ -106,19 +105,21 @@ def resolve_dtype(runtime: Runtime) -> Runtime:
     return replace(runtime, dtype=cast(Dtype, dtype))
 
 
-def task_record(task: Task, mode: str) -> dict[str, Any]:
-    """What a checkpoint says of the task that it was trained for; see [`PalamConfig`].
+def task_record(task: Task, mode: str, columns: Mapping[str, str] | None = None) -> TaskRecord:
+    """What a checkpoint says of the task that it was trained for.
 
     Args:
         task: the task.
         mode: of the template.
+        columns: of a file of one's own; see [`TaskRecord`].
     """
-    return {
-        "name": task.name,
-        "family": task.family,
-        "labels": [[label, words] for label, words in task.labels.items()],
-        "text": task.paper_text if mode == "paper" else task.text,
-    }
+    return TaskRecord(
+        name=task.name,
+        family=task.family,
+        text=task.paper_text if mode == "paper" else task.text,
+        words_by_label=task.labels,
+        columns=columns or {},
+    )
 
 
 def prepare_for_training(

@@ -15,7 +15,6 @@ from palam.errors import PalamError
 from palam.models.model_config import ModelConfig
 from palam.tasks.readers import RowSource
 from palam.tasks.registry import get_task
-from palam.tasks.text_template import slots
 from palam.training.objectives.registry import OBJECTIVES
 from palam.utils.languages import find_language
 from palam.utils.names import NameList
@@ -27,6 +26,7 @@ from palam.utils.settings import (
     plain,
     read_settings,
 )
+from palam.utils.text_template import slots
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 FileFormat = Literal["json", "csv", "tsv", "text", "xlsx", "parquet", "dataset"]

@@ -15,14 +15,12 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import yaml
 
 from palam.errors import PalamError
-from palam.utils.texts import first_line
+from palam.utils.texts import first_line, shown
 
 MAX_INT = 2**63 - 1
 """The greatest whole number that a setting can be; the least is its negative."""
 MAX_FLOAT = sys.float_info.max
 FLOAT_RANGE = f"a number from {-MAX_FLOAT:.2g} to {MAX_FLOAT:.2g}, or inf"
-MAX_SHOWN = 80
-"""So many characters of a wrong value are shown."""
 MAX_YAML_BYTES = 2**20
 """The largest YAML file that is read: 1 MB."""
 UNICODE_BREAKS = "\x85\u2028\u2029"
@@ -137,7 +135,7 @@ def check_range(settings: Any, **ranges: tuple[float, float]) -> None:
     for name, (smallest, greatest) in ranges.items():
         value = getattr(settings, name)
         if value is not None and not smallest <= value <= greatest:
-            raise PalamError(f"{name} is {_shown(value)}; it must be from {smallest} to {greatest}")
+            raise PalamError(f"{name} is {shown(value)}; it must be from {smallest} to {greatest}")
 
 
 def read_settings(path: Path, known: Collection[str]) -> dict[str, Any]:
@@ -248,16 +246,7 @@ PlainLoader.add_constructor("tag:yaml.org,2002:float", PlainLoader.construct_num
 
 
 def _refusal(name: str, value: Any, expected: str) -> PalamError:
-    return PalamError(f"{name} is {_shown(value)}; it must be {expected}")
-
-
-def _shown(value: Any) -> str:
-    """A value for messages, cut where it is long."""
-    try:
-        shown = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits
-        return "too large a value to be shown"
-    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
+    return PalamError(f"{name} is {shown(value)}; it must be {expected}")
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

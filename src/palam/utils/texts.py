@@ -14,6 +14,8 @@ BIDI_CONTROLS = frozenset(
 """Characters that change the direction in which others are shown."""
 NO_SEQUENCES = (str, bytes, Mapping, Set)
 """Can be iterated over, but are no texts in an order."""
+MAX_SHOWN = 80
+"""Characters of a value in a message."""
 
 
 def checked_texts(texts: Iterable[Any], what: str = "texts") -> list[str]:
@@ -54,6 +56,15 @@ def printable(text: str) -> str:
             character = character.encode("unicode_escape").decode("ascii")
         characters.append(character)
     return "".join(characters)
+
+
+def shown(value: Any) -> str:
+    """A value for messages, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return "too large a value to be shown"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from helpers import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palam.tasks.text_template import fill, slots
+from palam.utils.text_template import fill, slots
 
 NAMES = st.text(st.characters(exclude_characters="{}"))
 TEXTS = st.text()
