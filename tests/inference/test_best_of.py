@@ -74,6 +74,13 @@ def test_answers_are_drawn_from_the_scores_at_the_temperature():
     assert shares[3] == 0
 
 
+def test_fewer_answers_are_the_first_of_more(talkative):
+    more = several(talkative, TEXTS)
+    assert several(talkative, TEXTS, number=3) == [of_text[:3] for of_text in more]
+    noise = answer_noise(2, 24, 50_000)
+    assert torch.equal(answer_noise(2, 8, 50_000), noise[:8])
+
+
 def test_what_is_drawn_differs_from_place_to_place():
     draws = [answer_noise(place, 20, 50).argmax(-1) for place in (0, 1)]
     assert not torch.equal(*draws)

@@ -21,6 +21,8 @@ LONGER = "with the LoRA, 450 steps more on lines of 12 to 45 words"
 SAID_ONCE = "reading, no three tokens said twice"
 GUIDED = "reading, guided (scale 1.5, fp32)"
 BEST_OF = "reading, guided, best of 8"
+BEST_OF_SIXTEEN = "reading, guided, best of 16"
+BEST_OF_MANY = "reading, guided, best of 24"
 
 
 def cells_of(line):
@@ -61,6 +63,15 @@ def of_reading(readings, name, scale=1.0):
     return {code: scale * reading[name] for code, reading in readings.items()}
 
 
+def means_of_readings(part):
+    """Recall in %, chrF, and identification in %, in the mean of a part's languages."""
+    readings = FIGURES[part].values()
+    return [
+        scale * mean(reading[name] for reading in readings)
+        for name, scale in (("recall", 100), ("chrf", 1), ("identified", 100))
+    ]
+
+
 def assert_row(table, beginning, values):
     """A row's figures by language, and their mean behind them."""
     shown = numbers(row_of(table, beginning))
@@ -71,6 +82,9 @@ def assert_row(table, beginning, values):
 @pytest.mark.parametrize(
     ("beginning", "part", "name", "scale"),
     [
+        ("best of twenty-four, guided: content-word recall", BEST_OF_MANY, "recall", 100),
+        ("best of twenty-four: chrF", BEST_OF_MANY, "chrf", 1),
+        ("best of twenty-four: identified", BEST_OF_MANY, "identified", 100),
         ("best of eight, guided: content-word recall", BEST_OF, "recall", 100),
         ("best of eight: chrF", BEST_OF, "chrf", 1),
         ("best of eight: identified", BEST_OF, "identified", 100),
@@ -100,6 +114,7 @@ def test_what_else_is_measured_of_it():
     for beginning, part in (
         ("its 95 %", "reading"),
         ("guided: its 95 %", GUIDED),
+        ("best of twenty-four: its 95 %", BEST_OF_MANY),
         ("best of eight: its 95 %", BEST_OF),
     ):
         ends = row_of(table, beginning)
@@ -111,15 +126,11 @@ def test_what_else_is_measured_of_it():
 def test_what_it_is_compared_with():
     table = tables_below("What it reaches")[1]
     for beginning, part in (
+        ("`starter:bridge`, guided, the best of twenty-four", BEST_OF_MANY),
         ("`starter:bridge`, guided, the best of eight", BEST_OF),
         ("`starter:bridge`, guided", GUIDED),
     ):
-        readings = FIGURES[part].values()
-        means = [
-            100 * mean(reading["recall"] for reading in readings),
-            mean(reading["chrf"] for reading in readings),
-            100 * mean(reading["identified"] for reading in readings),
-        ]
+        means = means_of_readings(part)
         (row,) = [row for row in table if row[0] == beginning]
         assert numbers(row[1:]) == pytest.approx(means, abs=HALF)
     rows = {
@@ -137,6 +148,21 @@ def test_what_it_is_compared_with():
             if known:
                 expected.append(mean(known))
         assert numbers(row_of(table, beginning)) == pytest.approx(expected, abs=HALF), beginning
+
+
+def test_more_answers_are_compared_with_fewer():
+    section = PAGE.split("### The best of several answers")[1].split("\n### ")[0]
+    (sentence,) = re.findall(r"With twenty-four answers .*?own sentence", section, re.S)
+    shown = numbers(re.findall(r"[-+]?\d+\.\d", sentence))
+    of_guided = FIGURES[f"{BEST_OF_MANY}, difference to guided (95 %)"]
+    of_eight = FIGURES[f"{BEST_OF_MANY}, difference to best of 8 (95 %)"]
+    recall, chrf, identified = means_of_readings(BEST_OF_MANY)
+    expected = [recall, *of_guided["recall"], *of_eight["recall"]]
+    expected += [chrf, *of_guided["chrf"], *of_eight["chrf"], identified]
+    assert shown == pytest.approx(expected, abs=0.0551)  # of figures with two decimals
+    (sentence,) = re.findall(r"With sixteen .*? and \d+\.\d %", section, re.S)
+    shown = numbers(re.findall(r"\d+\.\d", sentence))
+    assert shown == pytest.approx(means_of_readings(BEST_OF_SIXTEEN), abs=HALF)
 
 
 @pytest.mark.parametrize("scale", ["1", "1.25", "1.5", "2"])

@@ -140,7 +140,8 @@ def answers_to_each(
     times `TEMPERATURE` is added to the scores of the next token: the token with the highest sum is
     then drawn from the scores' distribution at that temperature. The noise is that of a token's
     place in the answer and of the answer's number alone, so an answer depends on nothing that
-    stands beside it, and a text always has the same answers.
+    stands beside it, and a text always has the same answers. Those of a smaller number are the
+    first of a larger one's.
 
     Args:
         model: whose LLM answers.
