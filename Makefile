@@ -25,7 +25,7 @@ types: install  ## Check the types.
 	$(BIN)/mypy
 
 docs: install  ## Build the pages and the API reference in docs/_build.
-	$(BIN)/sphinx-build -j auto -W --keep-going -b html docs docs/_build
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
 
 check:  ## All checks, in a new virtual environment.
 	PYTHON=$(PYTHON) .ci/run
