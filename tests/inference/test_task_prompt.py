@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import task_of
 
 from palam.inference.calibration import measure_priors
 from palam.inference.prediction import predict
@@ -30,7 +31,7 @@ def test_what_a_bridge_was_trained_with_counts(tiny_model):
     assert asks(tiny_model(mode="prompt", prompt="Is it good? {text}")) is None
     assert asks(tiny_model(mode="paper")) is None
     trained = tiny_model(mode="prompt", prompt=SAME_IN_ENGLISH)
-    trained.config.task = {"name": "x", "family": "x", "text": "{text}", "labels": [["a", "a"]]}
+    trained.config.task = task_of({"a": "a"})
     assert asks(trained) is None
 
 

@@ -44,6 +44,7 @@ def test_a_configuration_says_what_its_bridge_was_trained_for(tmp_path):
 
 def test_slots_are_those_of_the_text():
     assert OWN_FILE.slots == {"title", "body"}
+    assert OWN_FILE.of_one_text("{a}") == "Title: {a} Body: {a}"
 
 
 @pytest.mark.parametrize(

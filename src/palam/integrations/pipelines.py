@@ -18,7 +18,6 @@ from palam.inference.scoring import LabelScorer
 from palam.inference.task_prompt import label_template
 from palam.models.modeling import PalamModel
 from palam.utils.device import resolve_placement
-from palam.utils.text_template import fill, slots
 
 CHUNK_SIZE = 1024
 """Texts of a stream that are read at a time."""
@@ -195,12 +194,9 @@ class PalamGeneratePipeline(PalamPipeline):
 def _rendered(model: PalamModel, texts: Sequence[str]) -> list[str]:
     """What the encoder reads: the texts in the form of the bridge's task, if that has one slot."""
     task = model.config.trained_task
-    template = "{text}" if task is None else task.text
-    names = slots(template)
-    if len(names) != 1:
+    if task is None or len(task.slots) != 1:
         return list(texts)
-    (name,) = names
-    return [fill(template, {name: text}) for text in texts]
+    return [task.of_one_text(text) for text in texts]
 
 
 def _codes(languages: str | Sequence[str | None] | None, texts: Sequence[str]) -> list[str | None]:

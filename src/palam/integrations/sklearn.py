@@ -31,7 +31,6 @@ from palam.training.run import train
 from palam.utils.device import Placement, resolve_placement
 from palam.utils.files import atomic_directory
 from palam.utils.settings import read_yaml
-from palam.utils.text_template import fill, slots
 from palam.utils.texts import checked_texts
 
 try:
@@ -273,9 +272,8 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         codes = [languages] * len(rows) if isinstance(languages, str | None) else list(languages)
         if len(codes) != len(rows):
             raise PalamError(f"there are {len(rows)} texts and {len(codes)} languages")
-        template = _task_of(self.model_).text
-        (slot,) = slots(template)
-        readable = [fill(template, {slot: text}) for text in rows]
+        task = _task_of(self.model_)
+        readable = [task.of_one_text(text) for text in rows]
         return self._scorer_.score(readable, codes).double()
 
     # ------------------------------------------------------------------ saving and loading

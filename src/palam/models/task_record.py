@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from palam.errors import PalamError
-from palam.utils.text_template import slots
+from palam.utils.text_template import fill, slots
 from palam.utils.texts import shown
 
 MAX_LABELS = 100_000
@@ -32,6 +32,10 @@ class TaskRecord:
     def slots(self) -> set[str]:
         """The names in the text's slots."""
         return slots(self.text)
+
+    def of_one_text(self, text: str) -> str:
+        """What the encoder reads of a text that stands in no row: it fills every slot."""
+        return fill(self.text, dict.fromkeys(self.slots, text))
 
     @classmethod
     def from_dict(cls, content: Any) -> Self:

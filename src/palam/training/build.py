@@ -105,13 +105,13 @@ def resolve_dtype(runtime: Runtime) -> Runtime:
     return replace(runtime, dtype=cast(Dtype, dtype))
 
 
-def task_record(task: Task, mode: str, columns: Mapping[str, str] | None = None) -> TaskRecord:
+def task_record(task: Task, mode: str, columns: Mapping[str, str] | None) -> TaskRecord:
     """What a checkpoint says of the task that it was trained for.
 
     Args:
         task: the task.
         mode: of the template.
-        columns: of a file of one's own; see [`TaskRecord`].
+        columns: of a file of one's own, see [`TaskRecord`]; None of a known task.
     """
     return TaskRecord(
         name=task.name,
