@@ -96,9 +96,9 @@ class CollectingStreamer:
         self.ended = True
 
 
-def task_of(words_by_label):
+def task_of(words_by_label, text="{text}"):
     """What the configuration of a bridge that was trained on these labels has as its task."""
-    record = TaskRecord(name="x", family="x", text="{text}", words_by_label=words_by_label)
+    record = TaskRecord(name="x", family="x", text=text, words_by_label=words_by_label)
     return record.to_dict()
 
 

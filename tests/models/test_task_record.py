@@ -6,7 +6,7 @@ import pytest
 from helpers import refusal
 
 from palam.models.configuration import PalamConfig
-from palam.models.task_record import TaskRecord
+from palam.models.task_record import TaskRecord, text_alone
 
 USUAL = TaskRecord(
     name="letters", family="custom", text="{text}", words_by_label={"1": "good", "2": "bad"}
@@ -44,7 +44,13 @@ def test_a_configuration_says_what_its_bridge_was_trained_for(tmp_path):
 
 def test_slots_are_those_of_the_text():
     assert OWN_FILE.slots == {"title", "body"}
-    assert OWN_FILE.of_one_text("{a}") == "Title: {a} Body: {a}"
+
+
+def test_a_text_alone_takes_the_tasks_form_if_that_has_one_slot():
+    letters = TaskRecord(name="letters", family="custom", text="Letter: {letter} {letter}.")
+    assert text_alone(letters, "{letter} {a}") == "Letter: {letter} {a} {letter} {a}."
+    assert text_alone(OWN_FILE, "a") == "a"
+    assert text_alone(None, "a") == "a"
 
 
 @pytest.mark.parametrize(

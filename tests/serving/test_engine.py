@@ -6,6 +6,7 @@ import time
 import pytest
 import tiny
 import torch
+from helpers import task_of
 from serving_clients import ask, classify, plain
 
 from palam import generate, score_labels
@@ -184,6 +185,14 @@ def test_scores_are_those_of_the_command(tiny_model, running):
         expected = score_labels(model, [text, text + " Rice."], LABELS, [language] * 2)
         assert torch.allclose(torch.tensor(client.result().scores), expected, atol=1e-4)
     assert counting.largest("classify") > 2
+
+
+def test_texts_are_scored_in_the_form_of_the_bridges_task(tiny_model, running):
+    model = tiny_model(**PROMPT)
+    expected = score_labels(model, [f"Review: {text}" for text in TEXTS], LABELS)
+    model.config.task = task_of({}, "Review: {review}")
+    scored = classify(running(model), TEXTS, LABELS).result().scores
+    assert torch.allclose(torch.tensor(scored), expected, atol=1e-4)
 
 
 def test_many_texts_do_not_hold_up_few(tiny_model, running):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import task_of
 from serving_clients import plain
 
 from palam.inference.contexts import left_padded
@@ -40,6 +41,17 @@ def test_a_plain_message_is_what_the_model_reads(tiny_model, options, source):
     expected = model.llm_inputs(**model.processor([TEXT])).inputs_embeds
     actual = left_padded(prompt_vectors(model, [prompt(model, plain(TEXT))]))
     assert torch.equal(actual.inputs_embeds, expected)
+
+
+@pytest.mark.parametrize("llm_only", [False, True])
+def test_a_plain_message_takes_the_form_of_the_bridges_task(tiny_model, llm_only):
+    model = tiny_model(mode="prompt", prompt="Read: {text}\nTopic:")
+    model.config.llm_only = llm_only
+    turns = [plain("Hello."), Message("assistant", (ContentPart("Hi."),)), plain(TEXT)]
+    formed = [plain("Review: Hello."), turns[1], plain(f"Review: {TEXT}")]
+    expected = [prompt(model, plain(f"Review: {TEXT}")), prompt(model, *formed)]
+    model.config.task = task_of({}, "Review: {review}")
+    assert [prompt(model, plain(TEXT)), prompt(model, *turns)] == expected
 
 
 def test_prompts_of_a_batch_are_padded_as_the_models_own(tiny_model):

@@ -12,6 +12,7 @@ from palam.cli._output import check_writable
 from palam.cli._rows import RowJob, process_rows, reserved_output
 from palam.cli._source import SourceConfig
 from palam.errors import PalamError
+from palam.inference.text_form import TextForm
 from palam.scale.bridge import Bridge
 from palam.scale.identity import Identity, identity_change
 from palam.scale.shards import (
@@ -25,7 +26,6 @@ from palam.scale.shards import (
     read_job,
     state_of,
 )
-from palam.scale.text_form import TextForm
 from palam.scale.workers import WorkersLost
 
 MAX_NAMED = 3
@@ -65,7 +65,7 @@ def process_corpus(
     """
     out = source.out
     assert out is not None
-    form = TextForm.of(bridge.config.trained_task, source)
+    form = TextForm.of(bridge.config.trained_task, source.column)
     identity = run_identity(bridge, source, form, job.identity)
     claimed = Job(identity, str(Path(str(source.file)).absolute()))
     claim_job(out, claimed, overwrite=source.overwrite)

@@ -3,8 +3,8 @@
 from typing import Any
 
 from palam.cli._source import SourceConfig
+from palam.inference.text_form import TextForm
 from palam.scale.bridge import Bridge, identity_of
-from palam.scale.text_form import TextForm
 
 
 def run_identity(

@@ -9,9 +9,9 @@ from palam.cli._rows import loading_as_begun
 from palam.cli._scale import ScaleConfig, num_workers, reader_loading
 from palam.cli._source import SourceConfig
 from palam.errors import PalamError
+from palam.inference.text_form import TextForm
 from palam.scale.ray import RayConfig, parquet_files, read_parquet_folder
 from palam.scale.reader import BridgeReader, TextColumns
-from palam.scale.text_form import TextForm
 from palam.scale.work import Work
 from palam.scale.workers import threads_of_each
 
@@ -57,5 +57,5 @@ def read_with_ray(
 def _identity(reader: BridgeReader, source: SourceConfig) -> dict[str, Any]:
     """Of the job; the model is in this process for as long as that takes."""
     model = BridgeReader(reader.checkpoint, reader.work, loading=reader.loading).model
-    form = TextForm.of(model.config.trained_task, source)
+    form = TextForm.of(model.config.trained_task, source.column)
     return run_identity(model, source, form, reader.work.identity(model.config))

@@ -19,13 +19,13 @@ from palam.cli._journal import Journal, journal_path, journal_state, open_journa
 from palam.cli._languages import check_given_language, check_row_languages
 from palam.cli._options import LoadingConfig
 from palam.cli._output import check_file_writable, is_device, open_rows
-from palam.cli._source import Chunk, SourceConfig, one_text, read_chunks
+from palam.cli._source import Chunk, SourceConfig, one_row, one_text, read_chunks
 from palam.cli._text_notes import EncodingWatch, tell_of_empty_answers, tell_what_was_lost
 from palam.errors import PalamError
+from palam.inference.text_form import TextForm
 from palam.scale.bridge import Bridge
 from palam.scale.failures import ERROR, Failure
 from palam.scale.shards import read_job
-from palam.scale.text_form import TextForm
 from palam.tasks.formats import Row
 from palam.tasks.readers import NumberedRow
 from palam.tasks.writers import (
@@ -221,7 +221,7 @@ def process_rows(
         KeyboardInterrupt: the run was stopped; the text says how to go on.
     """
     check_given_language(model, source, uses_encoder=job.uses_encoder)
-    form = TextForm.of(model.config.trained_task, source)
+    form = TextForm.of(model.config.trained_task, source.text_column)
     chunk_size = CHUNK_BATCHES * batch_size
     place = file_place(source.out)
     file_format = "jsonl" if place is None else output_format(place)
@@ -251,8 +251,8 @@ def _open_rows_in(source: SourceConfig, form: TextForm, *, accepts_empty: bool) 
         PalamError: it has none and must have one, or the first cannot be read.
     """
     if source.text is not None:
-        numbered = one_text(source, form)
-        return RowsIn(iter(numbered.rows), tuple(numbered.rows[0].row), 1)
+        only = one_row(source)
+        return RowsIn(iter([only]), tuple(only.row), 1)
     file = source.open()
     rows = file.rows(column=form.expected_column)
     first = next(rows, None)
@@ -321,7 +321,7 @@ class _Run:
 
     def _chunks(self, rows: Iterable[NumberedRow], start: int) -> Iterator[Chunk]:
         if self.source.text is not None:
-            return iter([one_text(self.source, self.form)])
+            return iter([one_text(self.source, self.model.config.trained_task)])
         return read_chunks(rows, self.form, self.source, self.chunk_size, start)
 
     def rows_left(self, rows: Iterator[NumberedRow], journal: Journal) -> Iterator[NumberedRow]:

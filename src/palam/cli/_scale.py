@@ -20,7 +20,6 @@ from palam.cli._source import SourceConfig
 from palam.errors import PalamError
 from palam.scale.reader import BridgeReader, ReaderLoading
 from palam.scale.shards import Shard
-from palam.scale.text_form import TEXT
 from palam.scale.work import Labelling, Work
 from palam.scale.workers import WorkerPool, devices_of_each, num_cores, threads_of_each
 
@@ -94,7 +93,7 @@ def read_source(
         labels_are_given = isinstance(work, Labelling) and work.labels is not None
         check_bridges_alike(
             [checkpoint, *others],
-            source.column if source.text is None else TEXT,
+            source.text_column,
             same_labels=not labels_are_given,
             advice=", or --labels",
         )

@@ -9,9 +9,10 @@ from typing import Annotated, NamedTuple
 from cyclopts import Group, Parameter
 
 from palam.errors import PalamError
+from palam.inference.text_form import TEXT, TextForm
+from palam.models.task_record import TaskRecord, text_alone
 from palam.scale.failures import Failure
 from palam.scale.shards import corpus_files, is_corpus
-from palam.scale.text_form import TEXT, TextForm
 from palam.tasks.formats import Row
 from palam.tasks.readers import NumberedRow, RowSource, language_of
 
@@ -93,6 +94,11 @@ class SourceConfig:
             if value is not None:
                 raise PalamError(f"{name} needs --file")
 
+    @property
+    def text_column(self) -> str | None:
+        """The column of the text, if one is named; a text alone stands in the column `text`."""
+        return self.column if self.text is None else TEXT
+
     def open(self) -> RowSource:
         """The file, of which nothing is read yet.
 
@@ -128,11 +134,20 @@ class Chunk(NamedTuple):
             yield next(remaining) if failure is None else failure
 
 
-def one_text(source: SourceConfig, form: TextForm) -> Chunk:
-    """The chunk of a text that is given on the command line."""
-    text = str(source.text)
-    row = NumberedRow("the text", {TEXT: text})
-    return Chunk(0, [row], [form.of_one_text(text)], [source.language], {})
+def one_row(source: SourceConfig) -> NumberedRow:
+    """The row of a text that is given on the command line."""
+    return NumberedRow("the text", {TEXT: str(source.text)})
+
+
+def one_text(source: SourceConfig, task: TaskRecord | None) -> Chunk:
+    """The chunk of a text that is given on the command line.
+
+    Args:
+        source: with the text.
+        task: that the bridge was trained for, or None.
+    """
+    text = text_alone(task, str(source.text))
+    return Chunk(0, [one_row(source)], [text], [source.language], {})
 
 
 def read_chunks(

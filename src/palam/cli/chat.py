@@ -24,7 +24,6 @@ from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
 from palam.errors import PalamError
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.template import SLOT
-from palam.scale.text_form import TextForm
 from palam.scale.work import Answering
 from palam.starter.sources import BRIDGE
 from palam.tasks.decoding import decoded_lines
@@ -138,7 +137,7 @@ class Conversation:
             NothingAsked: the input ended without a question, and was not typed at a terminal.
         """
         source = self._source(text)
-        chunk = one_text(source, TextForm.of(self.model.config.trained_task, source))
+        chunk = one_text(source, self.model.config.trained_task)
         self._encoding_watch.look_at(chunk)
         processor = self.model.processor
         processor.stats.clear()

@@ -21,7 +21,6 @@ from palam.cli._scale import SCALE_DEFAULTS, ScaleOptions, read_source
 from palam.cli._source import SourceConfig, SourceOptions, one_text
 from palam.cli._text_notes import EncodingWatch, tell_what_was_lost
 from palam.errors import PalamError
-from palam.scale.text_form import TextForm
 from palam.scale.work import Answering
 
 
@@ -108,7 +107,7 @@ def generate(
 
     model = load_model(checkpoint, loading)
     check_given_language(model, source, uses_encoder=work.uses_encoder(model.config))
-    chunk = one_text(source, TextForm.of(model.config.trained_task, source))
+    chunk = one_text(source, model.config.trained_task)
     EncodingWatch().look_at(chunk)
     print_answer(model, chunk, work)
     tell_what_was_lost(model)

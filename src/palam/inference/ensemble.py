@@ -16,13 +16,10 @@ from palam.inference.batches import Progress
 from palam.inference.evaluation import Evaluation, evaluate
 from palam.inference.prediction import Prediction, PredictionOptions
 from palam.inference.scoring import LabelScorer
+from palam.inference.text_form import TextForm
 from palam.models.configuration import PalamConfig
 from palam.models.modeling import PalamModel
 from palam.tasks.task import Example, Task
-from palam.utils.text_template import fill, slots
-
-ONE_TEXT = "{text}"
-"""How a bridge reads texts that was trained on no task."""
 
 
 class EnsembleScorer:
@@ -164,9 +161,9 @@ def check_same_form(configs: Sequence[PalamConfig], column: str | None = None) -
         PalamError: two of them read other columns of a row, or put other words around them.
     """
     first, *others = configs
-    expected = _text_form(first, column)
+    expected = str(TextForm.of(first.trained_task, column))
     for other in others:
-        form = _text_form(other, column)
+        form = str(TextForm.of(other.trained_task, column))
         if form != expected:
             raise PalamError(
                 f"{_name(other)} reads a row as {form!r}, and {_name(first)} as {expected!r}; "
@@ -186,15 +183,3 @@ def _labels(config: PalamConfig) -> dict[str, str]:
 
 def _listed(config: PalamConfig) -> str:
     return ", ".join(_labels(config)) or "none"
-
-
-def _text_form(config: PalamConfig, column: str | None) -> str:
-    """How a row becomes a text: a template over the row's columns."""
-    task = config.trained_task
-    columns = {} if task is None else task.columns
-    template = ONE_TEXT if task is None else task.text
-    if column is not None:
-        if len(slots(template)) != 1:
-            template = ONE_TEXT
-        columns = dict.fromkeys(slots(template), column)
-    return fill(template, {slot: f"{{{columns.get(slot, slot)}}}" for slot in slots(template)})

@@ -17,6 +17,7 @@ from palam.inference.generation import generate
 from palam.inference.scoring import LabelScorer
 from palam.inference.task_prompt import label_template
 from palam.models.modeling import PalamModel
+from palam.models.task_record import text_alone
 from palam.utils.device import resolve_placement
 
 CHUNK_SIZE = 1024
@@ -192,11 +193,9 @@ class PalamGeneratePipeline(PalamPipeline):
 
 
 def _rendered(model: PalamModel, texts: Sequence[str]) -> list[str]:
-    """What the encoder reads: the texts in the form of the bridge's task, if that has one slot."""
+    """What the encoder reads; see [`text_alone`]."""
     task = model.config.trained_task
-    if task is None or len(task.slots) != 1:
-        return list(texts)
-    return [task.of_one_text(text) for text in texts]
+    return [text_alone(task, text) for text in texts]
 
 
 def _codes(languages: str | Sequence[str | None] | None, texts: Sequence[str]) -> list[str | None]:

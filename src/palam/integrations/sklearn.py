@@ -22,7 +22,7 @@ from palam.models.checkpoint import CHECKPOINT_MARKER, LOG_FILE, RESULTS_FILE, S
 from palam.models.model_card import CARD
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
-from palam.models.task_record import TaskRecord
+from palam.models.task_record import TaskRecord, text_alone
 from palam.tasks.loading import CUSTOM_PROMPT
 from palam.tasks.task import Example, Task
 from palam.training.config import DataConfig, OptimConfig, TrainConfig, TrainRuntimeConfig
@@ -273,7 +273,7 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(codes) != len(rows):
             raise PalamError(f"there are {len(rows)} texts and {len(codes)} languages")
         task = _task_of(self.model_)
-        readable = [task.of_one_text(text) for text in rows]
+        readable = [text_alone(task, text) for text in rows]
         return self._scorer_.score(readable, codes).double()
 
     # ------------------------------------------------------------------ saving and loading

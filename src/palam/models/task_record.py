@@ -33,10 +33,6 @@ class TaskRecord:
         """The names in the text's slots."""
         return slots(self.text)
 
-    def of_one_text(self, text: str) -> str:
-        """What the encoder reads of a text that stands in no row: it fills every slot."""
-        return fill(self.text, dict.fromkeys(self.slots, text))
-
     @classmethod
     def from_dict(cls, content: Any) -> Self:
         """From the content of a `config.json`, which may be anyone's.
@@ -71,6 +67,21 @@ class TaskRecord:
         if self.label_type != "str":
             content["label_type"] = self.label_type
         return content
+
+
+def text_alone(task: TaskRecord | None, text: str) -> str:
+    """What the encoder reads of a text that stands in no row.
+
+    Args:
+        task: that the bridge was trained for, or None.
+        text: of a user.
+
+    Returns:
+        The text in the task's form, or as it is where that needs several texts.
+    """
+    if task is None or len(task.slots) != 1:
+        return text
+    return fill(task.text, dict.fromkeys(task.slots, text))
 
 
 def _text_in(content: Mapping[str, Any], name: str) -> str:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from palam.errors import PalamError
+from palam.inference.text_form import TextForm
 from palam.scale.batches import (
     AddedColumn,
     Batch,
@@ -25,7 +26,6 @@ from palam.scale.bridge import Bridge, BridgeView
 from palam.scale.failures import ERROR, Failure, results_or_failures
 from palam.scale.identity import identity_together
 from palam.scale.languages import check_given_language
-from palam.scale.text_form import TextForm
 from palam.scale.work import Labelling, Progress, TextReader, Work, probabilities
 from palam.tasks.columns import free_names
 from palam.tasks.formats import Row
@@ -76,11 +76,6 @@ class TextColumns:
     def __post_init__(self) -> None:
         if self.language is not None and self.language_column is not None:
             raise PalamError("give either a language or the column of it")
-
-    @property
-    def text(self) -> None:
-        """There is no single text; see [`TextForm.of`]."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -317,7 +312,7 @@ class BridgeReader:
         """
         loaded = self._ready()
         self._check_language(loaded)
-        form = TextForm.of(loaded.model.config.trained_task, self.columns)
+        form = TextForm.of(loaded.model.config.trained_task, self.columns.column)
         rows = self._rows(batch, form)
         pairs = [row for row in rows if not isinstance(row, Failure)]
         results = self.read_each([text for text, _ in pairs], [language for _, language in pairs])

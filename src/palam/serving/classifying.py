@@ -35,6 +35,8 @@ class _Classification:
     """A job and how far it is."""
 
     job: ClassifyJob
+    texts: list[str]
+    """As the encoder reads them."""
     lengths: list[int]
     """Tokens of each text."""
     cut: list[bool]
@@ -53,7 +55,7 @@ class _Classification:
 
     def take(self, scores: list[float]) -> None:
         self.scores.append(scores)
-        if len(self.scores) == len(self.job.texts) and not self.is_done:
+        if len(self.scores) == len(self.texts) and not self.is_done:
             self.is_done = True
             self.job.deliver(Classified(self.scores, self.cut))
 
@@ -66,7 +68,7 @@ class _Row(NamedTuple):
 
     @property
     def text(self) -> str:
-        return self.classification.job.texts[self.number]
+        return self.classification.texts[self.number]
 
     @property
     def language(self) -> str | None:
@@ -151,13 +153,14 @@ class Classifier:
             prompts = self._prompts[job.bridge]
             for language in set(job.languages):
                 prompts.check_language(language)
-            texts = [self._measured(prompts, text) for text in job.texts]
+            texts = [prompts.alone(text) for text in job.texts]
+            measured = [self._measured(prompts, text) for text in texts]
         except Exception as error:
             job.deliver(Failed(failure_of(error)))
             return
-        lengths = [text.tokens for text in texts]
-        cut = [text.is_cut for text in texts]
-        self._started.append(_Classification(job, lengths, cut))
+        lengths = [text.tokens for text in measured]
+        cut = [text.is_cut for text in measured]
+        self._started.append(_Classification(job, texts, lengths, cut))
 
     def _check_labels(self, job: ClassifyJob) -> None:
         """Refuse labels that cannot be scored.
@@ -250,7 +253,7 @@ def _in_turn(classifications: Sequence[_Classification]) -> list[tuple[int, _Cla
     turns = []
     for place, classification in enumerate(classifications):
         first = len(classification.scores)
-        for number in range(first, len(classification.job.texts)):
+        for number in range(first, len(classification.texts)):
             turns.append((number - first, place, number))
     turns.sort()
     return [(number, classifications[place]) for _, place, number in turns]

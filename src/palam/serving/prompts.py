@@ -17,6 +17,7 @@ from palam.errors import PalamError
 from palam.models.encoder_text import source_language
 from palam.models.modeling import PalamModel
 from palam.models.processing import TEXT_SLOT, PalamProcessor
+from palam.models.task_record import text_alone
 from palam.models.template import CHAT_OPTIONS, Template, clean
 from palam.models.tokenization import JoinedTokenization, Part, PlainText
 from palam.serving.errors import RequestError
@@ -107,6 +108,7 @@ class PromptBuilder:
         self.model = model
         self.processor: PalamProcessor = model.processor
         self._plain_text = PlainText(self.processor.llm_tokenizer)
+        self._task = model.config.trained_task
 
     # ------------------------------------------------------------------ texts
     def check_language(self, language: str | None) -> None:
@@ -133,6 +135,10 @@ class PromptBuilder:
                 param="language",
                 code="unknown_language",
             )
+
+    def alone(self, text: str) -> str:
+        """What the encoder reads of a text that is given alone; see [`text_alone`]."""
+        return text_alone(self._task, text)
 
     def measure(self, text: str) -> MeasuredText:
         """How long a text is, and whether it is cut."""
@@ -167,7 +173,8 @@ class PromptBuilder:
         return self._tokenized(pieces)
 
     def own_prompt(self, text: str, language: str | None = None) -> Prompt:
-        """One text in the bridge's template, as [`palam.generate`] reads it."""
+        """One text in the bridge's template, as `palam generate` reads it."""
+        text = self.alone(text)
         (features,) = self.processor.features(
             [text], languages=[language], llm_only=self.model.config.llm_only, count=False
         )
@@ -181,7 +188,7 @@ class PromptBuilder:
         """A message's content without what stands around messages."""
         if message.is_plain and message.role == "user":
             before, after = self._frame
-            text = self._foreign(message.parts[0].text, language)
+            text = self._foreign(self.alone(message.parts[0].text), language)
             return [Part(before, control=True), *text, Part(after, control=True)]
         content: list[_Piece] = []
         for part in message.parts:

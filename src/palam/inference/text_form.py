@@ -1,6 +1,6 @@
 """How a row becomes the text that the model reads."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from palam.models.task_record import TaskRecord
 from palam.tasks.readers import NumberedRow, text_of
@@ -8,18 +8,6 @@ from palam.utils.text_template import fill, slots
 
 TEXT = "text"
 """The column of the text where no other is named, and that of plain text."""
-
-
-class TextOptions(Protocol):
-    """Where the texts are."""
-
-    @property
-    def text(self) -> str | None:
-        """One text, in place of rows."""
-
-    @property
-    def column(self) -> str | None:
-        """The column of the text, if the user names it."""
 
 
 class TextForm(NamedTuple):
@@ -33,17 +21,20 @@ class TextForm(NamedTuple):
     """Whether the user has named the column."""
 
     @classmethod
-    def of(cls, task: TaskRecord | None, source: TextOptions) -> "TextForm":
-        """The form of the bridge's task where its columns are known, else the text as it is.
+    def of(cls, task: TaskRecord | None, column: str | None = None) -> "TextForm":
+        """The form of a bridge's task, or the text as it is.
 
-        They are not known for one text, or one column, of a task whose text has several.
+        Args:
+            task: that the bridge was trained for; None of a bridge of raw text.
+            column: of the text, if the user names it. A text that needs several is then read as it
+                stands in that one.
         """
         template = f"{{{TEXT}}}" if task is None else task.text
         names = sorted(slots(template))
-        if len(names) != 1 and (source.text is not None or source.column is not None):
-            template, names = f"{{{TEXT}}}", [TEXT]
-        if source.column is not None:
-            return cls(template, {names[0]: source.column}, is_named=True)
+        if column is not None:
+            if len(names) != 1:
+                template, names = f"{{{TEXT}}}", [TEXT]
+            return cls(template, {names[0]: column}, is_named=True)
         trained = {} if task is None else task.columns
         columns = {name: trained.get(name, name) for name in names}
         return cls(template, columns, is_named=False)
@@ -73,6 +64,6 @@ class TextForm(NamedTuple):
             fields[name] = text_of(row, column, place, hint=hint)
         return fill(self.template, fields)
 
-    def of_one_text(self, text: str) -> str:
-        """What the model reads of a text that stands in no file."""
-        return fill(self.template, dict.fromkeys(self.columns, text))
+    def __str__(self) -> str:
+        """The template over the user's own columns."""
+        return fill(self.template, {name: f"{{{column}}}" for name, column in self.columns.items()})
