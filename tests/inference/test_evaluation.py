@@ -6,6 +6,7 @@ import pytest
 
 from palam.errors import PalamError
 from palam.inference.evaluation import evaluate, load_languages, wilson
+from palam.inference.label_reading import LabelReading
 from palam.inference.prediction import predict
 from palam.inference.scoring import LabelScorer, score_labels
 from palam.tasks.registry import get_task
@@ -86,22 +87,22 @@ def test_one_scorer_serves_all_languages_and_checks_packing_once(
     model = tiny_model(mode="prompt", prompt=task.prompt)
     scorers, checks = [], []
     score = LabelScorer.score
-    check = LabelScorer._score_sequentially
+    check = LabelReading.score_sequentially
 
     def counted_score(scorer, *args, **kwargs):
         scorers.append(scorer)
         return score(scorer, *args, **kwargs)
 
-    def counted_check(scorer, *args):
-        checks.append(scorer)
-        return check(scorer, *args)
+    def counted_check(reading, *args):
+        checks.append(reading)
+        return check(reading, *args)
 
     monkeypatch.setattr(LabelScorer, "score", counted_score)
-    monkeypatch.setattr(LabelScorer, "_score_sequentially", counted_check)
+    monkeypatch.setattr(LabelReading, "score_sequentially", counted_check)
     evaluate(model, task, "dev", rows, batch_size=5)
     assert len(scorers) == 2
     assert scorers[0] is scorers[1]
-    assert scorers[0].packing_is_exact
+    assert scorers[0].exactness.packing
     assert len(checks) == 1
 
 

@@ -99,11 +99,11 @@ def plain_vectors(model, text_ids, ids):
 
 def way_of(scorer):
     """How a scorer has found that its LLM may read labels."""
-    if not scorer.cache_is_exact:
+    if not scorer.exactness.cache:
         return "whole sequences"
-    if scorer._one_token_at_a_time:
+    if scorer.exactness.one_token_at_a_time:
         return "one token at a time"
-    return "packed" if scorer.packing_is_exact else "cached"
+    return "packed" if scorer.exactness.packing else "cached"
 
 
 @pytest.mark.parametrize("model_type", SWEEP)
@@ -127,7 +127,7 @@ def check_scores(model, model_type):
         kind = "ids" if llm_only else "vectors"
         print(f"\n{model_type:24} {kind:8} difference {difference:.1e}, {way}", end="")
         assert difference < TOLERANCE
-        assert scorer.padding_is_exact
+        assert scorer.exactness.padding
         assert EXPECTED.get(model_type, way) == way
 
 

@@ -9,6 +9,7 @@ import torch
 from helpers import refusal
 
 from palam.inference.evaluation import evaluate, load_languages
+from palam.inference.reading_comparison import ReadingComparison
 from palam.inference.reading_likelihood import likeliest_of_several, num_candidates
 from palam.inference.reading_metrics import first_line
 from palam.inference.reading_references import (
@@ -233,18 +234,18 @@ def test_twenty_sentences_are_offered_and_the_llm_is_compared_once(tiny_model, m
     offered = []
     compared = []
     score = LabelScorer.score
-    compare = LabelScorer._compare_with_plain
+    compare = ReadingComparison._compare_with_plain
 
     def counted_score(scorer, *arguments, **options):
         offered.append(scorer.labels)
         return score(scorer, *arguments, **options)
 
-    def counted_compare(scorer, by_length):
-        compared.append(scorer)
-        return compare(scorer, by_length)
+    def counted_compare(comparison, by_length):
+        compared.append(comparison)
+        return compare(comparison, by_length)
 
     monkeypatch.setattr(LabelScorer, "score", counted_score)
-    monkeypatch.setattr(LabelScorer, "_compare_with_plain", counted_compare)
+    monkeypatch.setattr(ReadingComparison, "_compare_with_plain", counted_compare)
     english = [f"The {letter} sleeps." for letter in "abcdefghijklmnopqrstuvwxyz"]
     model = tiny_model(mode="prompt")
     first = likeliest_of_several(model, SINHALA[:3], english, seed=1)

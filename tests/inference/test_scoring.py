@@ -131,15 +131,15 @@ def test_labels_are_read_side_by_side(tiny_model, monkeypatch, llm):
     model = tiny_model("xlmr", llm, mode="prompt", prompt=PROMPT)
     expected = plain(model, TEXTS, LABELS)
     scorer = LabelScorer(model, LABELS)
-    assert scorer.packing_is_exact is None
+    assert scorer.exactness.packing is None
     assert torch.allclose(scorer.score(TEXTS), expected, atol=2e-4)
-    assert scorer.packing_is_exact
+    assert scorer.exactness.packing
     calls = counted_calls(monkeypatch, model, "run_llm")
     lengths = [len(model.processor.answer_ids(label)) for label in LABELS]
     # the texts, and the labels in parts
     for most, expected_calls in ((1000, 2), (20, 3), (1, 1 + len(LABELS))):
         calls.clear()
-        monkeypatch.setattr("palam.inference.scoring.MAX_PACKED_TOKENS", most)
+        monkeypatch.setattr("palam.inference.label_reading.MAX_PACKED_TOKENS", most)
         assert torch.allclose(scorer.score(TEXTS), expected, atol=2e-4)
         assert len(calls) == expected_calls, (most, lengths)
 
@@ -164,7 +164,7 @@ def test_an_llm_that_cannot_keep_labels_apart_reads_them_one_by_one(
     scorer = LabelScorer(model, LABELS)
     for _ in range(2):
         assert torch.allclose(scorer.score(TEXTS), expected, atol=2e-4)
-        assert scorer.packing_is_exact is False
+        assert scorer.exactness.packing is False
     assert torch.allclose(score_labels(model, TEXTS, LABELS), expected, atol=2e-4)
 
 
@@ -181,7 +181,7 @@ def test_a_scorers_two_calls_give_what_one_call_gives(tiny_model, prompt):
 
 def test_a_scorer_checks_packing_once_over_all_its_calls(tiny_model, monkeypatch):
     scorer = LabelScorer(tiny_model(), LABELS)
-    checks = counted_calls(monkeypatch, scorer, "_score_sequentially")
+    checks = counted_calls(monkeypatch, scorer._reading, "score_sequentially")
     for text in TEXTS:
         scorer.score([text])
     assert len(checks) == 1

@@ -10,9 +10,12 @@ from helpers import refusal
 
 from palam.errors import PalamError
 from palam.inference import continuation
+from palam.inference.cached_prefix import CachedPrefix
 from palam.inference.calibration import calibrate_to_task, measure_priors
+from palam.inference.exactness import Exactness
 from palam.inference.generation import generate, generate_ids
 from palam.inference.prediction import predict
+from palam.inference.reading_comparison import ReadingComparison
 from palam.inference.scoring import LabelScorer, score_labels
 from palam.tasks.registry import get_task
 from palam.tasks.task import Example, Task
@@ -71,10 +74,10 @@ def test_too_little_memory_is_told_and_says_nothing_of_the_llm(model, monkeypatc
         with_forward(patch, model, small)
         with pytest.raises(torch.OutOfMemoryError):
             scorer.score(TEXTS)
-    assert (scorer.cache_is_exact, scorer.packing_is_exact) in [(None, None), (True, True)]
+    assert (scorer.exactness.cache, scorer.exactness.packing) in [(None, None), (True, True)]
     assert torch.allclose(scorer.score(TEXTS), expected, atol=1e-5)
-    assert scorer.cache_is_exact
-    assert scorer.packing_is_exact
+    assert scorer.exactness.cache
+    assert scorer.exactness.packing
 
 
 # ------------------------------------------------------------------ ways of reading
@@ -126,15 +129,15 @@ def test_a_cache_that_is_not_exact_is_found_and_not_used(
     expected = alone(model)
     with_forward(monkeypatch, model, change)
     scorer = LabelScorer(model, LABELS)
-    assert scorer.cache_is_exact is None
+    assert scorer.exactness.cache is None
     for batch_size in (32, 3, 1):
         scores = scorer.score(TEXTS, batch_size=batch_size)
         assert torch.allclose(scores, expected, atol=2e-4), batch_size
-    assert scorer.cache_is_exact is cache_is_exact
-    assert scorer.packing_is_exact is (False if cache_is_exact else None) or not cache_is_exact
-    assert scorer.padding_is_exact is True
+    assert scorer.exactness.cache is cache_is_exact
+    assert scorer.exactness.packing is (False if cache_is_exact else None) or not cache_is_exact
+    assert scorer.exactness.padding is True
     if one_token_at_a_time is not None:
-        assert scorer._one_token_at_a_time is one_token_at_a_time
+        assert scorer.exactness.one_token_at_a_time is one_token_at_a_time
 
 
 def test_where_padding_changes_a_text_each_is_read_alone(model, monkeypatch):
@@ -151,17 +154,17 @@ def test_where_padding_changes_a_text_each_is_read_alone(model, monkeypatch):
     scorer = LabelScorer(model, LABELS)
     scores = scorer.score(TEXTS, progress=batches.append)
     assert torch.allclose(scores, expected, atol=2e-4)
-    assert scorer.padding_is_exact is False
+    assert scorer.exactness.padding is False
     assert batches == [1] * len(TEXTS)
 
 
 def test_padding_is_compared_when_first_there_is_any(model):
     scorer = LabelScorer(model, LABELS)
     scorer.score(TEXTS[:1])
-    assert scorer.cache_is_exact
-    assert scorer.padding_is_exact is None
+    assert scorer.exactness.cache
+    assert scorer.exactness.padding is None
     scorer.score(TEXTS)
-    assert scorer.padding_is_exact
+    assert scorer.exactness.padding
 
 
 def test_texts_much_longer_than_those_compared_are_compared_again(model, monkeypatch):
@@ -179,17 +182,16 @@ def test_texts_much_longer_than_those_compared_are_compared_again(model, monkeyp
     with_forward(monkeypatch, model, forgets_a_long_cache)
     scorer = LabelScorer(model, LABELS, llm_only=True)
     scorer.score(["a book", "a"])
-    assert scorer.cache_is_exact
+    assert scorer.exactness.cache
     scores = scorer.score([long, "a"])
-    assert scorer.cache_is_exact is False
+    assert scorer.exactness.cache is False
     assert torch.allclose(scores, expected, atol=2e-4)
 
 
 def test_a_verdict_of_the_caller_is_not_compared(model, monkeypatch):
-    scorer = LabelScorer(model, LABELS)
-    scorer.cache_is_exact = False
+    scorer = LabelScorer(model, LABELS, exactness=Exactness(cache=False))
     calls = []
-    monkeypatch.setattr(scorer, "_score_plainly", lambda *_: calls.append(1))
+    monkeypatch.setattr(ReadingComparison, "_score_plainly", lambda *_: calls.append(1))
     assert torch.allclose(scorer.score(TEXTS), alone(model), atol=2e-4)
     assert not calls
 
@@ -361,8 +363,7 @@ def test_very_many_labels_are_scored_as_few_are(model, monkeypatch):
 
 def test_very_many_labels_in_whole_sequences(model):
     labels = many_labels(60)
-    scorer = LabelScorer(model, labels)
-    scorer.cache_is_exact = False
+    scorer = LabelScorer(model, labels, exactness=Exactness(cache=False))
     assert torch.allclose(scorer.score(TEXTS), alone(model, labels), atol=3e-4)
 
 
@@ -380,7 +381,7 @@ def test_five_thousand_labels_on_a_few_texts_finish(model, monkeypatch):
     for packs, most_calls in ((True, 150), (False, 900)):
         widths.clear()
         scorer = LabelScorer(model, labels)
-        scorer.packing_is_exact = None if packs else False
+        scorer.exactness.packing = None if packs else False
         scores = scorer.score(["a book", "rice"])
         assert scores.shape == (2, 5000)
         assert scores.isfinite().all()
@@ -394,8 +395,8 @@ def test_a_long_label_is_read_in_parts(model):
     expected = alone(model, labels)
     scorer = LabelScorer(model, labels)
     assert torch.allclose(scorer.score(TEXTS), expected, rtol=1e-4, atol=2e-4)
-    assert scorer.packing_is_exact
-    scorer.packing_is_exact = False
+    assert scorer.exactness.packing
+    scorer.exactness.packing = False
     assert torch.allclose(scorer.score(TEXTS), expected, rtol=1e-4, atol=2e-4)
 
 
@@ -419,13 +420,13 @@ def test_texts_that_begin_alike_share_that_beginning(model, monkeypatch):
     rows = [row["input_ids"] for row in model.processor.features(texts, llm_only=True)]
     alike = [len(set(column)) == 1 for column in zip(*rows, strict=False)].index(False)
     prefixes = []
-    read_prefix = LabelScorer._read_prefix
+    read_prefix = CachedPrefix.read
 
-    def recorded(scorer, ids):
+    def recorded(model, ids):
         prefixes.append(list(ids))
-        return read_prefix(scorer, ids)
+        return read_prefix(model, ids)
 
-    monkeypatch.setattr(LabelScorer, "_read_prefix", recorded)
+    monkeypatch.setattr(CachedPrefix, "read", recorded)
     scores = score_labels(model, texts, LABELS, llm_only=True)
     assert prefixes == [rows[0][: alike - 1]]
     assert torch.allclose(scores, expected, atol=2e-4)

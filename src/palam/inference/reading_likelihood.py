@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from palam.errors import PalamError
+from palam.inference.exactness import Exactness
 from palam.inference.reading_metrics import without_numbers
 from palam.inference.scoring import LabelScorer, Progress
 from palam.models.modeling import PalamModel
@@ -51,18 +52,17 @@ def likeliest_of_several(
     num_candidates(english)
     sentences = [_plain(sentence) for sentence in english]
     codes = languages or [None] * len(texts)
-    found: LabelScorer | None = None
+    exactness = Exactness()
     likeliest = []
     for row, (text, code) in enumerate(zip(texts, codes, strict=True)):
         candidates = _candidates(sentences, row, seed)
-        scorer = LabelScorer(model, candidates, llm_only=llm_only, calibrated=False)
-        if found is not None:
-            scorer.read_as(found)
+        scorer = LabelScorer(
+            model, candidates, llm_only=llm_only, calibrated=False, exactness=exactness
+        )
         (sums,) = scorer.score([text], [code])
         counts = [len(model.processor.answer_ids(candidate)) for candidate in candidates]
         means = sums / torch.tensor(counts)
         likeliest.append(bool((means[0] > means[1:]).all()))
-        found = scorer
         if progress:
             progress(1)
     return likeliest
