@@ -136,6 +136,16 @@ def test_an_answer_is_guided_as_is_asked_for(client, model):
     assert len(answers) == 2
 
 
+def test_the_best_of_several_answers_is_given_whole(client, model):
+    asked = client()
+    body = {"prompt": "Rice.", "max_tokens": 6, "guidance_scale": 1.0, "best_of": 4}
+    answer = asked.post("/v1/completions", json=body).json()
+    [expected] = generate(model, ["Rice."], max_new_tokens=6, best_of=4)
+    assert answer["choices"][0]["text"] == expected
+    refused = asked.post("/v1/completions", json={**body, "stream": True})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "best_of")
+
+
 def test_guidance_without_a_text_is_refused(client):
     asked = client()
     body = user([{"type": "text", "text": "Say it."}])

@@ -9,12 +9,13 @@ from palam.inference.temperature import is_greedy
 from palam.models.guidance_scale import NO_GUIDANCE
 from palam.models.modeling import PalamModel
 from palam.serving.answers import RunningAnswer
+from palam.serving.best_of import BestOfJob, NumberedSampler
 from palam.serving.bridges import ServedBridge
 from palam.serving.errors import RequestError, failure_of, timed_out
 from palam.serving.jobs import AnswerJob, Failed, Started
 from palam.serving.limits import ServeLimits
 from palam.serving.prompts import Prompt, PromptBuilder
-from palam.serving.sampling import SamplingOptions
+from palam.serving.sampling import Sampler, SamplingOptions, TokenChooser
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class AnswerQueue:
         Their clients are told that they have begun; those whose prompts are refused are told so.
 
         Args:
-            places: most answers.
+            places: most answers; one that is the best of several may take more.
         """
         answers: list[RunningAnswer] = []
         longest = 0
@@ -93,32 +94,60 @@ class AnswerQueue:
             job = self._waiting[0]
             if answers and job.bridge != answers[0].job.bridge:
                 break
-            answer = self._prepared(job)
-            if answer is None:
+            own = self._prepared(job)
+            if not own:
                 self._waiting.popleft()
                 continue
-            longest = max(longest, answer.prompt.length)
-            rows += answer.num_rows
+            longest = max(longest, own[0].prompt.length)
+            rows += sum(answer.num_rows for answer in own)
             if answers and longest * rows > self._limits.batch_tokens:
                 break
             self._waiting.popleft()
-            answers.append(answer)
+            answers += own
         for answer in answers:
             started = Started(answer.prompt.length, answer.prompt.cut_texts)
             answer.job.deliver(started)
         return answers
 
-    def _prepared(self, job: AnswerJob) -> RunningAnswer | None:
-        """A job with its prompt; None if it was refused."""
+    def _prepared(self, job: AnswerJob) -> list[RunningAnswer]:
+        """A job's answers with their prompt: one, or several of which the best is given.
+
+        There are none if it was refused.
+        """
         bridge = self._bridges[job.bridge]
         try:
             prompt = bridge.prompts.build(job.messages, job.language)
             max_new_tokens = self._max_new_tokens(bridge.model, prompt, job.max_new_tokens)
             scale = self._guidance_scale(bridge, prompt, job.sampling)
+            asked = self._asked_of(bridge.model, job, prompt)
         except Exception as error:
             job.deliver(Failed(failure_of(error)))
-            return None
-        return RunningAnswer(job, prompt, max_new_tokens, bridge.stop_ids, bridge.decode, scale)
+            return []
+        return [
+            RunningAnswer(
+                own_job, prompt, max_new_tokens, bridge.stop_ids, bridge.decode, scale, sampler
+            )
+            for own_job, sampler in asked
+        ]
+
+    def _asked_of(
+        self, model: PalamModel, job: AnswerJob, prompt: Prompt
+    ) -> list[tuple[AnswerJob, TokenChooser]]:
+        """What is asked of the LLM for a job: jobs of one answer each, and who chooses its tokens.
+
+        Raises:
+            RequestError: the best of several answers is asked for, and cannot be had.
+        """
+        count = job.sampling.best_of
+        if count == 1:
+            return [(job, Sampler(job.sampling))]
+        if not self._can_guide:
+            raise RequestError(
+                "the engine of this server gives one answer to a text; leave best_of out",
+                param="best_of",
+            )
+        parts = BestOfJob(model, job, prompt).parts
+        return [(part, NumberedSampler(number, count)) for number, part in enumerate(parts)]
 
     def _guidance_scale(self, bridge: _Asked, prompt: Prompt, sampling: SamplingOptions) -> float:
         """How an answer is guided: as is asked for, or as `palam generate` does it.

@@ -14,7 +14,7 @@ from palam.models.modeling import PalamModel
 from palam.serving.errors import failure_of
 from palam.serving.jobs import AnswerJob, Failed, Finished, TextDelta
 from palam.serving.prompts import Prompt
-from palam.serving.sampling import Sampler
+from palam.serving.sampling import TokenChooser
 from palam.serving.text_stream import TextStream
 from palam.serving.vectors import prompt_vectors
 
@@ -29,6 +29,7 @@ class RunningAnswer:
         stop_ids: the ids at which it ends.
         decode: ids as text.
         guidance_scale: see [`guided_scores`].
+        sampler: chooses its tokens.
 
     Attributes:
         max_new_tokens, stop_ids, guidance_scale: see above.
@@ -44,11 +45,12 @@ class RunningAnswer:
         max_new_tokens: int,
         stop_ids: Collection[int],
         decode: Callable[[list[int]], str],
-        guidance_scale: float = NO_GUIDANCE,
+        guidance_scale: float,
+        sampler: TokenChooser,
     ) -> None:
         self.job = job
         self.prompt = prompt
-        self.sampler = Sampler(job.sampling)
+        self.sampler = sampler
         self.next_id = 0
         self.num_tokens = 0
         self.is_done = False
@@ -130,11 +132,21 @@ class AnswerBatch:
     def start(
         cls, model: PalamModel, context_class: ContextClass, answers: Sequence[RunningAnswer]
     ) -> Self:
-        """Read the prompts and make the first token of each answer."""
-        prompts = [prompt for answer in answers for prompt in answer.prompts]
-        vectors = prompt_vectors(model, prompts)
-        context = context_class(model)
-        logits = context.start(left_padded(vectors))
+        """Read the prompts, each once, and make the first token of each answer."""
+        prompts: list[Prompt] = []
+        rows_of: dict[tuple[int, int], range] = {}
+        rows: list[int] = []
+        for answer in answers:
+            key = (id(answer.prompt), answer.num_rows)
+            if key not in rows_of:
+                rows_of[key] = range(len(prompts), len(prompts) + answer.num_rows)
+                prompts += answer.prompts
+            rows += rows_of[key]
+        context: Context = context_class(model)
+        logits = context.start(left_padded(prompt_vectors(model, prompts)))
+        if len(rows) > len(prompts):
+            context = context.select(rows)
+            logits = logits[rows]
         batch = cls(context, list(answers))
         batch._take(logits)
         return batch

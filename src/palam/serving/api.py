@@ -265,6 +265,7 @@ async def _answer(
             top_p=1.0 if body.top_p is None else body.top_p,
             seed=body.seed,
             guidance_scale=body.guidance_scale,
+            best_of=body.best_of or 1,
         ),
         stops=body.stops,
     )

@@ -1,6 +1,7 @@
 """Choosing the next token: the likeliest, or one that is drawn."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,19 @@ class SamplingOptions:
     guidance_scale: float | None = None
     """How far the answer keeps to the text, see [`guided_scores`]; 1 is as it comes; None is, of
     greedy answers, that of [`default_guidance`]."""
+    best_of: int = 1
+    """Of how many answers the best is given, see [`coverage`]; 1 is the answer as it comes."""
+
+
+class TokenChooser(Protocol):
+    """Chooses the tokens of one answer."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it takes the likeliest token each time."""
+
+    def choose(self, scores: Tensor, /) -> int:
+        """The next token's id, by finite scores [vocabulary]."""
 
 
 class Sampler:
@@ -42,11 +56,11 @@ class Sampler:
         """Whether it takes the likeliest token each time."""
         return is_greedy(self.options.temperature)
 
-    def choose(self, logits: Tensor) -> int:
-        """The next token's id, by finite logits [vocabulary]."""
+    def choose(self, scores: Tensor) -> int:
+        """The next token's id, by finite scores [vocabulary]."""
         if self.is_greedy:
-            return int(logits.argmax())
-        scaled = logits.double().cpu() / self.options.temperature
+            return int(scores.argmax())
+        scaled = scores.double().cpu() / self.options.temperature
         probabilities = scaled.softmax(-1)
         ordered, ids = probabilities.sort(descending=True, stable=True)
         likelier = ordered.cumsum(-1) - ordered  # the probability of all tokens before each

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from palam.inference.best_of_number import MOST_ANSWERS
 from palam.models.guidance_scale import MOST_GUIDANCE, NO_GUIDANCE
 
 NEUTRAL_VALUES = {
     "n": ("1",),
-    "best_of": ("1",),
     "echo": ("false",),
     "suffix": ('""',),
     "logprobs": ("false", "0"),
@@ -102,6 +102,14 @@ class AnswerRequest(Strict):
         "without it; 1 is as it comes. Not set is 1.5 where the text is wanted in English, else 1, "
         "as in `palam generate`.",
     )
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_ANSWERS,
+        description="So many answers are made to a text, the greedy one among them, and the one is "
+        "given that says most of the text for the encoder; not set is 1. For answers that are to "
+        "say what the text says, whole and at temperature 0.",
+    )
     stop: Text | list[Text] | None = Field(None, description=f"At most {MAX_STOPS} texts.")
     stream: bool | None = Field(False, description="The answer as server-sent events.")
     stream_options: StreamOptions | None = None
@@ -121,6 +129,16 @@ class AnswerRequest(Strict):
             elif json.dumps(value) not in ("null", *NEUTRAL_VALUES[name]):
                 raise _unsupported(name)
         return remaining
+
+    @model_validator(mode="after")
+    def _check_best_of(self) -> "AnswerRequest":
+        if self.best_of not in (None, 1) and self.stream:
+            raise PydanticCustomError(
+                "best_of",
+                "the best of several answers comes whole; leave stream out",
+                {"field": "best_of"},
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_stops(self) -> "AnswerRequest":
