@@ -9,10 +9,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSeq2SeqLM, LlamaConfig
 
 from palam import PalamError, PalamModel
-from palam.bench.baseline_plan import plan_encoder_reading, plan_llm_reading, plan_translation
+from palam.bench.baseline_plan import (
+    BEAMS,
+    plan_encoder_reading,
+    plan_llm_reading,
+    plan_translation,
+)
 from palam.bench.device_memory import GIB, Device
 from palam.bench.plan import plan
-from palam.bench.translation import BEAMS
 from palam.models.backbones.encoder import encode, load_encoder
 from palam.models.backbones.llm import load_llm
 from palam.starter.marker import MARKER

@@ -16,13 +16,14 @@ from palam.bench.plan import (
     label_factor,
 )
 from palam.bench.sketches import size_in_bytes, sketch_encoder, sketch_llm, sketch_translator
-from palam.bench.translation import BEAMS
 from palam.models.model_config import ModelConfig
 from palam.starter.resolve import resolve
 from palam.utils.device import Placement
 
 BACKWARD = 2
 """How many times what the forward pass takes the backward pass takes."""
+BEAMS = 4
+"""Of a translator."""
 TRAINING_COPIES = 6
 """Of an encoder that is trained: it, the one it is a copy of, the best weights so far, the
 gradients, and AdamW's two moments."""

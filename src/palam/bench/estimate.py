@@ -3,38 +3,27 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from palam.bench.baseline_plan import (
-    BACKWARD,
-    ReadingPlan,
-    plan_encoder_reading,
-    plan_encoder_training,
-    plan_llm_reading,
-    plan_translation,
-)
+from palam.bench.baselines.base import Amounts, Reading
 from palam.bench.device_memory import Device
-from palam.bench.finetune import EPOCHS, LEARNING_RATES
 from palam.bench.methods import BaselineMethod
-from palam.bench.plan import LABEL_TOKENS, USUAL_SHARE, measured_rate, plan
+from palam.bench.plan import USUAL_SHARE, measured_rate, plan
 from palam.bench.pretraining_plan import plan_pretraining
 from palam.bench.recipe import Recipe
 from palam.bench.task_rows import find_rows
 from palam.errors import PalamError
 from palam.inference.prediction import most_answer_tokens
-from palam.models.model_config import ModelConfig
 from palam.tasks.loading import is_local
 from palam.tasks.registry import get_task
 from palam.tasks.task import Task
 from palam.training.config import DataConfig, TrainConfig
 from palam.training.data import TrainingData, read_training_data
-from palam.utils.device import Placement, resolve_placement
+from palam.utils.device import resolve_placement
 from palam.utils.languages import find_language
 
 USUAL_ROWS = 10_000
 """Of training data that are not at hand."""
 USUAL_READ_ROWS = 1_000
 """Of each language that is read, and of validation, where the data are not at hand."""
-LLM_WAYS = 3
-"""In which the LLM alone reads the validation examples: plain, in a chat, after examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,37 +42,6 @@ class MethodEstimate:
     """Memory of one run, in GiB."""
     note: str | None = None
     """In place of figures."""
-
-
-class _Amounts(NamedTuple):
-    """How much a recipe trains on and reads.
-
-    Attributes:
-        train: training rows of a run.
-        dev: validation rows of it that baselines choose by; none of raw text.
-        read: rows that each method reads, in all languages.
-        foreign: those in other languages than the training rows'.
-        labels: of each row.
-        answer: tokens of a free answer, at most; None of a task with labels.
-        answer_rows: how many rows the LLM reads at each token of a bridge's answer.
-        is_translated: whether the answer says what the text says, as a translator's does.
-    """
-
-    train: int
-    dev: int
-    read: int
-    foreign: int
-    labels: int
-    answer: int | None
-    answer_rows: int
-    is_translated: bool
-
-
-class _Reading(NamedTuple):
-    """So many texts, and what each takes."""
-
-    texts: int
-    each: ReadingPlan
 
 
 def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
@@ -114,10 +72,9 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
         try:
             if isinstance(method, BaselineMethod):
                 model = recipe.config().model
-                runs = len(LEARNING_RATES) + len(seeds) - 1 if method.has_seeds else 1
-                readings = _baseline_readings(
-                    method, model, placement, amounts, runs=runs, num_seeds=len(seeds)
-                )
+                baseline = method.built()
+                readings = baseline.readings(model, placement, amounts, len(seeds))
+                runs = baseline.num_runs(len(seeds))
                 made = _estimate_baseline(name, readings, runs, rate)
             else:
                 # All rates with the first seed, then the best with the others.
@@ -133,7 +90,7 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
     return estimates
 
 
-def _amounts(recipe: Recipe) -> _Amounts:
+def _amounts(recipe: Recipe) -> Amounts:
     """How much a recipe trains on and reads."""
     config = recipe.config()
     data = config.data
@@ -148,7 +105,7 @@ def _amounts(recipe: Recipe) -> _Amounts:
         num_dev = len(training_data.dev)
     task, counts = _read_counts(recipe, data, training_data)
     ours = find_language(data.text_language)
-    return _Amounts(
+    return Amounts(
         train=num_train,
         dev=0 if recipe.trains_on_text else num_dev,
         read=sum(counts.values()),
@@ -188,59 +145,8 @@ def _read_counts(
     return _ReadCounts(task, dict.fromkeys(languages, read.limit or USUAL_READ_ROWS))
 
 
-def _baseline_readings(
-    method: BaselineMethod,
-    model: ModelConfig,
-    placement: Placement,
-    amounts: _Amounts,
-    *,
-    runs: int,
-    num_seeds: int,
-) -> list[_Reading]:
-    """What a baseline reads; [] if it reads no text.
-
-    Raises:
-        PalamError: a model that cannot be found or used.
-    """
-    if method.baseline == "majority":
-        return []
-    if method.baseline == "head":
-        texts = amounts.train + amounts.dev + amounts.read
-        return [_Reading(texts, plan_encoder_reading(model, placement))]
-    if method.baseline == "finetune":
-        return _finetuning_readings(model, placement, amounts, runs=runs, num_seeds=num_seeds)
-    translating = []
-    if method.baseline == "translate":
-        translation = plan_translation(method.settings["translator"], placement)
-        translating.append(_Reading(amounts.foreign, translation))
-        if amounts.is_translated:
-            return translating
-    # The examples that it is shown are read once for all texts.
-    texts = LLM_WAYS * amounts.dev + amounts.read
-    reading = plan_llm_reading(
-        model, placement, amounts.labels, answer_tokens=amounts.answer or LABEL_TOKENS
-    )
-    return [_Reading(texts, reading), *translating]
-
-
-def _finetuning_readings(
-    model: ModelConfig, placement: Placement, amounts: _Amounts, *, runs: int, num_seeds: int
-) -> list[_Reading]:
-    """What the fine-tuned encoder reads, with and without being trained on it.
-
-    All rates are tried with the first seed, the best is taken with the others.
-
-    Raises:
-        PalamError: an encoder that cannot be found or used.
-    """
-    training = plan_encoder_training(model, placement)
-    reading = training._replace(operations=training.operations / (1 + BACKWARD), memory_bytes=0)
-    texts = runs * EPOCHS * amounts.dev + num_seeds * amounts.read
-    return [_Reading(runs * EPOCHS * amounts.train, training), _Reading(texts, reading)]
-
-
 def _estimate_baseline(
-    name: str, readings: list[_Reading], runs: int, rate: float
+    name: str, readings: list[Reading], runs: int, rate: float
 ) -> MethodEstimate:
     """What a baseline's readings will need.
 
@@ -268,7 +174,7 @@ def _estimate_training(
     config: TrainConfig,
     runs: int,
     num_bridges: int,
-    amounts: _Amounts,
+    amounts: Amounts,
     rate: float,
 ) -> MethodEstimate:
     """What a method's training runs, and reading with what they give, will need.

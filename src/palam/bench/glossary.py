@@ -11,14 +11,6 @@ from palam.models.model_config import ModelConfig
 from palam.models.registry import FUSIONS
 from palam.training.config import task_settings
 
-BASELINES = {
-    "majority": "Always the most frequent label of the training data",
-    "llm_only": "The LLM reads the text itself, without a bridge",
-    "translate": "The LLM reads a translation into English, by {translator}",
-    "head": "Logistic regression on {layers}, without an LLM",
-    "finetune": "The encoder, all of it trained with a head on top, without an LLM",
-}
-HEAD_LAYERS = {"last": "the encoder's last layer", "mean": "the mean of the encoder's layers"}
 UNSAID = ("fusion", "llm_only", "lora_rank", "init")
 """Settings that have words of their own; others are named with their values."""
 
@@ -41,10 +33,12 @@ def describe_method(method: Method, train: Mapping[str, Any]) -> str:
         names = ", ".join(method.best_of)
         return f"For each seed the one with the lowest validation loss of {names}"
     if isinstance(method, BaselineMethod):
-        values = dict(method.settings)
-        values["layers"] = HEAD_LAYERS.get(values.get("layers", ""), "")
-        values["translator"] = public_name(values.get("translator", ""))
-        return BASELINES[method.baseline].format(**values)
+        choices = method.entry.choices
+        values = {
+            name: choices[name][value] if name in choices else public_name(value)
+            for name, value in method.settings.items()
+        }
+        return method.entry.words.format(**values)
     settings = {**train, **method.settings}
     settings = task_settings(settings) | settings
     parts = [_trained(settings)]

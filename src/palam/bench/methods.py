@@ -2,23 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from palam.bench.baseline_registry import BASELINES, ENTRIES, BaselineEntry
 from palam.errors import PalamError
 from palam.training.config import TRAIN_SETTINGS
 
-BASELINES: dict[str, dict[str, str]] = {
-    "majority": {},
-    "llm_only": {},
-    "translate": {"translator": "facebook/nllb-200-distilled-600M"},
-    "head": {"layers": "last"},
-    "finetune": {},
-}
-"""Every baseline's own settings, with their defaults."""
-SEEDED_BASELINES = frozenset({"finetune"})
-"""Those that are run with every seed; the others come to the same with each."""
-HEAD_LAYERS = ("last", "mean")
-"""The encoder's layers that a head can read."""
+if TYPE_CHECKING:
+    from palam.bench.baselines.base import Baseline
 
 
 def parse_rates(lr: Any) -> tuple[float, ...]:
@@ -79,28 +70,24 @@ class BaselineMethod:
     """A method that trains no bridge."""
 
     baseline: str
-    """`majority` (the most frequent label), `llm_only` (the LLM reads the text itself), `translate`
-    (the LLM reads a translation), `head` (logistic regression on the encoder's states) or
-    `finetune` (all of the encoder trained, with a head)."""
+    """Its name in the registry."""
     settings: dict[str, str] = field(default_factory=dict)
-    """The baseline's own: `translator` of translate, `layers` (last or mean) of head."""
+    """The baseline's own; what is not given has its default."""
 
     def __post_init__(self) -> None:
-        if str(self.baseline) not in BASELINES:
-            listed = ", ".join(BASELINES)
+        if str(self.baseline) not in ENTRIES:
+            listed = ", ".join(ENTRIES)
             raise PalamError(f"baseline is {self.baseline!r}; it must be one of: {listed}")
-        defaults = BASELINES[self.baseline]
-        check_names(self.settings, defaults)
-        object.__setattr__(self, "settings", defaults | self.settings)
-        layers = self.settings.get("layers", HEAD_LAYERS[0])
-        if layers not in HEAD_LAYERS:
-            listed = ", ".join(HEAD_LAYERS)
-            raise PalamError(f"layers is {layers!r}; it must be one of: {listed}")
+        object.__setattr__(self, "settings", self.entry.with_defaults(self.settings))
 
     @property
-    def has_seeds(self) -> bool:
-        """Whether another seed gives another result."""
-        return self.baseline in SEEDED_BASELINES
+    def entry(self) -> BaselineEntry:
+        """What is known of it."""
+        return ENTRIES[self.baseline]
+
+    def built(self) -> "Baseline":
+        """The baseline with its settings."""
+        return BASELINES[self.baseline](self.settings)
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> "BaselineMethod":

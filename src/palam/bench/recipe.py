@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from palam.bench.baseline_registry import ENTRIES
 from palam.bench.methods import (
     BaselineMethod,
     ChoiceMethod,
@@ -22,8 +23,6 @@ from palam.training.pretraining import pretraining_settings
 
 READING = "reading"
 """What is read after training on raw text, if no task is named."""
-LEARN_NOTHING = ("llm_only", "translate")
-"""The baselines that can stand beside what is trained without labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +313,7 @@ class Recipe:
         """
         runs = []
         for name, method in self.methods.items():
-            if isinstance(method, BaselineMethod) and not method.has_seeds:
+            if isinstance(method, BaselineMethod) and not method.entry.has_seeds:
                 runs.append(MethodSeeds(name, (first_seed,)))
             elif not isinstance(method, ChoiceMethod):
                 runs.append(MethodSeeds(name, self.seeds))
@@ -327,8 +326,8 @@ def _check_learns_no_labels(name: str, method: BaselineMethod) -> None:
     Raises:
         PalamError: the message says which baseline there is.
     """
-    if method.baseline not in LEARN_NOTHING:
-        listed = " and ".join(LEARN_NOTHING)
+    if method.entry.learns_labels:
+        listed = " and ".join(name for name, entry in ENTRIES.items() if not entry.learns_labels)
         raise PalamError(
             f"method {name}: {method.baseline} needs labels, and here are none; "
             f"the baselines beside texts are {listed}"

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from transformers import PreTrainedModel
 
-from palam.bench.baselines import Outcome, llm_only, majority
-from palam.bench.finetune import LEARNING_RATES, finetune
-from palam.bench.head import check_installed, head
+from palam.bench.baselines.base import BaselineInput, Outcome
 from palam.bench.method_trainer import MethodTrainer, bridge_at_step
 from palam.bench.methods import BaselineMethod
 from palam.bench.named_inputs import changed_inputs, named_input_hashes
@@ -27,15 +24,12 @@ from palam.bench.results import (
     RunInfo,
 )
 from palam.bench.task_rows import data_hashes, find_rows
-from palam.bench.translation import translate_rows, translations_as_answers
 from palam.errors import PalamError
 from palam.inference.evaluation import Evaluation, evaluate
 from palam.inference.layer_weights import LayerView
 from palam.inference.prediction import Prediction
 from palam.inference.reading_metrics import ReadingMetrics
-from palam.models.backbones.encoder_pair import encoders_of
 from palam.models.modeling import PalamModel
-from palam.training.config import TrainConfig
 from palam.training.data import read_training_data
 from palam.utils.files import check_replaceable
 from palam.utils.versions import installed_versions
@@ -63,11 +57,9 @@ class Bench:
         self.recipe = recipe
         self.console = console
         check_replaceable(out, RECIPE_FILE)
-        if any(
-            isinstance(method, BaselineMethod) and method.baseline == "head"
-            for method in recipe.methods.values()
-        ):
-            check_installed()
+        for method in recipe.methods.values():
+            if isinstance(method, BaselineMethod):
+                method.built().check_installed()
         self.results = ResultsFolder(out)
         self.trainer = MethodTrainer(recipe, self.results, console)
         previous = self.results.recipe() if self.results.is_started else None
@@ -147,50 +139,8 @@ class Bench:
         self.results.add_cell(Cell.from_row(cell))
 
     def _run_baseline(self, method: BaselineMethod, run: Run) -> Outcome:
+        """A baseline on this seed's rows."""
         config = self.recipe.config(run.method, seed=run.seed)
-        if method.baseline == "majority":
-            return majority(self.data, self.rows)
-        if method.baseline == "finetune":
-            return self._finetune(run, config)
-        if method.baseline == "head":
-            return head(
-                config.model,
-                self._first_encoder,
-                self.data,
-                self.task,
-                self.rows,
-                layers=method.settings["layers"],
-            )
-        rows = self.rows
-        batch_size = self.recipe.read.batch_size
-        if method.baseline == "translate":
-            rows = translate_rows(
-                rows,
-                into=self.data.language,
-                translator=method.settings["translator"],
-                runtime=config.runtime,
-                max_length=config.model.max_length,
-                batch_size=batch_size,
-            )
-            if self.task.reference_language:
-                return translations_as_answers(self.task, self.rows, rows)
-        return llm_only(
-            config.model,
-            config.runtime,
-            self.trainer.bases,
-            self.data,
-            self.task,
-            rows,
-            batch_size=batch_size,
-        )
-
-    @property
-    def _first_encoder(self) -> PreTrainedModel:
-        """The encoder that baselines read: of two, the first."""
-        return encoders_of(self.trainer.bases.encoder)[0]
-
-    def _finetune(self, run: Run, config: TrainConfig) -> Outcome:
-        """The encoder fine-tuned on this seed's rows, at the rate that the first has chosen."""
         data = self.data
         if run.seed != self.first_seed:
             data = read_training_data(config.data, seed=run.seed, prompt=config.model.prompt)
@@ -199,15 +149,17 @@ class Bench:
             for cell in self.results.cells()
             if cell.method == run.method and cell.lr is not None
         ]
-        return finetune(
-            config.model,
-            self._first_encoder,
-            data,
-            self.task,
-            self.rows,
-            seed=run.seed,
-            rates=chosen[:1] or LEARNING_RATES,
+        given = BaselineInput(
+            model=config.model,
+            runtime=config.runtime,
+            data=data,
+            task=self.task,
+            rows=self.rows,
+            batch_size=self.recipe.read.batch_size,
+            load_bases=lambda: self.trainer.bases,
+            chosen_lr=chosen[0] if chosen else None,
         )
+        return method.built().run(given)
 
     def _run_trained(self, run: Run) -> Outcome:
         """A method that is trained: the rate chosen, the curve and the bridge evaluated."""

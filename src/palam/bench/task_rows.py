@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
-from palam.bench.baselines import Rows
+from palam.bench.baselines.base import Rows
 from palam.bench.recipe import Recipe
 from palam.errors import PalamError
 from palam.inference.evaluation import load_languages

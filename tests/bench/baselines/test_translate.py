@@ -1,25 +1,15 @@
-"""The translator of the `translate` baseline, the head, and the LLM that is shown examples."""
+"""The translator: each text as it is alone, and what it says as an answer."""
 
-import math
-
-import numpy as np
 import pytest
 import tiny
-import torch
-import torch.nn.functional as F
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from palam import PalamError
-from palam.bench.baselines import few_shot_prompt, majority
-from palam.bench.head import LogisticHead, TextFeatures
-from palam.bench.translation import translate_rows, translations_as_answers
+from palam.bench.baselines.translate import translate_rows, translations_as_answers
 from palam.inference.reading_metrics import content_word_recall
-from palam.models.backbones.encoder import load_encoder
-from palam.models.model_config import ModelConfig
 from palam.tasks.registry import get_task
 from palam.tasks.task import Example
 from palam.training.config import RuntimeConfig
-from palam.training.data import TrainingData
 
 RUNTIME = RuntimeConfig(device="cpu", dtype="fp32")
 WORDS = {code: tiny.TEXT[code].split() for code in ("en", "si", "ta")}
@@ -84,67 +74,6 @@ def test_a_translator_that_is_not_there_is_one_line(tmp_path):
         translated({"si": pairs("si")}, str(tmp_path / "nothing"))
 
 
-@pytest.mark.parametrize("classes", [2, 3, 7])
-@pytest.mark.parametrize("penalty", [1e-2, 1.0])
-def test_the_head_is_at_the_minimum_of_the_penalised_cross_entropy(classes, penalty):
-    """Compared with a plain minimisation: the weights are penalised, the bias is not."""
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(80, 5, generator=generator, dtype=torch.float64)
-    direction = torch.randn(5, classes, generator=generator, dtype=torch.float64)
-    noise = torch.randn(80, classes, generator=generator, dtype=torch.float64)
-    labels = (features @ direction + noise).argmax(1)
-    fitted = LogisticHead(features.numpy(), labels.numpy(), penalty)
-
-    standardised = (features - features.mean(0)) / features.std(0, unbiased=False)
-    weight = torch.zeros(5, classes, dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
-    )
-
-    def closure():
-        optimizer.zero_grad()
-        loss = F.cross_entropy(standardised @ weight + bias, labels)
-        loss = loss + penalty / 2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    logits = standardised @ weight + bias
-    expected = F.cross_entropy(logits, labels).item()
-    loss = fitted.loss(features.numpy(), labels.numpy(), classes)
-    assert loss == pytest.approx(expected, abs=1e-5)
-    assert fitted.predict(features.numpy()).tolist() == logits.argmax(1).tolist()
-
-
-def test_a_label_that_was_not_trained_on_has_no_probability():
-    features = np.array([[0.0], [0.1], [1.0], [1.1]])
-    fitted = LogisticHead(features, np.array([0, 0, 2, 2]), 1e-2)
-    assert fitted.predict(features).tolist() == [0, 0, 2, 2]
-    assert fitted.loss(features, np.array([0, 0, 2, 2]), 3) < math.log(3)
-    assert fitted.loss(features, np.array([1, 1, 1, 1]), 3) > 30
-    with pytest.raises(PalamError, match="two labels or more"):
-        LogisticHead(features, np.array([1, 1, 1, 1]), 1e-2)
-
-
-def test_the_majority_is_the_most_frequent_label_of_the_training_data():
-    train = [Example(row, {"text": "a"}, label) for row, label in enumerate("xyyz")]
-    data = TrainingData(None, train, [], "en", "")
-    outcome = majority(data, {"si": train[:2]})
-    assert outcome.figures == {"label": "y"}
-    assert [item["prediction"] for item in outcome.predictions] == ["y", "y"]
-    assert [item["label"] for item in outcome.predictions] == ["x", "y"]
-
-
-def test_an_example_that_names_the_slot_does_not_make_one():
-    task = get_task("demo")
-    label = next(iter(task.labels))
-    example = Example(0, {"text": "a {text} b"}, label)
-    prompt = few_shot_prompt(task, "Text: {text}\nTopic:", [example])
-    answer = task.labels[label]
-    assert prompt == f"Text: a ( text ) b\nTopic: {answer}\n\nText: {{text}}\nTopic:"
-
-
 def test_a_translation_is_an_answer_that_says_what_the_text_says():
     task = get_task("reading")
     said = ["The old house fell into the river.", "Nobody knows why\nit rained."]
@@ -159,12 +88,3 @@ def test_a_translation_is_an_answer_that_says_what_the_text_says():
     assert first["prediction"] == translations[0]
     assert first["recall"] == content_word_recall(translations[0], said[0])
     assert second["prediction"] == "Nobody knows why"
-
-
-def test_the_head_reads_texts_of_more_tokens_than_the_encoder_has_positions(base_folder):
-    folder = str(base_folder("bert"))  # of 128 positions
-    text_features = TextFeatures(load_encoder(folder), ModelConfig(encoder=folder), "mean")
-    assert text_features.max_length == 128
-    features = text_features.of([" ".join(WORDS["en"] * 20), WORDS["en"][0]])
-    assert features.shape == (2, 32)
-    assert np.isfinite(features).all()

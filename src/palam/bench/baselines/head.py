@@ -8,15 +8,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from palam.bench.baselines import Outcome, Rows
+from palam.bench.baseline_plan import plan_encoder_reading
+from palam.bench.baselines.base import Amounts, Baseline, BaselineInput, Outcome, Reading
 from palam.errors import PalamError
 from palam.inference.prediction import Prediction
 from palam.models.backbones.encoder import encode, mean_over_tokens
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.model_config import ModelConfig
 from palam.models.new_processor import longest_text
-from palam.tasks.task import Example, Task
-from palam.training.data import TrainingData
+from palam.tasks.task import Example
+from palam.utils.device import Placement
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Of the weights' squares, to choose from."""
@@ -136,62 +137,62 @@ class LogisticHead:
         return float(log_loss(labels, probabilities, labels=range(label_count)))
 
 
-def head(
-    model: ModelConfig,
-    encoder: PreTrainedModel,
-    data: TrainingData,
-    task: Task,
-    rows: Rows,
-    *,
-    layers: str,
-) -> Outcome:
+class Head(Baseline):
     """Logistic regression on the encoder's states, trained on English.
 
     The penalty with the lowest English validation loss is taken. The problem is convex: there is
-    no seed.
-
-    Args:
-        model: names the encoder's tokenizer, and the most tokens of a text.
-        encoder: the loaded encoder.
-        data: to train and to validate on.
-        task: that is read.
-        rows: what is read.
-        layers: `"last"`, or the `"mean"` of all layers.
-
-    Raises:
-        PalamError: a task without labels, an encoder that must be told the language, or
-            scikit-learn is missing.
+    no seed. Its setting `layers` is `"last"`, or the `"mean"` of all layers.
     """
-    if task.has_free_answers:
-        raise PalamError(f"a head gives a label, and {task.name} has none")
-    names = list(task.labels)
-    text_features = TextFeatures(encoder, model, layers)
 
-    def features_of(examples: Sequence[Example]) -> Features:
-        return text_features.of([task.render(example) for example in examples])
+    def check_installed(self) -> None:
+        """See [`Baseline.check_installed`]: scikit-learn."""
+        check_installed()
 
-    def classes_of(examples: Sequence[Example]) -> Classes:
-        return np.array([names.index(example.label) for example in examples])
+    def run(self, given: BaselineInput) -> Outcome:
+        """See [`Baseline.run`].
 
-    train_features, train_classes = features_of(data.train), classes_of(data.train)
-    dev_features, dev_classes = features_of(data.dev), classes_of(data.dev)
-    heads: dict[float, LogisticHead] = {}
-    losses: dict[float, float] = {}
-    for penalty in PENALTIES:
-        heads[penalty] = LogisticHead(train_features, train_classes, penalty)
-        losses[penalty] = heads[penalty].loss(dev_features, dev_classes, len(names))
-    best = min(losses, key=lambda penalty: losses[penalty])
+        Raises:
+            PalamError: a task without labels, an encoder that must be told the language, or
+                scikit-learn is missing.
+        """
+        task = given.task
+        if task.has_free_answers:
+            raise PalamError(f"a head gives a label, and {task.name} has none")
+        names = list(task.labels)
+        text_features = TextFeatures(given.encoder, given.model, self.settings["layers"])
 
-    predictions = []
-    for code, examples in rows.items():
-        predicted = heads[best].predict(features_of(examples))
-        for example, label in zip(examples, predicted.tolist(), strict=True):
-            predictions.append(
-                Prediction(
+        def features_of(examples: Sequence[Example]) -> Features:
+            return text_features.of([task.render(example) for example in examples])
+
+        def classes_of(examples: Sequence[Example]) -> Classes:
+            return np.array([names.index(example.label) for example in examples])
+
+        train, dev = given.data.train, given.data.dev
+        train_features, train_classes = features_of(train), classes_of(train)
+        dev_features, dev_classes = features_of(dev), classes_of(dev)
+        heads: dict[float, LogisticHead] = {}
+        losses: dict[float, float] = {}
+        for penalty in PENALTIES:
+            heads[penalty] = LogisticHead(train_features, train_classes, penalty)
+            losses[penalty] = heads[penalty].loss(dev_features, dev_classes, len(names))
+        best = min(losses, key=lambda penalty: losses[penalty])
+
+        predictions = []
+        for code, examples in given.rows.items():
+            predicted = heads[best].predict(features_of(examples))
+            for example, label in zip(examples, predicted.tolist(), strict=True):
+                prediction = Prediction(
                     language=code,
                     row=example.row,
                     label=example.label,
                     prediction=names[label],
                 )
-            )
-    return Outcome(predictions, {"penalty": best, "validation_loss": losses[best]})
+                predictions.append(prediction)
+        return Outcome(predictions, {"penalty": best, "validation_loss": losses[best]})
+
+    def readings(
+        self, model: ModelConfig, placement: Placement, amounts: Amounts, num_seeds: int
+    ) -> list[Reading]:
+        """The encoder reads each text once."""
+        texts = amounts.train + amounts.dev + amounts.read
+        return [Reading(texts, plan_encoder_reading(model, placement))]

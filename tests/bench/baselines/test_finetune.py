@@ -7,8 +7,13 @@ import torch
 from helpers import refusal
 from torch import nn
 
-from palam.bench import finetune as finetuning
-from palam.bench.finetune import LabelledTokens, MeanPoolClassifier, build_classifier, finetune
+from palam.bench.baselines import finetune as finetuning
+from palam.bench.baselines.finetune import (
+    LabelledTokens,
+    MeanPoolClassifier,
+    build_classifier,
+    finetune,
+)
 from palam.models.backbones.encoder import load_encoder
 from palam.models.model_config import ModelConfig
 from palam.tasks.registry import get_task

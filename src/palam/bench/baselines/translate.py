@@ -6,20 +6,59 @@ from typing import Any
 
 from transformers import AutoModelForSeq2SeqLM
 
-from palam.bench.baselines import Outcome, Rows
+from palam.bench.baseline_plan import BEAMS, plan_translation
+from palam.bench.baselines.base import (
+    Amounts,
+    Baseline,
+    BaselineInput,
+    Outcome,
+    Reading,
+    Rows,
+)
+from palam.bench.baselines.llm_only import ask_llm, llm_reading
 from palam.errors import PalamError
 from palam.inference.prediction import Prediction, predictions_of_readings
 from palam.inference.reading_metrics import first_line
 from palam.models.backbones.loading import load_tokenizer, load_weights
 from palam.models.encoder_text import language_ids, source_language
-from palam.models.model_config import DEFAULT_MAX_LENGTH
+from palam.models.model_config import DEFAULT_MAX_LENGTH, ModelConfig
 from palam.models.template import clean
 from palam.tasks.task import Task
 from palam.training.config import RuntimeConfig
-from palam.utils.device import resolve_placement
+from palam.utils.device import Placement, resolve_placement
 
-BEAMS = 4
 ROLE = "translator"
+
+
+class Translate(Baseline):
+    """The LLM reads a translation into English; where the text itself is wanted, it is that.
+
+    Its setting `translator` is a hub id or folder of NLLB, M2M100 or mBART.
+    """
+
+    def run(self, given: BaselineInput) -> Outcome:
+        """See [`Baseline.run`]."""
+        translated = translate_rows(
+            given.rows,
+            into=given.data.language,
+            translator=self.settings["translator"],
+            runtime=given.runtime,
+            max_length=given.model.max_length,
+            batch_size=given.batch_size,
+        )
+        if given.task.reference_language:
+            return translations_as_answers(given.task, given.rows, translated)
+        return ask_llm(given, translated)
+
+    def readings(
+        self, model: ModelConfig, placement: Placement, amounts: Amounts, num_seeds: int
+    ) -> list[Reading]:
+        """The translator reads what is not in English, then the LLM all of it."""
+        translation = plan_translation(self.settings["translator"], placement)
+        translating = Reading(amounts.foreign, translation)
+        if amounts.is_translated:
+            return [translating]
+        return [llm_reading(model, placement, amounts), translating]
 
 
 class Translator:

@@ -27,7 +27,15 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_callback import PrinterCallback
 
-from palam.bench.baselines import Outcome, Rows
+from palam.bench.baseline_plan import plan_encoder_reading, plan_encoder_training
+from palam.bench.baselines.base import (
+    Amounts,
+    Baseline,
+    BaselineInput,
+    Outcome,
+    Reading,
+    Rows,
+)
 from palam.errors import PalamError
 from palam.inference.prediction import Prediction
 from palam.models.backbones.encoder import encoder_shape, mean_over_tokens
@@ -37,6 +45,7 @@ from palam.models.model_config import ModelConfig
 from palam.models.new_processor import longest_text
 from palam.tasks.task import Example, Task
 from palam.training.data import TrainingData
+from palam.utils.device import Placement
 
 LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 """To choose from, by the validation loss; small encoders and few rows need the higher ones."""
@@ -192,6 +201,43 @@ class KeepBest(TrainerCallback):
             self.lr = args.learning_rate
             weights = model.state_dict()
             self.weights = {name: weight.cpu().clone() for name, weight in weights.items()}
+
+
+class Finetune(Baseline):
+    """The encoder with a head, both trained on English, with every seed.
+
+    The first seed tries all rates; the others take the one that it has chosen.
+    """
+
+    def run(self, given: BaselineInput) -> Outcome:
+        """See [`Baseline.run`] and [`finetune`]."""
+        return finetune(
+            given.model,
+            given.encoder,
+            given.data,
+            given.task,
+            given.rows,
+            seed=given.runtime.seed,
+            rates=LEARNING_RATES if given.chosen_lr is None else (given.chosen_lr,),
+        )
+
+    def num_runs(self, num_seeds: int) -> int:
+        """One for each rate, and one for each further seed."""
+        return len(LEARNING_RATES) + num_seeds - 1
+
+    def readings(
+        self, model: ModelConfig, placement: Placement, amounts: Amounts, num_seeds: int
+    ) -> list[Reading]:
+        """What the encoder reads while it is trained, and without."""
+        training = plan_encoder_training(model, placement)
+        reading = plan_encoder_reading(
+            model, Placement(**{**placement, "dtype": torch.float32})
+        )._replace(memory_bytes=0)
+        epochs = self.num_runs(num_seeds) * EPOCHS
+        return [
+            Reading(epochs * amounts.train, training),
+            Reading(epochs * amounts.dev + num_seeds * amounts.read, reading),
+        ]
 
 
 def finetune(

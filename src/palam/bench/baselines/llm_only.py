@@ -1,14 +1,21 @@
-"""What a bridge is compared with: the most frequent label, and the LLM that reads texts itself."""
+"""The LLM that reads texts itself, as it is."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
+from palam.bench.baseline_plan import plan_llm_reading
+from palam.bench.baselines.base import (
+    Amounts,
+    Baseline,
+    BaselineInput,
+    Outcome,
+    Reading,
+    Rows,
+)
+from palam.bench.plan import LABEL_TOKENS
 from palam.inference.evaluation import Evaluation, evaluate
-from palam.inference.prediction import Prediction
 from palam.models.backbones.loading import load_tokenizer
-from palam.models.bases import Bases
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
 from palam.models.template import SLOT
@@ -17,41 +24,14 @@ from palam.tasks.task import Example, Task
 from palam.training.build import build_model
 from palam.training.config import RuntimeConfig
 from palam.training.data import TrainingData
+from palam.utils.device import Placement
 
 SHOTS = 4
 """How many English examples the LLM is shown."""
 PLAIN = "plain"
 """The way that needs no examples and no chat template."""
-
-Rows = dict[str, list[Example]]
-"""What is read, by language."""
-
-
-class Outcome(NamedTuple):
-    """What a method came to."""
-
-    predictions: list[Prediction]
-    """Of all languages, one after the other."""
-    figures: dict[str, Any]
-    """What was chosen on the validation examples and measured on the way: fields and details of a
-    [`Cell`]."""
-
-
-def majority(data: TrainingData, rows: Rows) -> Outcome:
-    """The most frequent label of the training data, for every text.
-
-    Args:
-        data: whose training examples are counted.
-        rows: what is read.
-    """
-    counts = Counter(example.label for example in data.train)
-    [(label, _)] = counts.most_common(1)
-    predictions = [
-        Prediction(language=code, row=example.row, label=example.label, prediction=label)
-        for code, examples in rows.items()
-        for example in examples
-    ]
-    return Outcome(predictions, {"label": label})
+NUM_WAYS = 3
+"""In which the LLM reads the validation examples: plainly, in a chat, after examples."""
 
 
 class Way(NamedTuple):
@@ -62,47 +42,59 @@ class Way(NamedTuple):
     prompt: str | None
 
 
-def llm_only(
-    model: ModelConfig,
-    runtime: RuntimeConfig,
-    bases: Bases,
-    data: TrainingData,
-    task: Task,
-    rows: Rows,
-    *,
-    batch_size: int,
-) -> Outcome:
-    """The LLM reads the text itself: plainly, in its chat template, or after four English examples.
+class LLMOnly(Baseline):
+    """The LLM reads the text itself; see [`ask_llm`]."""
+
+    def run(self, given: BaselineInput) -> Outcome:
+        """See [`Baseline.run`]."""
+        return ask_llm(given, given.rows)
+
+    def readings(
+        self, model: ModelConfig, placement: Placement, amounts: Amounts, num_seeds: int
+    ) -> list[Reading]:
+        """The LLM reads the validation examples in each way, and what is read in one."""
+        return [llm_reading(model, placement, amounts)]
+
+
+def ask_llm(given: BaselineInput, rows: Rows) -> Outcome:
+    """The LLM reads rows: plainly, in its chat template, or after four English examples.
 
     The way with the highest accuracy on the English validation examples is taken. Beside raw text
     there are no such examples, and the LLM is asked as the model's configuration says.
 
     Args:
-        model: whose LLM reads, and whose prompt is taken; None is the task's.
-        runtime: device and dtype; its seed draws the examples that are shown.
-        bases: the loaded base models.
-        data: of the training task: examples to show and to validate on; or raw text.
-        task: that is read.
-        rows: what is read.
-        batch_size: texts at a time.
+        given: of the run; its seed draws the examples that are shown.
+        rows: what is read, in place of its own.
     """
+    data = given.data
     models: dict[str, PalamModel] = {}
-    for name, way in _ways(model, data, runtime).items():
+    for name, way in _ways(given.model, data, given.runtime).items():
         # The bridge is not used; any does.
-        config = replace(model, mode=way.mode, prompt=way.prompt, fusion="mean", fusion_options={})
-        models[name] = build_model(config, data, runtime, bases)
+        config = replace(
+            given.model, mode=way.mode, prompt=way.prompt, fusion="mean", fusion_options={}
+        )
+        models[name] = build_model(config, data, given.runtime, given.load_bases())
     figures: dict[str, Any] = {"way": PLAIN}
     if data.task is not None:
         validation = {data.language: data.dev}
         accuracies = {
-            name: _evaluate_llm(asked, data.task, "dev", validation, batch_size).macro
+            name: _evaluate_llm(asked, data.task, "dev", validation, given.batch_size).macro
             for name, asked in models.items()
         }
         # In English nothing can be measured of readings; the plain way, the first, is taken then.
         best = max(accuracies, key=lambda name: accuracies[name] or 0.0)
         figures = {"way": best, "validation": accuracies}
-    evaluation = _evaluate_llm(models[figures["way"]], task, "", rows, batch_size)
+    asked = models[figures["way"]]
+    evaluation = _evaluate_llm(asked, given.task, "", rows, given.batch_size)
     return Outcome(evaluation.predictions, figures)
+
+
+def llm_reading(model: ModelConfig, placement: Placement, amounts: Amounts) -> Reading:
+    """What the LLM reads; the examples that it is shown are read once for all texts."""
+    texts = NUM_WAYS * amounts.dev + amounts.read
+    answer_tokens = amounts.answer or LABEL_TOKENS
+    each = plan_llm_reading(model, placement, amounts.labels, answer_tokens=answer_tokens)
+    return Reading(texts, each)
 
 
 def _ways(model: ModelConfig, data: TrainingData, runtime: RuntimeConfig) -> dict[str, Way]:

@@ -1,0 +1,1 @@
+"""What bridges are compared with: one file a baseline, which `baseline_registry` names."""
