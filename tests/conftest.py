@@ -3,6 +3,7 @@
 No network, one thread.
 """
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
@@ -22,6 +23,16 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collections_that_find_little():
+    """Leave what is there by now out of full garbage collections.
+
+    Libraries ask for one after each training and each test statistic. Among all the modules that
+    are imported here, one takes seconds.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,7 @@ class BaselineMethod:
         if str(self.baseline) not in ENTRIES:
             listed = ", ".join(ENTRIES)
             raise PalamError(f"baseline is {self.baseline!r}; it must be one of: {listed}")
+        check_names(self.settings, self.entry.defaults)
         object.__setattr__(self, "settings", self.entry.with_defaults(self.settings))
 
     @property

@@ -9,7 +9,7 @@ from palam.utils.device import Placement
 
 
 class Majority(Baseline):
-    """See the file's first line."""
+    """Always the same label; it reads nothing."""
 
     def run(self, given: BaselineInput) -> Outcome:
         """See [`Baseline.run`]."""
