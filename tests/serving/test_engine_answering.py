@@ -53,12 +53,14 @@ def test_a_client_that_hangs_up_frees_its_place(started, running, monkeypatch):
     assert run.fake.aborted
 
 
-def test_an_engine_that_cannot_guide_says_so(started, running):
+def test_an_engine_that_cannot_guide_or_give_the_best_of_several_says_so(started, running):
     engine = running(started().model)
     plain = ask(engine, TEXTS[0], max_new_tokens=4).result().text
     assert ask(engine, TEXTS[0], max_new_tokens=4, guidance_scale=1.0).result().text == plain
     refused = str(ask(engine, TEXTS[0], max_new_tokens=4, guidance_scale=2.0).result())
     assert refused == "the engine of this server cannot guide answers; leave guidance_scale out"
+    refused = str(ask(engine, TEXTS[0], max_new_tokens=4, best_of=2).result())
+    assert refused == "the engine of this server gives one answer to a text; leave best_of out"
 
 
 def test_a_stop_string_ends_it_in_the_engine_too(started, running):

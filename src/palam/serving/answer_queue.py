@@ -37,7 +37,7 @@ class AnswerQueue:
         bridges: by name.
         limits: of the server.
         positions: most positions of a prompt and its answer, if an engine has fewer than the LLM.
-        can_guide: whether answers can be guided.
+        can_guide: whether answers can be guided, or be the best of several.
     """
 
     def __init__(

@@ -111,7 +111,8 @@ class AnswerScheduler:
             return
         self._rows.succeeded()
         self._observer.batch_read("prefill", len(answers))
-        self._observer.tokens_read("prompt", sum(answer.prompt.length for answer in answers))
+        lengths = {id(answer.prompt): answer.prompt.length for answer in answers}
+        self._observer.tokens_read("prompt", sum(lengths.values()))  # each is read once
         self._observer.tokens_read("completion", len(answers))
         remaining = batch.without_done()
         if remaining is not None:
