@@ -15,8 +15,7 @@ from palam.errors import PalamError
 from palam.inference.batches import Features, Progress, padded_batches
 from palam.inference.best_of_number import check_best_of
 from palam.inference.contexts import Context, ContextClass, suitable_context
-from palam.inference.coverage import ANSWER_LANGUAGE, best_answers
-from palam.inference.encoder_states import encoder_features
+from palam.inference.coverage import best_answers, check_can_judge
 from palam.inference.reading_metrics import first_line
 from palam.models.finite import check_logits
 from palam.models.guidance import guided_scores, inputs_without_text
@@ -108,7 +107,7 @@ def best_of_answers(
         )
     if any("encoder_input_ids" not in row for row in features):
         raise PalamError("the best of several answers needs texts that the encoder reads")
-    encoder_features(model, [""], ANSWER_LANGUAGE)  # refuses before any work
+    check_can_judge(model)
     with model.evaluating():
         context_class = suitable_context(model)
     texts_at_a_time = max(1, batch_size // wanted.number)

@@ -37,6 +37,15 @@ def coverage(text: Sequence[Tensor], answer: Sequence[Tensor]) -> float:
     return float(torch.stack(of_layers).mean())
 
 
+def check_can_judge(model: PalamModel) -> None:
+    """Refuse a model whose encoder cannot read answers, before any is made.
+
+    Raises:
+        PalamError: it must be told the language, and does not know English.
+    """
+    encoder_features(model, [""], ANSWER_LANGUAGE)
+
+
 def best_answers(
     model: PalamModel,
     features: Sequence[Features],

@@ -79,9 +79,10 @@ def text_alone(task: TaskRecord | None, text: str) -> str:
     Returns:
         The text in the task's form, or as it is where that needs several texts.
     """
-    if task is None or len(task.slots) != 1:
+    if task is None:
         return text
-    return fill(task.text, dict.fromkeys(task.slots, text))
+    names = task.slots
+    return fill(task.text, dict.fromkeys(names, text)) if len(names) == 1 else text
 
 
 def _text_in(content: Mapping[str, Any], name: str) -> str:

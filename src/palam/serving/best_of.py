@@ -8,8 +8,7 @@ from torch import Tensor
 
 from palam.errors import PalamError
 from palam.inference.best_of import answer_noise
-from palam.inference.coverage import ANSWER_LANGUAGE, best_answers
-from palam.inference.encoder_states import encoder_features
+from palam.inference.coverage import best_answers, check_can_judge
 from palam.inference.temperature import is_greedy
 from palam.models.modeling import PalamModel
 from palam.serving.errors import RequestError, failure_of
@@ -62,7 +61,7 @@ class BestOfJob:
     """
 
     def __init__(self, model: PalamModel, job: AnswerJob, prompt: Prompt) -> None:
-        _check_can_judge(model, job, prompt)
+        _check_request(model, job, prompt)
         self._model = model
         self._job = job
         self._prompt = prompt
@@ -111,7 +110,7 @@ class BestOfJob:
         self._job.deliver(Finished(finished[best].reason, num_tokens))
 
 
-def _check_can_judge(model: PalamModel, job: AnswerJob, prompt: Prompt) -> None:
+def _check_request(model: PalamModel, job: AnswerJob, prompt: Prompt) -> None:
     if not is_greedy(job.sampling.temperature):
         raise RequestError("best_of draws by itself; leave temperature out", param="temperature")
     if len(prompt.texts) != 1:
@@ -119,6 +118,6 @@ def _check_can_judge(model: PalamModel, job: AnswerJob, prompt: Prompt) -> None:
             "best_of needs one text that is read through the bridge", param="best_of"
         )
     try:
-        encoder_features(model, [""], ANSWER_LANGUAGE)
+        check_can_judge(model)
     except PalamError as error:
         raise RequestError(str(error), param="best_of") from None

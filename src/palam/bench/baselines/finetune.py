@@ -27,7 +27,7 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_callback import PrinterCallback
 
-from palam.bench.baseline_plan import plan_encoder_reading, plan_encoder_training
+from palam.bench.baseline_plan import BACKWARD, plan_encoder_training
 from palam.bench.baselines.base import (
     Amounts,
     Baseline,
@@ -230,9 +230,8 @@ class Finetune(Baseline):
     ) -> list[Reading]:
         """What the encoder reads while it is trained, and without."""
         training = plan_encoder_training(model, placement)
-        reading = plan_encoder_reading(
-            model, Placement(**{**placement, "dtype": torch.float32})
-        )._replace(memory_bytes=0)
+        operations = training.operations / (1 + BACKWARD)
+        reading = training._replace(operations=operations, memory_bytes=0)
         epochs = self.num_runs(num_seeds) * EPOCHS
         return [
             Reading(epochs * amounts.train, training),
