@@ -23,6 +23,9 @@ def test_values_are_told_in_words():
     assert "the mean of the encoder's layers" in describe_method(
         BaselineMethod("head", {"layers": "mean"}), {}
     )
+    words = describe_method(BaselineMethod("finetune", {"lr": [1e-3, 2e-4], "epochs": 2}), {})
+    assert "for 2 epochs" in words
+    assert words.endswith("0.001, 0.0002")
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,7 @@ def test_values_are_told_in_words():
         ("heads", {}, "it must be one of: majority, llm_only, translate, head, finetune"),
         ("head", {"layers": "first"}, "layers is 'first'; it must be one of: last, mean"),
         ("head", {"layer": "last"}, "there is no setting layer"),
+        ("translate", {"translator": 7}, "translator is 7; it must be a text"),
     ],
 )
 def test_what_there_is_not_is_refused(name, settings, reason):

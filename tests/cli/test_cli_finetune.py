@@ -55,8 +55,51 @@ def test_a_dry_run_counts_its_training(palam, recipe):
     assert row[1:3] == ["5", f"{tokens:,}"]
 
 
-def test_it_has_no_settings(refused, recipe):
+def changed(recipe, **settings):
+    """The recipe, in which the baseline has these settings."""
     content = yaml.safe_load(recipe.read_text())
-    content["methods"]["tuned"]["layers"] = "last"
+    content["methods"]["tuned"].update(settings)
     recipe.write_text(json.dumps(content))
-    assert "method tuned: there is no setting layers" in refused("bench", recipe, "--dry-run")
+    return recipe
+
+
+def test_its_rates_and_epochs_are_the_recipes(palam, recipe, tmp_path, jsonl):
+    recipe = changed(recipe, lr=[1e-3, 1e-4], epochs=2)
+    planned = palam("bench", recipe, "--dry-run", "--tflops", 1)
+    assert planned.code == 0, planned.err
+    (row,) = (line.split() for line in planned.out.splitlines() if line.startswith("tuned"))
+    # Two rates with the first seed, one with the second.
+    assert row[1:3] == ["3", f"{64 * (3 * 2 * (21 + 21) + 2 * 14):,}"]
+    out = tmp_path / "out"
+    result = palam("bench", recipe, "--out", out)
+    assert result.code == 0, result.err
+    tuned = [cell for cell in jsonl((out / "cells.jsonl").read_text()) if cell["method"] == "tuned"]
+    assert {cell["lr"] for cell in tuned} <= {1e-3, 1e-4}
+    # Two epochs of 21 rows in batches of 16.
+    assert [cell["steps"] for cell in tuned] == [4, 4]
+    other = palam("bench", changed(recipe, epochs=1), "--out", out)
+    assert other.code == 2
+    assert "tuned" in other.err
+
+
+def test_one_rate_is_enough(palam, recipe):
+    planned = palam("bench", changed(recipe, lr=1e-3), "--dry-run", "--tflops", 1)
+    assert planned.code == 0, planned.err
+    (row,) = (line.split() for line in planned.out.splitlines() if line.startswith("tuned"))
+    assert row[1] == "2"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"layers": "last"}, "there is no setting layers"),
+        ({"lr": []}, "lr is []; it must be a number, or a list of some to choose from"),
+        ({"lr": [1e-4, 0]}, "lr is 0.0; it must be above 0"),
+        ({"lr": "fast"}, "lr is 'fast'; it must be a number, or a list of some to choose from"),
+        ({"epochs": 0}, "epochs is 0; it must be a whole number of at least 1"),
+        ({"epochs": 1.5}, "epochs is 1.5; it must be a whole number of at least 1"),
+    ],
+)
+def test_settings_that_are_not_right_are_refused(refused, recipe, settings, reason):
+    line = refused("bench", changed(recipe, **settings), "--dry-run")
+    assert f"method tuned: {reason}" in line

@@ -3,10 +3,11 @@
 A new one is a file of `palam.bench.baselines`, and an entry here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from palam.bench.setting_values import check_count, check_rates, check_text
 from palam.errors import PalamError
 from palam.utils.registry import Registry
 
@@ -22,8 +23,10 @@ class BaselineEntry:
     """Its class: `"package.module:Class"`."""
     words: str
     """What it is, in words, with its settings in their slots."""
-    defaults: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     """Its own settings, with their defaults."""
+    checks: Mapping[str, Callable[[str, Any], None]] = field(default_factory=dict)
+    """Of settings that are free: what refuses a value that is not right, given name and value."""
     choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Of settings that are not free: their values, each with its words."""
     has_seeds: bool = False
@@ -31,13 +34,15 @@ class BaselineEntry:
     learns_labels: bool = True
     """Whether it cannot stand beside what is trained without labels."""
 
-    def with_defaults(self, settings: Mapping[str, str]) -> dict[str, str]:
+    def with_defaults(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """All of its settings.
 
         Raises:
-            PalamError: a value that is none of its choices.
+            PalamError: a value that is not right, or none of its choices.
         """
         complete = {**self.defaults, **settings}
+        for name, check in self.checks.items():
+            check(name, complete[name])
         for name, words in self.choices.items():
             if complete[name] not in words:
                 listed = ", ".join(words)
@@ -59,6 +64,7 @@ ENTRIES: dict[str, BaselineEntry] = {
         where="palam.bench.baselines.translate:Translate",
         words="The LLM reads a translation into English, by {translator}",
         defaults={"translator": "facebook/nllb-200-distilled-600M"},
+        checks={"translator": check_text},
         learns_labels=False,
     ),
     "head": BaselineEntry(
@@ -74,7 +80,10 @@ ENTRIES: dict[str, BaselineEntry] = {
     ),
     "finetune": BaselineEntry(
         where="palam.bench.baselines.finetune:Finetune",
-        words="The encoder, all of it trained with a head on top, without an LLM",
+        words="The encoder, all of it trained with a head on top for {epochs} epochs, without an "
+        "LLM; learning rates to choose from: {lr}",
+        defaults={"lr": [1e-5, 3e-5, 1e-4, 3e-4], "epochs": 3},
+        checks={"lr": check_rates, "epochs": check_count},
         has_seeds=True,
     ),
 }

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from palam.bench.baseline_registry import BaselineEntry
 from palam.bench.methods import BaselineMethod, ChoiceMethod, Method, TrainedMethod
 from palam.models.model_card import public_name
 from palam.models.model_config import ModelConfig
@@ -33,10 +34,8 @@ def describe_method(method: Method, train: Mapping[str, Any]) -> str:
         names = ", ".join(method.best_of)
         return f"For each seed the one with the lowest validation loss of {names}"
     if isinstance(method, BaselineMethod):
-        choices = method.entry.choices
         values = {
-            name: choices[name][value] if name in choices else public_name(value)
-            for name, value in method.settings.items()
+            name: _of_baseline(method.entry, name, value) for name, value in method.settings.items()
         }
         return method.entry.words.format(**values)
     settings = {**train, **method.settings}
@@ -51,6 +50,13 @@ def describe_method(method: Method, train: Mapping[str, Any]) -> str:
         rates = [f"{rate:g}" for rate in method.learning_rates]
         parts.append(f"Learning rate: {' or '.join(rates)}")
     return ". ".join(parts)
+
+
+def _of_baseline(entry: BaselineEntry, name: str, value: Any) -> str:
+    """A baseline's setting in words: a choice's own, a base model's public name, or the value."""
+    if name in entry.choices:
+        return entry.choices[name][value]
+    return public_name(value) if isinstance(value, str) else _shown(value)
 
 
 def _words(name: str) -> str:

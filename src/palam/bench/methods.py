@@ -5,27 +5,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from palam.bench.baseline_registry import BASELINES, ENTRIES, BaselineEntry
+from palam.bench.setting_values import parse_rates
 from palam.errors import PalamError
 from palam.training.config import TRAIN_SETTINGS
 
 if TYPE_CHECKING:
     from palam.bench.baselines.base import Baseline
-
-
-def parse_rates(lr: Any) -> tuple[float, ...]:
-    """The learning rates that a recipe gives: one number, or a list to choose from.
-
-    Raises:
-        PalamError: it is neither, or the list is empty.
-    """
-    candidates = lr if isinstance(lr, list) else [lr]
-    try:
-        rates = tuple(float(rate) for rate in candidates)
-    except (TypeError, ValueError):
-        rates = ()
-    if not rates:
-        raise PalamError(f"lr is {lr!r}; it must be a number, or a list of some to choose from")
-    return rates
 
 
 def check_names(names: Any, known: Any) -> None:
@@ -71,7 +56,7 @@ class BaselineMethod:
 
     baseline: str
     """Its name in the registry."""
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     """The baseline's own; what is not given has its default."""
 
     def __post_init__(self) -> None:

@@ -12,8 +12,8 @@ from palam.bench.methods import (
     TrainedMethod,
     check_names,
     parse_methods,
-    parse_rates,
 )
+from palam.bench.setting_values import check_count, parse_rates
 from palam.errors import PalamError
 from palam.inference.best_of_number import check_best_of, reading_arguments
 from palam.models.guidance_scale import NO_GUIDANCE, check_guidance_scale
@@ -56,10 +56,8 @@ class ReadConfig:
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size"):
             number = getattr(self, name)
-            if number is not None and (type(number) is not int or number < 1):
-                raise PalamError(
-                    f"read.{name} is {number!r}; it must be a whole number of at least 1"
-                )
+            if number is not None:
+                check_count(f"read.{name}", number)
         if self.files and not _is_text_mapping(self.files):
             raise PalamError(
                 f"read.files is {self.files!r}; "

@@ -59,7 +59,7 @@ def loaded(base_folder):
 
 def trained(loaded_encoder, seed=0, **options):
     model, encoder = loaded_encoder
-    return finetune(model, encoder, DATA, TASK, ROWS, seed=seed, rates=RATES, **options)
+    return finetune(model, encoder, DATA, TASK, ROWS, seed=seed, rates=RATES, epochs=3, **options)
 
 
 @pytest.mark.parametrize("family", ["bert", "xlmr", "modernbert", "mt5", "nllb"])
@@ -145,7 +145,7 @@ def test_a_language_that_the_tokenizer_does_not_have(loaded):
 def test_what_cannot_be_fine_tuned_is_one_line(loaded, monkeypatch):
     model, encoder = loaded("bert")
     numbers = replace(TASK, labels={}, number=True)
-    line = refusal(finetune, model, encoder, DATA, numbers, ROWS, seed=0)
+    line = refusal(finetune, model, encoder, DATA, numbers, ROWS, seed=0, rates=RATES, epochs=3)
     assert line == "fine-tuning gives a label, and animals has none"
     monkeypatch.setattr(finetuning.KeepBest, "on_evaluate", lambda *_, **__: None)
     assert "not finite" in refusal(trained, (model, encoder))

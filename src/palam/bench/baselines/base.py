@@ -93,7 +93,7 @@ class Baseline(ABC):
         settings: its own, all of them.
     """
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
 
     def check_installed(self) -> None:  # noqa: B027  most need nothing more

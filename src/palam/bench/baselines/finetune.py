@@ -36,6 +36,7 @@ from palam.bench.baselines.base import (
     Reading,
     Rows,
 )
+from palam.bench.setting_values import parse_rates
 from palam.errors import PalamError
 from palam.inference.prediction import Prediction
 from palam.models.backbones.encoder import encoder_shape, mean_over_tokens
@@ -47,9 +48,6 @@ from palam.tasks.task import Example, Task
 from palam.training.data import TrainingData
 from palam.utils.device import Placement
 
-LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
-"""To choose from, by the validation loss; small encoders and few rows need the higher ones."""
-EPOCHS = 3
 BATCH_SIZE = 16
 WARMUP = 0.1
 """Share of the steps in which the learning rate rises; then it falls evenly to zero."""
@@ -206,8 +204,19 @@ class KeepBest(TrainerCallback):
 class Finetune(Baseline):
     """The encoder with a head, both trained on English, with every seed.
 
-    The first seed tries all rates; the others take the one that it has chosen.
+    The first seed tries all rates; the others take the one that it has chosen. Small encoders and
+    few rows need the higher rates.
     """
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rates to choose from, by the validation loss."""
+        return parse_rates(self.settings["lr"])
+
+    @property
+    def epochs(self) -> int:
+        """Of a run; after each the validation loss is measured."""
+        return int(self.settings["epochs"])
 
     def run(self, given: BaselineInput) -> Outcome:
         """See [`Baseline.run`] and [`finetune`]."""
@@ -218,12 +227,13 @@ class Finetune(Baseline):
             given.task,
             given.rows,
             seed=given.runtime.seed,
-            rates=LEARNING_RATES if given.chosen_lr is None else (given.chosen_lr,),
+            rates=self.rates if given.chosen_lr is None else (given.chosen_lr,),
+            epochs=self.epochs,
         )
 
     def num_runs(self, num_seeds: int) -> int:
         """One for each rate, and one for each further seed."""
-        return len(LEARNING_RATES) + num_seeds - 1
+        return len(self.rates) + num_seeds - 1
 
     def readings(
         self, model: ModelConfig, placement: Placement, amounts: Amounts, num_seeds: int
@@ -232,7 +242,7 @@ class Finetune(Baseline):
         training = plan_encoder_training(model, placement)
         operations = training.operations / (1 + BACKWARD)
         reading = training._replace(operations=operations, memory_bytes=0)
-        epochs = self.num_runs(num_seeds) * EPOCHS
+        epochs = self.num_runs(num_seeds) * self.epochs
         return [
             Reading(epochs * amounts.train, training),
             Reading(epochs * amounts.dev + num_seeds * amounts.read, reading),
@@ -247,7 +257,8 @@ def finetune(
     rows: Rows,
     *,
     seed: int,
-    rates: Sequence[float] = LEARNING_RATES,
+    rates: Sequence[float],
+    epochs: int,
 ) -> Outcome:
     """The encoder with a head, both trained on English.
 
@@ -261,6 +272,7 @@ def finetune(
         rows: what is read.
         seed: of the head, the order of the rows, and dropout.
         rates: learning rates to choose from.
+        epochs: of each run.
 
     Raises:
         PalamError: a task without labels, an encoder whose weights are held in fewer bits, or
@@ -277,7 +289,7 @@ def finetune(
         for rate in rates:
             trainer = Trainer(
                 model=build_classifier(encoder, len(tokens.labels), seed),
-                args=_arguments(folder, rate, seed, len(train_rows), encoder.device.type),
+                args=_arguments(folder, rate, epochs, seed, len(train_rows), encoder.device.type),
                 data_collator=collator,
                 train_dataset=train_rows,
                 eval_dataset=dev_rows,
@@ -311,23 +323,24 @@ def finetune(
 
 
 def _arguments(
-    folder: str, rate: float, seed: int, num_rows: int, device: str
+    folder: str, rate: float, epochs: int, seed: int, num_rows: int, device: str
 ) -> TrainingArguments:
     """What the Trainer is told of a run.
 
     Args:
         folder: of which nothing is kept.
         rate: the learning rate.
+        epochs: of the run.
         seed: of the order of rows, and dropout.
         num_rows: to train on.
         device: the kind of device.
     """
-    steps = EPOCHS * math.ceil(num_rows / BATCH_SIZE)
+    steps = epochs * math.ceil(num_rows / BATCH_SIZE)
     return TrainingArguments(
         output_dir=folder,
         seed=seed,
         report_to="none",
-        num_train_epochs=EPOCHS,
+        num_train_epochs=epochs,
         per_device_train_batch_size=BATCH_SIZE,
         per_device_eval_batch_size=2 * BATCH_SIZE,
         learning_rate=rate,
