@@ -7,7 +7,9 @@ import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
+import forked
 import pytest
 import tiny
 import torch
@@ -16,6 +18,7 @@ from helpers import FakeHub
 from palam import PalamModel
 from palam.inference.scoring import LabelScorer
 from palam.models import publishing
+from palam.scale import workers
 
 torch.set_num_threads(1)
 
@@ -23,6 +26,15 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_that_start_at_once():
+    """Let workers of this process begin with the libraries imported, see [`forked`].
+
+    Those of a command in a process of its own begin as they do for users.
+    """
+    workers.START_METHOD = forked.START_METHOD
 
 
 @pytest.fixture(scope="module", autouse=True)

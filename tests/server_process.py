@@ -1,11 +1,9 @@
 """The real server, in a process of its own."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import httpx
+from forked import palam_command
 
 CPU = ("--device", "cpu", "--dtype", "fp32")
 
@@ -14,13 +12,7 @@ class ServerProcess:
     """`palam serve` or `palam demo`; the first line that it prints tells the address."""
 
     def __init__(self, *arguments, **environment):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "palam", *map(str, arguments)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = palam_command(*arguments, environment=environment)
         self.line = self.process.stdout.readline()
         assert "http://" in self.line, self.process.communicate()[1]
         self.address = self.line.partition("http://")[2].split()[0].rstrip("/")

@@ -389,7 +389,7 @@ def project_with_fusion(tmp_path):
     (tmp_path / heading.removeprefix("# ")).write_text(module, encoding="utf-8")
     for diff in blocks(page, "diff"):
         apply(diff, tmp_path)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
 
     def run(*arguments):
         done = subprocess.run(

@@ -2,6 +2,7 @@
 
 import copy
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -154,7 +155,12 @@ def test_two_processes_that_share_the_texts_find_what_one_finds(base_folder, tmp
     folders = str(base_folder("xlmr")), str(base_folder("llama"))
     alone = PalamModel.from_bases(*folders, fusion="mean", mode="paper", normalize="none")
     solve_bridge(alone, TEXTS * 2)
-    torch.multiprocessing.spawn(_one_of_two, (folders, tmp_path / "store", tmp_path), nprocs=2)
+    torch.multiprocessing.start_processes(
+        _one_of_two,
+        (folders, tmp_path / "store", tmp_path),
+        nprocs=2,
+        start_method=forked.START_METHOD,
+    )
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
     for key, value in alone.bridge.mapper.readout.state_dict().items():
         assert torch.equal(first[key], second[key])

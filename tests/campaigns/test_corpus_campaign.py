@@ -9,7 +9,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from forked import palam_command
 from specimens import CPU
 
 from palam.scale.shards import read_job
@@ -79,18 +79,12 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def start(specimens, corpus, tmp_path_factory):
+def start(specimens, corpus):
     """Starts the command over the corpus, in a process of its own."""
-    logs = tmp_path_factory.mktemp("logs")
-    base = [sys.executable, "-m", "palam", "classify", specimens / "bridge", "--file", corpus]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    base = ["classify", specimens / "bridge", "--file", corpus, "--labels", "good,bad", *CPU]
 
     def run(out, *options):
-        command = [*base, "--labels", "good,bad", *CPU, "--out", out, *options]
-        log = (logs / f"{len(list(logs.iterdir()))}.log").open("w+")
-        process = subprocess.Popen(list(map(str, command)), stderr=log, env=environment)
-        process.log = log
-        return process
+        return palam_command(*base, "--out", out, *options)
 
     return run
 
@@ -122,8 +116,7 @@ def rows_done(out):
 
 
 def error_of(run):
-    run.log.seek(0)
-    return run.log.read()
+    return run.communicate()[1]
 
 
 # ------------------------------------------------------------------ the campaign

@@ -1,7 +1,6 @@
 """A command in a process of its own, made quickly: forked from one that has imported everything."""
 
 import io
-import multiprocessing
 import os
 import resource
 import signal
@@ -13,6 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from forked import context
+
 MAX_SECONDS = 20
 """Of the processor, not of the clock: other processes may be busy too."""
 MAX_WAITING = 180
@@ -21,26 +22,6 @@ STARTING_SECONDS = 40
 """The first process imports everything."""
 FUSE_BYTES = 6e9
 """Of address space beside what the process began with: the machine is to survive a fault."""
-PRELOADED = (
-    "peft",
-    "sklearn.linear_model",
-    "transformers.models.bert.modeling_bert",
-    "transformers.models.llama.modeling_llama",
-    "transformers.trainer",
-    "palam.bench.estimate",
-    "palam.bench.report",
-    "palam.bench.runner",
-    "palam.cli.classify",
-    "palam.cli.evaluate",
-    "palam.cli.generate",
-    "palam.cli.main",
-    "palam.inference.layer_page",
-    "palam.training.align_run",
-)
-"""What a command imports, once for all processes."""
-processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-if sys.platform == "linux":
-    processes.set_forkserver_preload(list(PRELOADED))
 
 
 class Overdue(BaseException):
@@ -76,9 +57,9 @@ def run_apart(arguments: list[Any], before: Callable[..., None] | None = None, *
         before: is called in the process first, with what is `given`; a function of a module.
         given: for it.
     """
-    receiver, sender = processes.Pipe(duplex=False)
+    receiver, sender = context.Pipe(duplex=False)
     command = [str(argument) for argument in arguments]
-    process = processes.Process(target=_run, args=(sender, command, before, given))
+    process = context.Process(target=_run, args=(sender, command, before, given))
     process.start()
     sender.close()
     outcome = Outcome(failure="it did not end", seconds=MAX_WAITING)

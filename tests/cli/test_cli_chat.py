@@ -1,11 +1,10 @@
 """`palam chat`: texts and questions in, answers out; each about its text alone."""
 
 import io
-import os
-import subprocess
 import sys
 
 import pytest
+from forked import palam_command
 
 from palam import PalamModel, generate
 from palam.cli import chat as module
@@ -165,16 +164,13 @@ def test_at_a_terminal_it_prompts_and_ends_with_the_input(palam, general, monkey
 
 def test_an_answer_is_there_before_the_next_question_is_asked(general):
     """A program can talk to it, line by line."""
-    command = [sys.executable, "-m", "palam", "chat", str(general), *CPU]
-    environment = {**os.environ, "PYTHONUTF8": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, encoding="utf-8", **pipes) as process:
-        process.stdin.write(f"{SINHALA}\n\nWhat?\n")
-        process.stdin.flush()
-        assert process.stdout.readline()
-        process.stdin.write("/quit\n")
-        process.stdin.close()
-        assert process.wait() == 0
+    process = palam_command("chat", general, *CPU)
+    process.stdin.write(f"{SINHALA}\n\nWhat?\n")
+    process.stdin.flush()
+    assert process.stdout.readline()
+    process.stdin.write("/quit\n")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_an_answer_may_repeat_itself_if_asked_to(talk, general):

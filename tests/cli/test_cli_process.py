@@ -1,6 +1,5 @@
 """The command as a process of its own: Ctrl-C, termination, a closed pipe, standard input."""
 
-import os
 import re
 import signal
 import subprocess
@@ -8,25 +7,17 @@ import sys
 import time
 
 import pytest
-
-# A background job of a shell ignores Ctrl-C; the command is tested as in the foreground.
-FOREGROUND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-COMMAND = [sys.executable, "-c", f"{FOREGROUND}; from palam.cli.main import main; main()"]
+from forked import palam_command
 
 
 @pytest.fixture
-def start(tmp_path):
+def start():
     """`start("train", ...)`: the command's process."""
     processes = []
 
     def call(*arguments):
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], env=environment, text=True, **pipes
-        )
-        processes.append(process)
-        return process
+        processes.append(palam_command(*arguments))
+        return processes[-1]
 
     yield call
     for process in processes:
@@ -112,6 +103,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(start, trained):
     assert (out, err) == ("", line)
 
 
-def test_a_mistake_is_one_line_whatever_libraries_say_when_imported(start):
-    out, err = start("bench", "nowhere.yaml").communicate(timeout=60)
-    assert (out, err.count("\n")) == ("", 1)
+def test_a_mistake_is_one_line_whatever_libraries_say_when_imported():
+    command = [sys.executable, "-m", "palam", "bench", "nowhere.yaml"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)

