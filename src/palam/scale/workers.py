@@ -230,7 +230,7 @@ class WorkerPool:
         self._progress: Progress | None = None
         self._described: _Loaded | None = None
         self._num_lost_loading = 0
-        self._context = multiprocessing.get_context(START_METHOD)
+        self._context: Any = multiprocessing.get_context(START_METHOD)
 
     def __enter__(self) -> "WorkerPool":
         try:
