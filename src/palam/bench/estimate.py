@@ -6,7 +6,7 @@ from typing import NamedTuple
 from palam.bench.baselines.base import Amounts, Reading
 from palam.bench.device_memory import Device
 from palam.bench.methods import BaselineMethod
-from palam.bench.plan import USUAL_SHARE, measured_rate, plan
+from palam.bench.plan import USUAL_SHARE, Plan, measured_rate, plan
 from palam.bench.pretraining_plan import plan_pretraining
 from palam.bench.recipe import Recipe
 from palam.bench.task_rows import find_rows
@@ -15,7 +15,7 @@ from palam.inference.prediction import most_answer_tokens
 from palam.tasks.loading import is_local
 from palam.tasks.registry import get_task
 from palam.tasks.task import Task
-from palam.training.config import DataConfig, TrainConfig
+from palam.training.config import DataConfig, OptimConfig, TrainConfig
 from palam.training.data import TrainingData, read_training_data
 from palam.utils.device import resolve_placement
 from palam.utils.languages import find_language
@@ -24,6 +24,8 @@ USUAL_ROWS = 10_000
 """Of training data that are not at hand."""
 USUAL_READ_ROWS = 1_000
 """Of each language that is read, and of validation, where the data are not at hand."""
+PLANNED_ALIKE = ("lr", "fusion_lr", "init", "average_weights_from")
+"""Settings of training that change nothing of what a run needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
         rate = measured_rate(placement)
     estimates = []
     errors = []
+    plans: dict[str, Plan] = {}
     for name, seeds in recipe.runs(recipe.seeds[0]):
         method = recipe.methods[name]
         try:
@@ -80,7 +83,8 @@ def estimate(recipe: Recipe, rate: float | None = None) -> list[MethodEstimate]:
                 # All rates with the first seed, then the best with the others.
                 runs = len(recipe.learning_rates(name)) + len(seeds) - 1
                 bridges = len(seeds) * (1 + len(recipe.curve))
-                made = _estimate_training(name, recipe.config(name), runs, bridges, amounts, rate)
+                needs = _plan_once(recipe.config(name), amounts, rate, plans)
+                made = _estimate_training(name, needs, runs, bridges, amounts)
         except PalamError as error:
             errors.append(error)
             made = MethodEstimate(method=name, runs=len(seeds), note=str(error))
@@ -169,33 +173,44 @@ def _estimate_baseline(
     )
 
 
+def _plan_once(config: TrainConfig, amounts: Amounts, rate: float, plans: dict[str, Plan]) -> Plan:
+    """What one training run needs, found once for all runs that need the same.
+
+    Args:
+        config: of the run.
+        amounts: of rows.
+        rate: see `estimate`.
+        plans: those that were found before; a new one is added.
+
+    Raises:
+        PalamError: a base model that cannot be found or used.
+    """
+    usual = {name: getattr(OptimConfig, name) for name in PLANNED_ALIKE}
+    key = repr(config.with_settings(**usual))
+    if key not in plans:
+        hardware = Device(rate=rate)
+        if config.data.text_file is not None:
+            plans[key] = plan_pretraining(config, hardware)
+        else:
+            rows = min(amounts.train, config.data.max_train_samples or amounts.train)
+            plans[key] = plan(
+                config.model, config.optim, config.runtime, rows=rows, hardware=hardware
+            )
+    return plans[key]
+
+
 def _estimate_training(
-    name: str,
-    config: TrainConfig,
-    runs: int,
-    num_bridges: int,
-    amounts: Amounts,
-    rate: float,
+    name: str, needs: Plan, runs: int, num_bridges: int, amounts: Amounts
 ) -> MethodEstimate:
     """What a method's training runs, and reading with what they give, will need.
 
     Args:
         name: of the method.
-        config: of one run.
+        needs: of one run.
         runs: how many.
         num_bridges: with how many bridges all rows are read.
         amounts: of rows and labels.
-        rate: see `estimate`.
-
-    Raises:
-        PalamError: a base model that cannot be found or used.
     """
-    rows = min(amounts.train, config.data.max_train_samples or amounts.train)
-    hardware = Device(rate=rate)
-    if config.data.text_file is not None:
-        needs = plan_pretraining(config, hardware)
-    else:
-        needs = plan(config.model, config.optim, config.runtime, rows=rows, hardware=hardware)
     seconds = runs * needs.training_seconds
     if amounts.answer is None:
         text_seconds = needs.reading_seconds(amounts.labels)
