@@ -25,6 +25,7 @@ extensions = [
     "markdown_docstrings",
     "repository_links",
     "room_pages",
+    "source_navigation",
 ]
 exclude_patterns = ["_build"]
 

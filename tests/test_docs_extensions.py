@@ -125,3 +125,31 @@ def test_a_module_that_its_rooms_page_does_not_list_follows():
     unchanged = ["# Guide\n"]
     add_missing_modules(None, "guide", unchanged)
     assert unchanged == ["# Guide\n"]
+
+
+def test_pages_of_source_code_share_the_list_of_pages():
+    from source_navigation import SharedNavigation
+
+    made = []
+
+    def list_for(pagename, **options):
+        def toctree(**options):
+            made.append(pagename)
+            return f"{pagename}: {options}"
+
+        context = {"toctree": toctree}
+        navigation(None, pagename, "page.html", context, None)
+        return context["toctree"](**options)
+
+    navigation = SharedNavigation()
+    first = list_for("_modules/palam/models/bridge", maxdepth=-1)
+    assert list_for("_modules/palam/bench/plan", maxdepth=-1) == first
+    assert list_for("_modules/palam/errors", maxdepth=-1) != first  # its links go up less far
+    assert list_for("_modules/palam/models/bridge", maxdepth=1) != first
+    assert list_for("api/models", maxdepth=-1).startswith("api/models")
+    assert made == [
+        "_modules/palam/models/bridge",
+        "_modules/palam/errors",
+        "_modules/palam/models/bridge",
+        "api/models",
+    ]
