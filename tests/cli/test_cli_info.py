@@ -25,6 +25,20 @@ def test_inspect(palam, trained, tmp_path, suffix, start):
     assert view.read_bytes().startswith(start)
 
 
+def test_a_text_is_inspected_in_the_form_of_the_bridges_task(palam, bridge, tmp_path):
+    path = bridge / "config.json"
+    config = json.loads(path.read_text())
+    config["task"]["text"] = "Review: {review}"
+    path.write_text(json.dumps(config))
+    view = tmp_path / "view.json"
+    assert palam("inspect", bridge, "--text", "I am home.", "--out", view, *CPU).code == 0
+    shown = json.loads(view.read_text())
+    tokens, weights, _ = layer_weights(PalamModel.from_pretrained(bridge), "Review: I am home.")
+    assert shown["text"] == "Review: I am home."
+    assert shown["tokens"] == tokens
+    assert shown["weights"] == weights.tolist()
+
+
 def test_info_of_the_installation(palam):
     result = palam("info")
     assert result.code == 0

@@ -334,6 +334,9 @@ def test_layers_are_those_of_the_layer_view(client, tiny_model):
         assert row == pytest.approx(expected)
     assert asked.post("/v1/layers", json={"text": TEXT * 20}).json()["cut"]
     error_of(asked.post("/v1/layers", json={"text": TEXT, "language": "zz"}), 400)
+    trained.config.task = task_of({}, "Read: {article}")
+    formed = asked.post("/v1/layers", json={"text": TEXT}).json()
+    assert formed["tokens"] == LayerView.of(trained, f"Read: {TEXT}").tokens != view.tokens
     trained.bridge.config.llm_only = True
     error_of(asked.post("/v1/layers", json={"text": TEXT}), 400)
 

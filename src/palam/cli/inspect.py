@@ -38,12 +38,13 @@ def inspect(
     """
     from palam.inference.layer_page import check_path, save, table
     from palam.inference.layer_weights import LayerView
+    from palam.models.task_record import text_alone
 
     if out is not None:
         check_path(out)
     model = load_model(checkpoint, loading)
     check_language(model, language)
-    view = LayerView.of(model, text, language)
+    view = LayerView.of(model, text_alone(model.config.trained_task, text), language)
     print_table(table(view))
     if out is not None:
         save(view, out)

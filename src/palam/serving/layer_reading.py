@@ -57,5 +57,6 @@ class LayerReader:
             raise RequestError("this bridge is not used: its LLM reads texts itself", param="model")
         prompts = PromptBuilder(model)
         prompts.check_language(job.language)
-        view = LayerView.of(model, job.text, job.language)
-        return LayersRead(view.tokens, view.shares.tolist(), prompts.measure(job.text).is_cut)
+        text = prompts.alone(job.text)
+        view = LayerView.of(model, text, job.language)
+        return LayersRead(view.tokens, view.shares.tolist(), prompts.measure(text).is_cut)
