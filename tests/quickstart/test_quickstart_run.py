@@ -3,6 +3,8 @@
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -223,9 +225,11 @@ def test_a_folder_of_other_files_is_refused(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.starter
-def test_on_the_starter_models(tmp_path, capsys):
-    assert run(["quickstart", "--short", "--out", str(tmp_path / "qs")]) == 0
-    said = capsys.readouterr().out
+def test_the_installed_command_on_the_starter_models(tmp_path):
+    palam_script = Path(sys.executable).with_name("palam")
+    command = [palam_script, "quickstart", "--short", "--out", tmp_path / "qs"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
     assert sorted(path.name for path in (tmp_path / "qs").iterdir()) == FILES
-    assert "Sinhala" in said
-    assert str(tmp_path / "qs" / "report.html") in said
+    assert "Sinhala" in ended.stdout
+    assert str(tmp_path / "qs" / "report.html") in ended.stdout
