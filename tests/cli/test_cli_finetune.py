@@ -22,6 +22,19 @@ def recipe(data, base_folder, tmp_path):
     return path
 
 
+@pytest.fixture
+def planned(palam):
+    """`planned(recipe)`: the baseline's line of a dry run, in words."""
+
+    def call(recipe):
+        result = palam("bench", recipe, "--dry-run", "--tflops", 1)
+        assert result.code == 0, result.err
+        (row,) = (line.split() for line in result.out.splitlines() if line.startswith("tuned"))
+        return row
+
+    return call
+
+
 def test_it_is_run_with_every_seed_at_the_rate_of_the_first(palam, recipe, tmp_path, jsonl):
     out = tmp_path / "out"
     result = palam("bench", recipe, "--out", out)
@@ -45,10 +58,8 @@ def test_it_is_run_with_every_seed_at_the_rate_of_the_first(palam, recipe, tmp_p
     assert (out / "cells.jsonl").read_text() == before
 
 
-def test_a_dry_run_counts_its_training(palam, recipe):
-    result = palam("bench", recipe, "--dry-run", "--tflops", 1)
-    assert result.code == 0, result.err
-    (row,) = (line.split() for line in result.out.splitlines() if line.startswith("tuned"))
+def test_a_dry_run_counts_its_training(planned, recipe):
+    row = planned(recipe)
     # Four rates with the first seed, one with the second; 3 epochs of 21 rows and as many to
     # validate on; 14 rows are read with each seed; 64 tokens a text.
     tokens = 64 * (5 * 3 * (21 + 21) + 2 * 14)
@@ -63,11 +74,9 @@ def changed(recipe, **settings):
     return recipe
 
 
-def test_its_rates_and_epochs_are_the_recipes(palam, recipe, tmp_path, jsonl):
+def test_its_rates_and_epochs_are_the_recipes(palam, planned, recipe, tmp_path, jsonl):
     recipe = changed(recipe, lr=[1e-3, 1e-4], epochs=2)
-    planned = palam("bench", recipe, "--dry-run", "--tflops", 1)
-    assert planned.code == 0, planned.err
-    (row,) = (line.split() for line in planned.out.splitlines() if line.startswith("tuned"))
+    row = planned(recipe)
     # Two rates with the first seed, one with the second.
     assert row[1:3] == ["3", f"{64 * (3 * 2 * (21 + 21) + 2 * 14):,}"]
     out = tmp_path / "out"
@@ -82,10 +91,8 @@ def test_its_rates_and_epochs_are_the_recipes(palam, recipe, tmp_path, jsonl):
     assert "tuned" in other.err
 
 
-def test_one_rate_is_enough(palam, recipe):
-    planned = palam("bench", changed(recipe, lr=1e-3), "--dry-run", "--tflops", 1)
-    assert planned.code == 0, planned.err
-    (row,) = (line.split() for line in planned.out.splitlines() if line.startswith("tuned"))
+def test_one_rate_is_enough(planned, recipe):
+    row = planned(changed(recipe, lr=1e-3))
     assert row[1] == "2"
 
 

@@ -54,11 +54,11 @@ CASES = {
 """Settings of runs, each in one process and in two."""
 
 
-def in_processes(arguments, *, wait=True, processes=PROCESSES):
+def in_processes(arguments, *, wait=True):
     """Start Python in several processes, as a user does with `torchrun`."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     process = subprocess.Popen(
-        [*launcher, f"--nproc-per-node={processes}", *map(str, arguments)],
+        [*launcher, f"--nproc-per-node={PROCESSES}", *map(str, arguments)],
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -96,9 +96,9 @@ def together(function, *arguments, **environment):
         own = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | environment
         processes.append(ForkedProcess(function, *arguments, environment=own))
     deadline = time.monotonic() + TIME_LIMIT
-    while not any(process.poll() for process in processes):
-        if all(process.poll() == 0 for process in processes):
-            break
+    codes = [None] * PROCESSES
+    while None in codes and not any(codes):
+        codes = [process.poll() for process in processes]
         assert time.monotonic() < deadline
         time.sleep(0.05)
     for process in processes:
