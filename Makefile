@@ -35,5 +35,5 @@ clean:  ## Remove what was built; the virtual environment stays.
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[$*]"
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[$*]"
 	touch $@

@@ -308,14 +308,14 @@ def test_starter_models_that_are_not_there_yet_are_made_with_real_tensors(
 
 @pytest.fixture
 def large_llm(tmp_path):
-    """The configuration alone of an LLM of 8 billion weights."""
+    """The configuration alone of an LLM of 8 billion weights; in few layers, which take time."""
     config = LlamaConfig(
-        hidden_size=4096,
-        num_hidden_layers=32,
-        intermediate_size=14336,
-        num_attention_heads=32,
+        hidden_size=8192,
+        num_hidden_layers=8,
+        intermediate_size=28672,
+        num_attention_heads=64,
         num_key_value_heads=8,
-        vocab_size=128256,
+        vocab_size=64000,
         tie_word_embeddings=False,
         architectures=["LlamaForCausalLM"],
     )
@@ -326,10 +326,10 @@ def large_llm(tmp_path):
 def test_an_llm_fits_in_fewer_bits_or_spread_over_several_devices(base_folder, large_llm):
     config = settings(base_folder, dtype="bf16", batch_size=16).with_settings(llm=large_llm)
     whole = plan_of(config, rows=10, hardware=Device(memory=12 * GIB, rate=1e12), **LENGTHS)
-    layer_weights = 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336)
-    ends = 2 * 128256 * 4096 + 4096  # embeddings, head and the last norm
-    norms = 32 * 2 * 4096
-    assert whole.memory["LLM"] == 2 * (32 * layer_weights + norms + ends)
+    layer_weights = 8192 * (2 * 8192 + 2 * 1024 + 3 * 28672)
+    ends = 2 * 64000 * 8192 + 8192  # embeddings, head and the last norm
+    norms = 8 * 2 * 8192
+    assert whole.memory["LLM"] == 2 * (8 * layer_weights + norms + ends)
     fit = whole.lines()["device"]
     assert fit.startswith("does not fit 12 GiB; it would with --load-in 8bit")
     assert "--load-in 4bit" in fit
@@ -340,15 +340,15 @@ def test_an_llm_fits_in_fewer_bits_or_spread_over_several_devices(base_folder, l
     assert "--shard-llm" in planned.lines()["device"]
     sharded = config.with_settings(shard_llm=True)
     spread = plan_of(sharded, rows=10, hardware=device, **LENGTHS)
-    one_layer = 2 * (layer_weights + 2 * 4096)
-    assert spread.memory["LLM"] == 2 * ends + 4 * one_layer + one_layer
+    one_layer = 2 * (layer_weights + 2 * 8192)
+    assert spread.memory["LLM"] == 2 * ends + one_layer + one_layer  # an eighth, and one at work
     assert spread.lines()["device"] == "fits 12 GiB"
     assert spread.tokens * 8 == whole.tokens
     assert spread.length == whole.length
 
     in_4_bits = config.with_settings(load_in="4bit")
     quantised = plan_of(in_4_bits, rows=10, hardware=device, **LENGTHS)
-    assert quantised.memory["LLM"] == 2 * (norms + ends) + 32 * layer_weights * 9 // 16
+    assert quantised.memory["LLM"] == 2 * (norms + ends) + 8 * layer_weights * 9 // 16
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(base_folder):

@@ -4,6 +4,9 @@ import json
 
 import pytest
 import yaml
+from stopping import stop_finetuning
+
+from palam.bench.baselines import finetune_checkpoints
 
 SMALL = {"languages": ["en", "si"], "split": "dev", "limit": 7}
 
@@ -56,6 +59,35 @@ def test_it_is_run_with_every_seed_at_the_rate_of_the_first(palam, recipe, tmp_p
     before = (out / "cells.jsonl").read_text()
     assert palam("bench", recipe, "--out", out).code == 0
     assert (out / "cells.jsonl").read_text() == before
+
+
+def test_it_is_resumed_within_a_run(palam, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune_checkpoints, "SECONDS_BETWEEN", 0.0)
+    recipe = changed(recipe, lr=[1e-3, 1e-4], epochs=2)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert palam("bench", recipe, "--out", whole).code == 0
+    stop_finetuning(monkeypatch, after=5)  # in the second run of four steps
+    assert palam("bench", recipe, "--out", out).code == 130
+    assert (out / "unfinished" / "tuned.0").is_dir()
+    begun = stop_finetuning(monkeypatch, after=None)
+    result = palam("bench", recipe, "--out", out)
+    assert result.code == 0, result.err
+    assert len(begun) == 3 * 4 - 5
+    for seed in (0, 1):
+        name = f"predictions/tuned.{seed}.jsonl"
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    assert not (out / "unfinished").exists()
+
+
+def test_stopped_before_anything_is_kept_it_leaves_nothing(palam, recipe, tmp_path, monkeypatch):
+    stop_finetuning(monkeypatch, after=0)
+    recipe = changed(recipe)
+    content = yaml.safe_load(recipe.read_text())
+    del content["methods"]["most"]
+    recipe.write_text(yaml.safe_dump(content))
+    assert palam("bench", recipe, "--out", tmp_path / "out").code == 130
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_counts_its_training(planned, recipe):

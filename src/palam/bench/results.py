@@ -11,6 +11,7 @@
 | `predictions.json.xz` | the same of all runs, once they are packed |
 | `summary.json` | the figures, once they are packed |
 | `bridges/` | the trained bridges |
+| `unfinished/<method>.<seed>/` | what a baseline that was stopped is resumed from |
 """
 
 import dataclasses
@@ -38,6 +39,7 @@ PREDICTIONS_FOLDER = "predictions"
 PACKED_PREDICTIONS_FILE = "predictions.json.xz"
 SUMMARY_FILE = "summary.json"
 BRIDGES_FOLDER = "bridges"
+UNFINISHED_FOLDER = "unfinished"
 
 RECIPE_FIELDS = frozenset(field.name for field in fields(Recipe))
 Row = TypeVar("Row", bound="JSONRow")
@@ -264,6 +266,10 @@ class ResultsFolder:
         """Where the bridge of a training run is."""
         return self.path / BRIDGES_FOLDER / f"{method}-{lr:g}-{seed}"
 
+    def unfinished(self, run: Run) -> Path:
+        """Where a baseline keeps what it needs to be resumed, until its cell is there."""
+        return self.path / UNFINISHED_FOLDER / f"{run.method}.{run.seed}"
+
     # ------------------------------------------------------------------ writing
     def create(self, recipe: Recipe, info: RunInfo) -> None:
         """Make the folder, with recipe, versions and data at once.
@@ -285,7 +291,8 @@ class ResultsFolder:
             file.write(_info_content(info))
 
     def remove_if_empty(self) -> None:
-        """Remove the folder if nothing is finished in it: no cell, no training run, no bridge."""
+        """Remove the folder if nothing is in it: no cell, training run, bridge or checkpoint."""
+        self._remove_empty_unfinished()
         names = {path.name for path in self.path.iterdir()}
         if names <= {RECIPE_FILE, RUN_FILE, PREDICTIONS_FOLDER}:
             remove_directory(self.path)
@@ -299,6 +306,17 @@ class ResultsFolder:
     def add_cell(self, cell: Cell) -> None:
         """Add a finished cell."""
         append_row(self.path / CELLS_FILE, cell.to_row())
+
+    def remove_unfinished(self, run: Run) -> None:
+        """Remove what a baseline has kept to be resumed from."""
+        remove_directory(self.unfinished(run))
+        self._remove_empty_unfinished()
+
+    def _remove_empty_unfinished(self) -> None:
+        """Remove the folder of what is unfinished if it holds no file."""
+        folder = self.path / UNFINISHED_FOLDER
+        if not any(path.is_file() for path in folder.rglob("*")):
+            remove_directory(folder)
 
     def add_trained_run(self, run: TrainedRun) -> None:
         """Add a finished training run."""

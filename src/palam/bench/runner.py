@@ -137,6 +137,7 @@ class Bench:
             **figures_beside_recall(outcome.predictions),
         }
         self.results.add_cell(Cell.from_row(cell))
+        self.results.remove_unfinished(run)
 
     def _run_baseline(self, method: BaselineMethod, run: Run) -> Outcome:
         """A baseline on this seed's rows."""
@@ -157,6 +158,7 @@ class Bench:
             rows=self.rows,
             batch_size=self.recipe.read.batch_size,
             load_bases=lambda: self.trainer.bases,
+            folder=self.results.unfinished(run),
             chosen_lr=chosen[0] if chosen else None,
         )
         return method.built().run(given)

@@ -1,13 +1,17 @@
-"""The fine-tuned encoder: it learns, it is a copy, and the same seed gives the same."""
+"""The fine-tuned encoder: it learns, it is a copy, and resumed is uninterrupted."""
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import refusal
+from stopping import stop_finetuning
 from torch import nn
 
-from palam.bench.baselines import finetune as finetuning
+from palam.bench.baselines import finetune_checkpoints
+from palam.bench.baselines.base import BaselineInput
 from palam.bench.baselines.finetune import (
     LabelledTokens,
     MeanPoolClassifier,
@@ -15,9 +19,11 @@ from palam.bench.baselines.finetune import (
     finetune,
 )
 from palam.models.backbones.encoder import load_encoder
+from palam.models.bases import Bases
 from palam.models.model_config import ModelConfig
 from palam.tasks.registry import get_task
 from palam.tasks.task import Example, Task
+from palam.training.config import RuntimeConfig
 from palam.training.data import TrainingData
 
 TASK = Task(
@@ -57,9 +63,20 @@ def loaded(base_folder):
     return load
 
 
-def trained(loaded_encoder, seed=0, **options):
+def trained(loaded_encoder, seed=0, task=TASK, folder=None):
     model, encoder = loaded_encoder
-    return finetune(model, encoder, DATA, TASK, ROWS, seed=seed, rates=RATES, epochs=3, **options)
+    with tempfile.TemporaryDirectory() as new_folder:
+        given = BaselineInput(
+            model=model,
+            runtime=RuntimeConfig(device="cpu", dtype="fp32", seed=seed),
+            data=DATA,
+            task=task,
+            rows=ROWS,
+            batch_size=32,
+            load_bases=lambda: Bases(encoder, None),
+            folder=Path(new_folder) if folder is None else folder,
+        )
+        return finetune(given, rates=RATES, epochs=3)
 
 
 @pytest.mark.parametrize("family", ["bert", "xlmr", "modernbert", "mt5", "nllb"])
@@ -85,6 +102,64 @@ def test_the_same_seed_gives_the_same(loaded):
     assert first.figures == again.figures
     assert first.predictions == again.predictions
     assert other.figures["validation_loss"] != first.figures["validation_loss"]
+
+
+@pytest.fixture
+def saved_at_each_step(monkeypatch):
+    monkeypatch.setattr(finetune_checkpoints, "SECONDS_BETWEEN", 0.0)
+
+
+@pytest.fixture
+def stopped(loaded, monkeypatch):
+    """`stopped(folder, after=8)`: a call that is stopped after so many steps of all its runs."""
+
+    def stop(folder, *, after, family="bert"):
+        with monkeypatch.context() as patch:
+            stop_finetuning(patch, after=after)
+            with pytest.raises(KeyboardInterrupt):
+                trained(loaded(family), folder=folder)
+
+    return stop
+
+
+# In the first run; just after its first validation; in the second run.
+@pytest.mark.parametrize("after", [4, 10, 36])
+@pytest.mark.usefixtures("saved_at_each_step")
+def test_resumed_is_bit_by_bit_uninterrupted(loaded, tmp_path, stopped, monkeypatch, after):
+    expected = trained(loaded("bert"))
+    stopped(tmp_path, after=after)
+    begun = stop_finetuning(monkeypatch, after=None)
+    assert trained(loaded("bert"), folder=tmp_path) == expected
+    assert len(begun) == 60 - after  # none of them again
+    assert not list(tmp_path.rglob("checkpoint-*"))
+
+
+@pytest.mark.usefixtures("saved_at_each_step")
+def test_weights_of_two_names_are_resumed_too(loaded, tmp_path, stopped):
+    expected = trained(loaded("mt5"))
+    stopped(tmp_path, after=7, family="mt5")
+    assert trained(loaded("mt5"), folder=tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("damaged", "resumed_from"),
+    [("best/model.safetensors", 0), ("1e-05/checkpoint-14/optimizer.pt", 13)],
+)
+@pytest.mark.usefixtures("saved_at_each_step")
+def test_what_is_damaged_is_not_resumed_from(
+    loaded, tmp_path, stopped, monkeypatch, damaged, resumed_from
+):
+    expected = trained(loaded("bert"))
+    stopped(tmp_path, after=14)
+    (tmp_path / damaged).write_bytes(b"nothing")
+    begun = stop_finetuning(monkeypatch, after=None)
+    assert trained(loaded("bert"), folder=tmp_path) == expected
+    assert begun[0] == resumed_from
+
+
+def test_a_checkpoint_is_written_now_and_then(tmp_path, stopped):
+    stopped(tmp_path, after=14)
+    assert not list(tmp_path.rglob("checkpoint-*"))  # these steps take no five minutes
 
 
 def test_all_of_the_encoder_is_trained(loaded):
@@ -145,9 +220,9 @@ def test_a_language_that_the_tokenizer_does_not_have(loaded):
 def test_what_cannot_be_fine_tuned_is_one_line(loaded, monkeypatch):
     model, encoder = loaded("bert")
     numbers = replace(TASK, labels={}, number=True)
-    line = refusal(finetune, model, encoder, DATA, numbers, ROWS, seed=0, rates=RATES, epochs=3)
+    line = refusal(trained, (model, encoder), task=numbers)
     assert line == "fine-tuning gives a label, and animals has none"
-    monkeypatch.setattr(finetuning.KeepBest, "on_evaluate", lambda *_, **__: None)
+    monkeypatch.setattr(finetune_checkpoints.BestWeights, "on_evaluate", lambda *_, **__: None)
     assert "not finite" in refusal(trained, (model, encoder))
     encoder.is_quantized = True
     assert "give no load_in" in refusal(trained, (model, encoder))

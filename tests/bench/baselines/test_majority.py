@@ -9,7 +9,7 @@ from palam.training.config import RuntimeConfig
 from palam.training.data import TrainingData
 
 
-def test_the_majority_is_the_most_frequent_label_of_the_training_data():
+def test_the_majority_is_the_most_frequent_label_of_the_training_data(tmp_path):
     train = [Example(row, {"text": "a"}, label) for row, label in enumerate("xyyz")]
     data = TrainingData(None, train, [], "en", "")
     given = BaselineInput(
@@ -20,6 +20,7 @@ def test_the_majority_is_the_most_frequent_label_of_the_training_data():
         rows={"si": train[:2]},
         batch_size=32,
         load_bases=lambda: None,
+        folder=tmp_path,
     )
     outcome = Majority({}).run(given)
     assert outcome.figures == {"label": "y"}

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel
@@ -49,6 +50,8 @@ class BaselineInput:
     """Texts that are read at a time."""
     load_bases: Callable[[], Bases]
     """The base models, loaded once for all methods of a recipe."""
+    folder: Path
+    """For what it needs to be resumed; a run that was stopped finds there what it has left."""
     chosen_lr: float | None = None
     """The learning rate that its run with the first seed has chosen, if there was one."""
 

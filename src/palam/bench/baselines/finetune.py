@@ -8,7 +8,7 @@ head is a linear layer on the mean of a text's states.
 import copy
 import math
 from collections.abc import Sequence
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     PreTrainedModel,
-    Trainer,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -34,7 +32,14 @@ from palam.bench.baselines.base import (
     BaselineInput,
     Outcome,
     Reading,
-    Rows,
+)
+from palam.bench.baselines.finetune_checkpoints import (
+    NUM_KEPT,
+    BestWeights,
+    FinetuneTrainer,
+    SaveNowAndThen,
+    is_done,
+    mark_done,
 )
 from palam.bench.setting_values import parse_rates
 from palam.errors import PalamError
@@ -45,7 +50,7 @@ from palam.models.encoder_text import source_language
 from palam.models.model_config import ModelConfig
 from palam.models.new_processor import longest_text
 from palam.tasks.task import Example, Task
-from palam.training.data import TrainingData
+from palam.training.trainer import newest_checkpoint
 from palam.utils.device import Placement
 
 BATCH_SIZE = 16
@@ -169,38 +174,6 @@ def _library_builds_on(encoder: PreTrainedModel, config: Any) -> bool:
     return type(sketch.base_model) is type(encoder)
 
 
-class KeepBest(TrainerCallback):
-    """Keeps the weights that had the lowest validation loss of all runs so far.
-
-    Attributes:
-        loss: theirs; infinite if there are none.
-        lr: the learning rate of their run.
-        weights: by name, on the CPU.
-    """
-
-    def __init__(self) -> None:
-        self.loss = math.inf
-        self.lr = math.nan
-        self.weights: dict[str, Tensor] = {}
-
-    def on_evaluate(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        model: Any = None,
-        metrics: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Keep the model's weights, if their loss is lower."""
-        loss = metrics["eval_loss"]
-        if loss < self.loss:
-            self.loss = loss
-            self.lr = args.learning_rate
-            weights = model.state_dict()
-            self.weights = {name: weight.cpu().clone() for name, weight in weights.items()}
-
-
 class Finetune(Baseline):
     """The encoder with a head, both trained on English, with every seed.
 
@@ -220,16 +193,8 @@ class Finetune(Baseline):
 
     def run(self, given: BaselineInput) -> Outcome:
         """See [`Baseline.run`] and [`finetune`]."""
-        return finetune(
-            given.model,
-            given.encoder,
-            given.data,
-            given.task,
-            given.rows,
-            seed=given.runtime.seed,
-            rates=self.rates if given.chosen_lr is None else (given.chosen_lr,),
-            epochs=self.epochs,
-        )
+        rates = self.rates if given.chosen_lr is None else (given.chosen_lr,)
+        return finetune(given, rates=rates, epochs=self.epochs)
 
     def num_runs(self, num_seeds: int) -> int:
         """One for each rate, and one for each further seed."""
@@ -249,28 +214,15 @@ class Finetune(Baseline):
         ]
 
 
-def finetune(
-    model: ModelConfig,
-    encoder: PreTrainedModel,
-    data: TrainingData,
-    task: Task,
-    rows: Rows,
-    *,
-    seed: int,
-    rates: Sequence[float],
-    epochs: int,
-) -> Outcome:
+def finetune(given: BaselineInput, *, rates: Sequence[float], epochs: int) -> Outcome:
     """The encoder with a head, both trained on English.
 
-    Of all rates and epochs, the weights with the lowest English validation loss are taken.
+    A copy of it is trained, in fp32 on the same kind of device. Of all rates and epochs, the
+    weights with the lowest English validation loss are taken. With the folder of a call that was
+    stopped, and the same arguments, the rest is done, and the outcome is the same.
 
     Args:
-        model: names the encoder's tokenizer, and the most tokens of a text.
-        encoder: the loaded encoder; a copy of it is trained, in fp32 on the same kind of device.
-        data: to train and to validate on.
-        task: that is read.
-        rows: what is read.
-        seed: of the head, the order of the rows, and dropout.
+        given: the encoder, the rows and the seed: of the head, the order of the rows, and dropout.
         rates: learning rates to choose from.
         epochs: of each run.
 
@@ -278,80 +230,101 @@ def finetune(
         PalamError: a task without labels, an encoder whose weights are held in fewer bits, or
             losses none of which is finite.
     """
-    if task.has_free_answers:
-        raise PalamError(f"fine-tuning gives a label, and {task.name} has none")
-    tokens = LabelledTokens(encoder, model, task)
-    train_rows = tokens.of(data.train, data.language)
-    dev_rows = tokens.of(data.dev, data.language)
-    best = KeepBest()
-    collator = DataCollatorWithPadding(tokens.tokenizer)
-    with TemporaryDirectory() as folder:
-        for rate in rates:
-            trainer = Trainer(
-                model=build_classifier(encoder, len(tokens.labels), seed),
-                args=_arguments(folder, rate, epochs, seed, len(train_rows), encoder.device.type),
-                data_collator=collator,
-                train_dataset=train_rows,
-                eval_dataset=dev_rows,
-                callbacks=[best],
-            )
-            trainer.remove_callback(PrinterCallback)
-            trainer.train()
-        if not best.weights:
-            raise PalamError("the fine-tuned encoder's validation loss is not finite")
-        classifier: Any = trainer.model
-        classifier.load_state_dict(best.weights)
+    if given.task.has_free_answers:
+        raise PalamError(f"fine-tuning gives a label, and {given.task.name} has none")
+    runs = _Runs(given, epochs)
+    for rate in rates:
+        runs.train(rate)
+    if math.isinf(runs.best.loss):
+        raise PalamError("the fine-tuned encoder's validation loss is not finite")
+    return runs.outcome()
+
+
+class _Runs:
+    """The runs with several learning rates, and the best weights of all.
+
+    Args:
+        given: see [`finetune`].
+        epochs: of each run.
+    """
+
+    def __init__(self, given: BaselineInput, epochs: int) -> None:
+        self.given = given
+        self.epochs = epochs
+        self.tokens = LabelledTokens(given.encoder, given.model, given.task)
+        self.train_rows = self.tokens.of(given.data.train, given.data.language)
+        self.dev_rows = self.tokens.of(given.data.dev, given.data.language)
+        self.num_steps = epochs * math.ceil(len(self.train_rows) / BATCH_SIZE)
+        self.best = BestWeights(given.folder)
+
+    def train(self, rate: float) -> None:
+        """Train with a rate, from the newest checkpoint if there is one; nothing if it is done."""
+        folder = self._folder(rate)
+        if is_done(folder):
+            return
+        checkpoint = newest_checkpoint(folder)
+        self._trainer(rate).train(None if checkpoint is None else str(checkpoint))
+        mark_done(folder)
+
+    def outcome(self) -> Outcome:
+        """What the best weights say of all rows that are read."""
+        trainer = self._trainer(self.best.lr)
+        self.best.load(trainer.model)
         predictions = []
-        for code, examples in rows.items():
-            output = trainer.predict(tokens.of(examples, code))  # type: ignore[arg-type]
-            numbers = np.asarray(output.predictions).argmax(-1).tolist()
+        for code, examples in self.given.rows.items():
+            rows: Any = self.tokens.of(examples, code)
+            numbers = np.asarray(trainer.predict(rows).predictions).argmax(-1).tolist()
             for example, number in zip(examples, numbers, strict=True):
                 prediction = Prediction(
                     language=code,
                     row=example.row,
                     label=example.label,
-                    prediction=tokens.labels[number],
+                    prediction=self.tokens.labels[number],
                 )
                 predictions.append(prediction)
-    figures = {
-        "lr": best.lr,
-        "validation_loss": best.loss,
-        "steps": trainer.state.global_step,
-        "trained_parameters": sum(weight.numel() for weight in classifier.parameters()),
-    }
-    return Outcome(predictions, figures)
+        figures = {
+            "lr": self.best.lr,
+            "validation_loss": self.best.loss,
+            "steps": self.num_steps,
+            "trained_parameters": sum(weight.numel() for weight in trainer.model.parameters()),
+        }
+        return Outcome(predictions, figures)
 
+    def _folder(self, rate: float) -> Path:
+        """Where the checkpoints of the run with a rate are."""
+        return self.given.folder / f"{rate:g}"
 
-def _arguments(
-    folder: str, rate: float, epochs: int, seed: int, num_rows: int, device: str
-) -> TrainingArguments:
-    """What the Trainer is told of a run.
-
-    Args:
-        folder: of which nothing is kept.
-        rate: the learning rate.
-        epochs: of the run.
-        seed: of the order of rows, and dropout.
-        num_rows: to train on.
-        device: the kind of device.
-    """
-    steps = epochs * math.ceil(num_rows / BATCH_SIZE)
-    return TrainingArguments(
-        output_dir=folder,
-        seed=seed,
-        report_to="none",
-        num_train_epochs=epochs,
-        per_device_train_batch_size=BATCH_SIZE,
-        per_device_eval_batch_size=2 * BATCH_SIZE,
-        learning_rate=rate,
-        lr_scheduler_type="linear",
-        warmup_steps=int(WARMUP * steps),
-        weight_decay=WEIGHT_DECAY,
-        eval_strategy="epoch",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        use_cpu=device == "cpu",
-        dataloader_pin_memory=device == "cuda",
-        remove_unused_columns=False,
-    )
+    def _trainer(self, rate: float) -> FinetuneTrainer:
+        """A run at its start."""
+        seed = self.given.runtime.seed
+        device = self.given.encoder.device.type
+        arguments = TrainingArguments(
+            output_dir=str(self._folder(rate)),
+            seed=seed,
+            report_to="none",
+            num_train_epochs=self.epochs,
+            per_device_train_batch_size=BATCH_SIZE,
+            per_device_eval_batch_size=2 * BATCH_SIZE,
+            learning_rate=rate,
+            lr_scheduler_type="linear",
+            warmup_steps=int(WARMUP * self.num_steps),
+            weight_decay=WEIGHT_DECAY,
+            eval_strategy="epoch",
+            save_strategy="no",  # a callback says when
+            save_total_limit=NUM_KEPT,
+            logging_strategy="no",
+            disable_tqdm=True,
+            use_cpu=device == "cpu",
+            dataloader_pin_memory=device == "cuda",
+            remove_unused_columns=False,
+        )
+        trainer = FinetuneTrainer(
+            model=build_classifier(self.given.encoder, len(self.tokens.labels), seed),
+            args=arguments,
+            data_collator=DataCollatorWithPadding(self.tokens.tokenizer),
+            train_dataset=self.train_rows,
+            eval_dataset=self.dev_rows,
+            callbacks=[self.best, SaveNowAndThen()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
