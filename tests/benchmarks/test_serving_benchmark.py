@@ -3,15 +3,32 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from forked import palam_command
 from helpers import task_of
 
 from palam.tasks.registry import get_task
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serving.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CPU = ("--device", "cpu", "--dtype", "fp32")
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The script, whose servers start at once."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    module = import_module("serving")
+
+    def start(command, **_):
+        assert command[:3] == [sys.executable, "-m", "palam"]
+        return palam_command(*command[3:])
+
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(Popen=start, PIPE=subprocess.PIPE))
+    return module
 
 
 @pytest.fixture
@@ -23,11 +40,10 @@ def bridge(tiny_model, tmp_path):
     return tmp_path / "bridge"
 
 
-def test_it_measures_every_arm(bridge, tmp_path):
+def test_it_measures_every_arm(benchmark, bridge, tmp_path):
     out = tmp_path / "figures.json"
     options = ("--seconds", 1, "--warm-up", 0.2, "--clients", "1,6", "--max-tokens", 8)
-    command = [sys.executable, SCRIPT, bridge, *options, "--json", out, *CPU]
-    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+    benchmark.main(list(map(str, [bridge, *options, "--json", out, *CPU])))
     figures = json.loads(out.read_text())
     arms = {(arm["kind"], arm["server"], arm["clients"]): arm for arm in figures["arms"]}
     assert arms.keys() == {
