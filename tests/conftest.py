@@ -37,6 +37,14 @@ def workers_that_start_at_once():
     workers.START_METHOD = forked.START_METHOD
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """What is written need not outlive a crash of the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def collections_that_find_little():
     """Leave what is there by now out of full garbage collections.

@@ -1,6 +1,7 @@
 """Filling templates, which stand beside the code that uses them."""
 
 import json
+from functools import cache
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -24,8 +25,9 @@ def render(package: str, name: str, /, **values: Any) -> str:
     return _environment(package).get_template(name).render(**values)
 
 
+@cache
 def _environment(package: str) -> Environment:
-    """Where a package's templates are found, and the filters that they use."""
+    """Where a package's templates are found and kept compiled, and the filters that they use."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader(SHARED)]),
         undefined=StrictUndefined,

@@ -317,14 +317,16 @@ def readable_errors(name: str, role: str, fault: str = "cannot be loaded") -> It
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """Let transformers and huggingface_hub log errors only."""
-    before = (transformers_logging.get_verbosity(), hub_logging.get_verbosity())
-    transformers_logging.set_verbosity(logging.ERROR)
-    hub_logging.set_verbosity(logging.ERROR)
+    levels = {library: library.get_verbosity() for library in (transformers_logging, hub_logging)}
+    # Blocks stand within one another, and setting a level goes through all loggers.
+    louder = [library for library, level in levels.items() if level != logging.ERROR]
+    for library in louder:
+        library.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(before[0])
-        hub_logging.set_verbosity(before[1])
+        for library in louder:
+            library.set_verbosity(levels[library])
 
 
 def _one_line(error: BaseException) -> str:
