@@ -98,6 +98,7 @@ def method_of(first_cell, start=""):
         "head on the last": "head-last",
         "head on the encoder's last": "head-last",
         "head on the mean": "head-mean",
+        "the encoder fine-tuned": "finetune",
         "the LLM itself with LoRA": "llm-lora",
         "the LLM itself": "llm-alone",
     }
