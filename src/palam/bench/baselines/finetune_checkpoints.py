@@ -50,7 +50,7 @@ class BestWeights(TrainerCallback):
             best = json.loads((self.folder / BEST_FILE).read_text(encoding="utf-8"))
             self.loss = best["validation_loss"]
             self.lr = best["lr"]
-        else:  # runs that are done have left nothing else
+        else:  # the runs that are done have left nothing else: they are trained again
             remove_directory(folder)
 
     def on_evaluate(
