@@ -7,6 +7,7 @@ import yaml
 from stopping import stop_finetuning
 
 from palam.bench.baselines import finetune_checkpoints
+from palam.bench.results import ResultsFolder
 
 SMALL = {"languages": ["en", "si"], "split": "dev", "limit": 7}
 
@@ -78,6 +79,24 @@ def test_it_is_resumed_within_a_run(palam, recipe, tmp_path, monkeypatch):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
     assert not (out / "unfinished").exists()
+
+
+def test_what_a_finished_cell_has_left_is_removed(palam, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune_checkpoints, "SECONDS_BETWEEN", 0.0)
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultsFolder, "remove_unfinished", stop)
+        assert palam("bench", recipe, "--out", out).code == 130
+    assert (out / "unfinished" / "tuned.0").is_dir()
+    result = palam("bench", recipe, "--out", out)
+    assert result.code == 0, result.err
+    assert not (out / "unfinished").exists()
+
+
+def stop(results, run):
+    """In place of `remove_unfinished`: stopped after the cell of the baseline that keeps files."""
+    if run.method == "tuned":
+        raise KeyboardInterrupt
 
 
 def test_stopped_before_anything_is_kept_it_leaves_nothing(palam, recipe, tmp_path, monkeypatch):

@@ -93,6 +93,9 @@ class Bench:
             for seed in seeds
         ]
         finished = {cell.run for cell in self.results.cells()}
+        for cell in finished:
+            # A run that was killed between its cell and this has left it.
+            self.results.remove_unfinished(cell)
         remaining = [cell for cell in cells if cell not in finished]
         start = time.time()
         for done, cell in enumerate(remaining):
