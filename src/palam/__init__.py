@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from palam.models.bridge import PalamBridge
     from palam.models.configuration import PalamConfig
     from palam.models.fusion.base import Fusion
+    from palam.models.mapper import LinearMapper
     from palam.models.model_config import ModelConfig
     from palam.models.modeling import PalamModel
     from palam.models.processing import PalamProcessor
-    from palam.models.registry import register_fusion
+    from palam.models.registry import register_fusion, register_mapper
     from palam.models.template import Template
     from palam.tasks.registry import register_task
     from palam.tasks.task import Task
@@ -42,6 +43,7 @@ _HOMES = {
     "Evaluation": "palam.inference.evaluation",
     "Fusion": "palam.models.fusion.base",
     "LabelScorer": "palam.inference.scoring",
+    "LinearMapper": "palam.models.mapper",
     "ModelConfig": "palam.models.model_config",
     "OptimConfig": "palam.training.config",
     "PalamBridge": "palam.models.bridge",
@@ -59,6 +61,7 @@ _HOMES = {
     "evaluate": "palam.inference.evaluation",
     "generate": "palam.inference.generation",
     "register_fusion": "palam.models.registry",
+    "register_mapper": "palam.models.registry",
     "register_task": "palam.tasks.registry",
     "score_labels": "palam.inference.scoring",
     "train": "palam.training.run",
@@ -88,6 +91,8 @@ __all__ = [  # noqa: RUF022 (what is used most comes first)
     "TrainRuntimeConfig",
     "Fusion",
     "register_fusion",
+    "LinearMapper",
+    "register_mapper",
     "Task",
     "register_task",
 ]

@@ -1,6 +1,7 @@
 """The solved bridge against a direct ridge regression on all aligned tokens."""
 
 import copy
+from dataclasses import asdict
 
 import forked
 import numpy as np
@@ -140,31 +141,34 @@ def test_texts_may_be_a_stream_and_their_number_does_not_matter(tiny_model):
     torch.testing.assert_close(*solutions, rtol=1e-3, atol=1e-4)
 
 
-def _one_of_two(rank, folder, store, out):
+def _one_of_two(rank, folder, texts, store, out):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2
     )
     model = PalamModel.from_bases(*folder, fusion="mean", mode="paper", normalize="none")
-    solve_bridge(model, TEXTS * 2)
-    torch.save(model.bridge.mapper.readout.state_dict(), f"{out}/{rank}")
+    result = solve_bridge(model, texts)
+    weights = model.bridge.mapper.readout.state_dict()
+    torch.save({"weights": weights, "result": asdict(result)}, f"{out}/{rank}")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_that_share_the_texts_find_what_one_finds(base_folder, tmp_path):
+@pytest.mark.parametrize("texts", [TEXTS * 2, TEXTS[:10]], ids=["many", "all are of the first"])
+def test_two_processes_that_share_the_texts_find_what_one_finds(base_folder, tmp_path, texts):
     folders = str(base_folder("xlmr")), str(base_folder("llama"))
     alone = PalamModel.from_bases(*folders, fusion="mean", mode="paper", normalize="none")
-    solve_bridge(alone, TEXTS * 2)
+    result = solve_bridge(alone, texts)
     torch.multiprocessing.start_processes(
         _one_of_two,
-        (folders, tmp_path / "store", tmp_path),
+        (folders, texts, tmp_path / "store", tmp_path),
         nprocs=2,
         start_method=forked.START_METHOD,
     )
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
+    assert first["result"] == second["result"] == pytest.approx(asdict(result), rel=1e-3)
     for key, value in alone.bridge.mapper.readout.state_dict().items():
-        assert torch.equal(first[key], second[key])
-        torch.testing.assert_close(first[key], value, rtol=1e-3, atol=1e-4)
+        assert torch.equal(first["weights"][key], second["weights"][key])
+        torch.testing.assert_close(first["weights"][key], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("fusion", ["last", "mean", "global_softmax", "transformer_softmax"])

@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 import yaml
 from helpers import read_jsonl
+from rich.console import Console
 
 from palam.bench import method_trainer
 from palam.bench.estimate import estimate
-from palam.bench.methods import BaselineMethod, ChoiceMethod
+from palam.bench.method_trainer import MethodTrainer
+from palam.bench.methods import BaselineMethod, ChoiceMethod, TrainedMethod
 from palam.bench.recipe_file import load_recipe, recipe_names
+from palam.bench.results import ResultsFolder
 from palam.training.trainer import NonFiniteLoss
 from palam.utils.locks import output_lock
 
@@ -103,6 +106,34 @@ def test_a_run_that_was_killed_is_resumed(again, palam, trained_bridges):
     assert (out / "curve.jsonl").read_bytes() == curve
     assert not list((out / "bridges").glob("*.at-*"))
     assert trained_bridges == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"llm_revision": "abc"}, {"encoder_revision": "abc"}, {"gradient_checkpointing": True}],
+)
+def test_a_method_with_another_revision_or_model_has_bases_of_its_own(again, monkeypatch, setting):
+    """What it changes in its LLM changes no other method, and no other revision is taken for it."""
+    given = {}
+
+    def recording_train(config, out, *, bases, **options):
+        given[out.name.split("-")[0]] = bases
+        raise NonFiniteLoss("stopped here")
+
+    monkeypatch.setattr(method_trainer, "train", recording_train)
+    recipe = load_recipe(str(again / "recipe.yaml"))
+    methods = {
+        "shared": TrainedMethod({"fusion": "last"}),
+        "own": TrainedMethod({"fusion": "last", **setting}),
+    }
+    results = ResultsFolder(again / "none")
+    results.path.mkdir()
+    recipe = replace(recipe, methods=methods, against="shared")
+    trainer = MethodTrainer(recipe, results, Console(quiet=True))
+    for method in methods:
+        trainer.train(method, 0.01, seed=0)
+    assert given["shared"] is trainer.bases
+    assert given["own"] is None
 
 
 def test_another_seed_is_added_to_what_is_there(again, palam, trained_bridges):

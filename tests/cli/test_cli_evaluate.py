@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 import pytest
-from helpers import read_jsonl
+from helpers import read_jsonl, write_jsonl
 
 from palam.inference.evaluation import wilson
 from palam.tasks.registry import get_task
@@ -99,6 +99,19 @@ def test_a_labelled_file_is_measured_like_a_task(palam, evaluation, trained, dat
     assert "--languages si" in refused.err
     message = palam("evaluate", trained, *CPU).err
     assert message == "palam: error: give either --task or --file\n"
+
+
+def test_numbers_for_the_labels_of_somebodys_file_are_refused(palam, base_options, tmp_path):
+    """In whose order they would count, nobody can know."""
+    rows = [{"text": f"text {number}", "label": ("pos", "neg")[number % 2]} for number in range(20)]
+    write_jsonl(tmp_path / "own.jsonl", rows)
+    bridge = tmp_path / "bridge"
+    made = palam("train", "--file", tmp_path / "own.jsonl", "--out", bridge, *base_options)
+    assert made.code == 0, made.err
+    write_jsonl(tmp_path / "test.jsonl", [{"text": "text", "label": 1}])
+    result = palam("evaluate", bridge, "--file", tmp_path / "test.jsonl", *CPU)
+    assert result.code == 2
+    assert "line 1: label '1' is none of pos, neg" in result.err
 
 
 def test_a_file_of_no_language_is_one_group(palam, trained, data, tmp_path, jsonl):

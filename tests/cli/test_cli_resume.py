@@ -153,6 +153,28 @@ def test_an_error_too_says_how_to_go_on(run, stop, place, texts):
     assert run(CLASSIFY, "--resume").code == 0
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_a_run_may_go_on_past_what_cannot_be_read(run, texts, tmp_path, name):
+    write_jsonl(texts, [*ROWS[:6], {"id": 6, "text": ["no text"]}, *ROWS[7:]])
+    whole, out = tmp_path / f"whole-{name}", tmp_path / name
+    assert run(CLASSIFY, "--keep-errors", out=whole).code == 0
+    assert "stopped after 4 of 9 rows" in refusal(run(CLASSIFY, out=out))
+    assert run(CLASSIFY, "--keep-errors", "--resume", out=out).code == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_run_that_keeps_errors_goes_on_so(stop, run):
+    stop(CLASSIFY, "--keep-errors")
+    assert "the --keep-errors was true, now false" in refusal(run(CLASSIFY, "--resume"))
+
+
+def test_an_output_does_not_take_the_place_of_what_is_read(run, texts):
+    before = texts.read_bytes()
+    line = refusal(run(CLASSIFY, "--overwrite", out=texts))
+    assert line == f"{texts} is what is read; give another file to write"
+    assert texts.read_bytes() == before
+
+
 def test_a_full_disk_is_one_line_and_loses_nothing(run, place, monkeypatch):
     make_journal = Journal.__init__
 

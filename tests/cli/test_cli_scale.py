@@ -222,7 +222,11 @@ def test_one_text_or_one_file_is_no_shard(palam, untrained, corpus):
     assert "--shard needs many files" in refusal(palam(*file, "--shard", "0/2"))
     many = ("classify", untrained, "--file", corpus, *LABELS, *CPU)
     assert "give a folder for the results" in refusal(palam(*many))
-    assert "holds files that are read" in refusal(palam(*many, "--out", corpus))
+    assert "is in the folder that is read" in refusal(palam(*many, "--out", corpus))
+    assert "is in the folder that is read" in refusal(palam(*many, "--out", corpus / "out"))
+    assert not (corpus / "out").exists()
+    pattern = ("classify", untrained, "--file", corpus / "*.jsonl", *LABELS, *CPU)
+    assert "holds files that are read" in refusal(palam(*pattern, "--out", corpus))
 
 
 def test_a_folder_that_is_no_output_has_no_status(refused, corpus):

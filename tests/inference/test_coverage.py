@@ -58,7 +58,7 @@ def test_an_answer_without_a_word_is_chosen_only_where_all_are(tiny_model, monke
     model = tiny_model(**PROMPT)
     features = encoder_features(model, TEXTS[:2], None)
     monkeypatch.setattr(coverage_module, "coverage", lambda text, answer: -0.5)
-    assert best_answers(model, features, [["", " ", "a"], ["", " "]]) == [2, 0]
+    assert best_answers(model, features, [["", " ...", "a"], ["", " "]]) == [2, 0]
 
 
 def test_states_are_had_in_evaluation_and_what_reads_them_is_not_held_in_it(tiny_model):

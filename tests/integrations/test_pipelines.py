@@ -62,6 +62,20 @@ def test_other_labels_and_options_of_the_pipeline(model):
     assert "palam-classify" in repr(classify)
 
 
+def test_labels_may_have_commas_between_them_and_are_distinct(model):
+    classify = pipeline("palam-classify", model=model)
+    listed = classify(TEXTS[0], labels=["travel", "health"], top_k=None)
+    assert classify(TEXTS[0], labels="travel, health", top_k=None) == listed
+    with pytest.raises(PalamError, match="are the same to the LLM; give each once"):
+        classify(TEXTS[0], labels=["travel", "travel"])
+
+
+def test_what_is_no_text_is_refused(model):
+    for task_name in ("palam-classify", "palam-generate"):
+        with pytest.raises(PalamError, match="row 1 holds None"):
+            pipeline(task_name, model=model)(["text", None])
+
+
 def test_a_stream_gives_an_iterator(model):
     classify = pipeline("palam-classify", model=model)
     stream = classify(text for text in TEXTS)
@@ -98,6 +112,19 @@ def test_languages(tiny_model):
 def test_without_labels(tiny_model):
     with pytest.raises(PalamError, match=r"labels=\[...\]"):
         pipeline("palam-classify", model=tiny_model())("text")
+
+
+def test_options_of_the_model(checkpoint, base_folder):
+    places = {"encoder": str(base_folder("bert")), "llm": str(base_folder("llama"))}
+    classify = pipeline(
+        "palam-classify",
+        model=str(checkpoint),
+        model_kwargs={**places, "allow_mismatch": True},
+        device="cpu",
+    )
+    assert classify(TEXTS[0])["label"] in ("a", "b", "c")
+    with pytest.raises(ValueError, match="model_kwargs has 'encodr'; for a bridge there are: "):
+        pipeline("palam-classify", model=str(checkpoint), model_kwargs={"encodr": "x"})
 
 
 def test_a_token_is_not_taken(checkpoint):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import tiny
 
+from palam import score_labels
 from palam.cli.main import run
 from palam.errors import PalamError
 from palam.training.config import TrainConfig
@@ -145,6 +146,32 @@ def test_the_llm_answers_the_words_of_a_label(options, tmp_path):
     assert loaded.label_words == words
 
 
+def test_a_trained_checkpoints_classes_are_sorted(options, tmp_path):
+    labels = ["sports", "health", "politics"] * 8
+    file = table(tmp_path / "rows.csv", TEXTS, labels)
+    train(TrainConfig.from_settings({**options, "file": str(file)}), tmp_path / "bridge")
+    loaded = PalamClassifier.load(tmp_path / "bridge", device="cpu", dtype="fp32")
+    assert list(loaded.model_.config.trained_task.words_by_label) != sorted(set(labels))
+    assert loaded.classes_.tolist() == sorted(set(labels))
+    scores = score_labels(loaded.model_, TEXTS, loaded.classes_.tolist())
+    np.testing.assert_allclose(loaded.predict_proba(TEXTS), scores.double().softmax(1), atol=1e-6)
+    assert loaded.predict(TEXTS).tolist() == loaded.classes_[scores.argmax(1)].tolist()
+    pickled = pickle.loads(pickle.dumps(loaded))
+    np.testing.assert_allclose(pickled.predict_proba(TEXTS), loaded.predict_proba(TEXTS), atol=1e-6)
+
+
+def test_a_checkpoint_on_the_hub_has_its_record(options, fitted, tmp_path, monkeypatch):
+    """The hub's cache, as its library lays it out."""
+    cache = tmp_path / "models--org--topics"
+    fitted.save(cache / "snapshots" / "0a1b")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0a1b")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    loaded = PalamClassifier.load("org/topics", device="cpu", dtype="fp32")
+    assert loaded.get_params() == {**fitted.get_params(), "settings": None}
+    assert loaded.results_ == fitted.results_
+
+
 def test_parameters_stay_as_given_and_are_cloned(options):
     fusion_options = {"rank": np.int64(4)}
     classifier = PalamClassifier(fusion="transformer_softmax", fusion_options=fusion_options)
@@ -238,6 +265,18 @@ def test_a_fitted_one_can_be_pickled(fitted):
         ({"settings": {"seed": 1}}, TEXTS, LABELS, "settings holds 'seed'"),
         ({"settings": {"no": 1}}, TEXTS, LABELS, "no setting 'no'"),
         ({"label_words": {"sports": "x"}}, TEXTS, LABELS, "no words for the label 'health'"),
+        (
+            {"label_words": {"sports": 1, "health": "x", "politics": "y"}},
+            TEXTS,
+            LABELS,
+            "has 1 for 'sports', which is no text",
+        ),
+        (
+            {"label_words": {"sports": "x", "health": "x", "politics": "y"}},
+            TEXTS,
+            LABELS,
+            "has 'x' for 2 labels; each needs its own",
+        ),
         ({}, TEXTS, LABELS[:-1], "24 texts and labels of shape"),
         ({}, TEXTS, [*LABELS[:-1], None], "NoneType and str"),
         ({}, TEXTS, [*LABELS[:-1], 1], "int and str"),

@@ -55,13 +55,40 @@ def test_those_with_which_the_loss_rises_are_left_out(saved):
     assert found.loss == pytest.approx(0.01, abs=1e-6)
 
 
+def task(name, labels, text="{text}"):
+    """What a checkpoint records of a file of one's own."""
+    words = [[label, label] for label in labels]
+    return {"name": name, "family": "custom", "text": text, "labels": words}
+
+
+def test_files_of_other_names_and_order_are_of_one_task(saved):
+    paths = [
+        saved("first", task=task("mine", ["yes", "no"])),
+        saved("second", task={**task("yours", ["no", "yes"]), "columns": {"text": "Article"}}),
+    ]
+    assert len(load_alike(paths)) == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (task("mine", ["yes", "perhaps"]), "has other labels, or other words for them, than "),
+        (task("mine", ["yes", "no"], "News: {text}"), "was trained on mine as 'News: {text}', and"),
+    ],
+)
+def test_bridges_of_other_tasks_are_refused(saved, other, message):
+    paths = [saved("first", task=task("mine", ["yes", "no"])), saved("second", task=other)]
+    assert message in refusal(load_alike, paths)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"fusion": "mean"}, "has fusion mean, "),
         ({"prompt": "{text}\nIs it good?"}, "asks in other words than "),
         ({"priors": {"good": -1.0}}, "is calibrated: "),
-        ({"task": {"name": "a", "family": "a", "text": "{text}", "labels": []}}, "has task "),
+        ({"max_length": 100}, "has max_length 100, and "),
+        ({"task": task("mine", ["x", "y"])}, "was trained on a task, and "),
     ],
 )
 def test_bridges_of_other_kinds_are_refused(saved, options, message):

@@ -104,7 +104,7 @@ def test_what_is_missing_is_said_with_what_there_is(tmp_path, monkeypatch):
         (b'{"text": "a", "label": 7}', "line 1: label '7' is none of"),
         (b'{"text": "a", "label": null}', "dev.eng_Latn.jsonl: no row has a gold label"),
         (b'{"text": "a", "label": "nul"}', "line 1: label 'nul' is none of"),
-        (b'{"text": "a", "label": ["travel"]}', "is none of"),
+        (b'{"text": "a", "label": ["travel"]}', "is neither a text nor a number"),
         (b'{"text": "a"', "line 1: not JSON"),
         (b"\xff\xfe", "dev.eng_Latn.jsonl is empty"),  # the mark of UTF-16, and nothing else
         (b"\xff\xfd", "line 1: not UTF-8"),
@@ -427,6 +427,27 @@ def test_floats_that_are_not_whole_stay(tmp_path):
     task, examples = task_from_file(write(tmp_path, "a.jsonl", rows))
     assert list(task.labels) == ["1.0", "1.5", "2.0"]
     assert [example.label for example in examples] == ["1.0", "1.5", "2.0"]
+
+
+def test_a_whole_number_is_one_label_however_it_is_written(tmp_path):
+    rows = [{"text": "a", "label": value} for value in (1, 1.0, 1.5, "2.0", 2)]
+    task, examples = task_from_file(write(tmp_path, "a.jsonl", rows))
+    assert list(task.labels) == ["1", "1.5", "2.0"]
+    assert [example.label for example in examples] == ["1", "1", "1.5", "2.0", "2.0"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "a.jsonl: no row has a gold label"),
+        (-1, "a.jsonl: no row has a gold label"),
+        (["a"], "line 1: label \"['a']\" is neither a text nor a number"),
+        ({"a": 1}, "is neither a text nor a number"),
+    ],
+)
+def test_a_file_without_labels_is_refused(tmp_path, value, message):
+    path = write(tmp_path, "a.jsonl", [{"text": "a", "label": value}] * 4)
+    assert message in refusal(lambda: task_from_file(path))
 
 
 COMPOSED, IN_PARTS = "caf\u00e9", "cafe\u0301"

@@ -38,6 +38,31 @@ def error(path):
     return refusal(lambda: list(RowSource(path).rows()))
 
 
+@pytest.mark.parametrize("without_pandas", [False, True])
+def test_values_that_python_does_not_have_are_texts(parquet, monkeypatch, without_pandas):
+    if without_pandas:
+        monkeypatch.setitem(sys.modules, "pandas", None)
+    nanoseconds = pyarrow.array([1_700_000_000_123_456_789, None], pyarrow.timestamp("ns"))
+    far = pyarrow.array([2**62, 0], pyarrow.timestamp("us"))
+    first, second = rows_of(parquet({"text": ["a", "b"], "when": nanoseconds, "far": far}))
+    assert (first["text"], second["text"]) == ("a", "b")
+    assert first["when"] == "2023-11-14 22:13:20.123456789"
+    assert str(2**62) in first["far"]
+    assert second["when"] is None
+
+
+NOT_READABLE = {
+    "bytes": pyarrow.array([b"ab\xff\xfe"]).cast(pyarrow.string(), safe=False),
+    "time zone": pyarrow.array([0], pyarrow.timestamp("us", tz="Mars/Phobos")),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_READABLE)
+def test_a_column_without_any_readable_form_is_named(parquet, kind):
+    path = parquet({"text": ["a"], "note": NOT_READABLE[kind]})
+    assert error(path).startswith(f"{path}: the column 'note' cannot be read: ")
+
+
 def test_a_parquet_file_is_a_table(parquet):
     columns = {name: [row[name] for row in ROWS] for name in ("text", "label")}
     path = parquet(columns, "A.PARQUET")

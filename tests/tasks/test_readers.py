@@ -203,6 +203,17 @@ def test_a_header_with_several_delimiters_is_settled_by_the_rows(tmp_path):
         assert list(read_rows(path, column=name)) == [row, row]
 
 
+def test_commas_that_agree_too_part_no_cells(tmp_path):
+    """In a name and, as decimal commas, in each row."""
+    path = write(tmp_path / "a.csv", "text;Preis, netto\nhallo;1,5\nciao;2,5\n")
+    assert list(read_rows(path)) == [
+        {"text": "hallo", "Preis, netto": "1,5"},
+        {"text": "ciao", "Preis, netto": "2,5"},
+    ]
+    path = write(tmp_path / "b.csv", "text;Preis, netto;label\nhallo;1,5;x\nciao;2,5;y\n")
+    assert [row["label"] for row in read_rows(path)] == ["x", "y"]
+
+
 def test_a_quoted_header_may_hold_any_sign(tmp_path):
     row = {"the\ntext": "a", "x;y": "b"}
     path = write(tmp_path / "a.csv", table(";", [row]))

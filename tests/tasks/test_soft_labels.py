@@ -36,6 +36,13 @@ def test_probabilities_are_those_of_the_log_probabilities(tmp_path):
     )
 
 
+def test_a_row_without_any_probability_is_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,negative,neutral,positive\nI like it.,0,0,0\n")
+    with pytest.raises(PalamError, match="line 2: no label has a probability"):
+        list(read_soft_labels(RowSource(path), COLUMNS, TASK))
+
+
 def test_a_label_is_drawn_as_often_as_its_probability_says():
     answer = SoftAnswer(("a", "b", "c"), (0.5, 0.0, 0.5))
     numbers = [round(place / 1000 * 2**64) for place in range(1000)]

@@ -49,7 +49,7 @@ def data_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory):
-    """Twenty-two lines of raw text; the last, which validates, is among the others."""
+    """Twenty-two lines of raw text: seven texts, each of them three times or more."""
     path = tmp_path_factory.mktemp("text") / "english.txt"
     lines = [" ".join(WORDS[i : i + 4 + i % 9]) for i in range(0, 63, 9)] * 3
     path.write_text("\n".join([*lines, lines[0]]))

@@ -90,7 +90,7 @@ OUT_OF_RANGE = {
     "batch_size": [10**30, 2**40],
     "gradient_accumulation_steps": [0, 10**30],
     "lora_rank": [10**6, 10**30],
-    "max_steps": [-2, 10**30],
+    "max_steps": [-2, 0, 10**30],
     "adam_beta1": [2.0, float("nan")],
     "adam_beta2": [2.0, float("inf")],
     "cache_states": [float("inf"), float("nan"), 1e9],

@@ -111,6 +111,16 @@ def test_the_budget_is_kept_and_the_rest_is_read(tiny_model, monkeypatch, tmp_pa
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) < whole
 
 
+def test_a_larger_budget_keeps_more_beside_what_is_kept(tiny_model, tmp_path):
+    model = tiny_model("bert", fusion="mean")
+    whole = size_of(filled(model))
+    half = filled(model, whole // 2, tmp_path)
+    assert len(half.states) < len(set(TEXTS))
+    again = filled(model, whole, tmp_path)
+    assert len(again.states) == len(set(TEXTS))
+    assert size_of(again) == whole
+
+
 def test_a_folder_serves_later_runs_and_other_encoders_do_not_mix(
     tiny_model, monkeypatch, tmp_path
 ):

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice, repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
@@ -128,7 +128,7 @@ def _solve_mapper(model: PalamModel, sums: "_Sums") -> AlignmentResult:
         )
     best = fit.best(held_out)
     weight, bias = best.solution
-    features = torch.cat(sums.features)
+    features = torch.cat(sums.features).to(model.device)
     mapped = features @ weight.T.to(features) + bias.to(features)
     accuracy = nearest_token_accuracy(model, mapped, torch.cat(sums.ids))
     fit.merge(held_out)
@@ -182,7 +182,24 @@ def _collect_sums(model: PalamModel, batches: Iterable[AlignedBatch]) -> _Sums:
             sums.ids.append(tokens.ids)
     sums.fit.merge_processes()
     sums.held_out.merge_processes()
-    return sums
+    return sums._replace(
+        features=_of_all_processes(sums.features),
+        ids=_of_all_processes(sums.ids),
+    )
+
+
+def _of_all_processes(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors of all processes, in their order; one that had little text may have none."""
+    if not _is_shared():
+        return tensors
+    shares: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(shares, [tensor.cpu() for tensor in tensors])
+    return [tensor for share in shares for tensor in share]
+
+
+def _is_shared() -> bool:
+    """Whether several processes share the texts."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 class _TextRow(NamedTuple):
@@ -237,7 +254,7 @@ def _own_rows(
         _check_lengths(len(texts), len(languages))
     rank = 0
     world_size = 1
-    if distributed.is_available() and distributed.is_initialized():
+    if _is_shared():
         rank = distributed.get_rank()
         world_size = distributed.get_world_size()
     if languages is None:

@@ -10,12 +10,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from palam.bench.plan import (
     LABEL_TOKENS,
-    cache_of,
     encoder_operations,
     forward_operations,
     label_factor,
 )
 from palam.bench.sketches import size_in_bytes, sketch_encoder, sketch_llm, sketch_translator
+from palam.models.llm_cache import cache_arguments
 from palam.models.model_config import ModelConfig
 from palam.starter.resolve import resolve
 from palam.utils.device import Placement
@@ -162,7 +162,7 @@ def _translation_operations(translator: Any, tokens: int) -> float:
         written(token)
     half = written(token.repeat(1, max(1, tokens // 2)))
     with FlopCounterMode(display=False) as later:
-        written(token, **cache_of(half))
+        written(token, **cache_arguments(half))
     operations: float = reading.get_total_flops() + first.get_total_flops()
     operations += (tokens - 1) * later.get_total_flops()
     return operations

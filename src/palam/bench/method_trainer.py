@@ -23,7 +23,19 @@ from palam.utils.device import resolve_placement
 from palam.utils.files import remove_directory
 
 BASE_SETTINGS = frozenset(
-    {"encoder", "second_encoder", "llm", "lora_rank", "dtype", "device", "load_in"}
+    {
+        "encoder",
+        "encoder_revision",
+        "second_encoder",
+        "second_encoder_revision",
+        "llm",
+        "llm_revision",
+        "lora_rank",
+        "gradient_checkpointing",
+        "dtype",
+        "device",
+        "load_in",
+    }
 )
 """A method that changes one of them cannot use the base models of the others."""
 

@@ -26,6 +26,7 @@ from palam.bench.sketches import (
 )
 from palam.models.backbones.llm import enable_checkpointing
 from palam.models.bridge import PalamBridge
+from palam.models.llm_cache import cache_arguments
 from palam.models.model_config import ModelConfig
 from palam.starter.resolve import resolve
 from palam.training.arguments import RunLength, check_batch_size
@@ -399,7 +400,7 @@ def generation_operations(llm: Any, tokens: int, new_tokens: int) -> float:
     """
     first = forward_operations(llm, 1, tokens, 1)
     before = torch.ones(1, tokens + new_tokens // 2 - 1, dtype=torch.long)
-    cache = cache_of(llm(before, use_cache=True, logits_to_keep=1))
+    cache = cache_arguments(llm(before, use_cache=True, logits_to_keep=1))
     if not cache:  # the LLM keeps a state, which does not grow
         later = forward_operations(llm, 1, tokens + 1, 1) - first
     else:
@@ -408,15 +409,6 @@ def generation_operations(llm: Any, tokens: int, new_tokens: int) -> float:
             llm(token, use_cache=True, **cache)
         later = counter.get_total_flops()
     return first + (new_tokens - 1) * later
-
-
-def cache_of(output: Any) -> dict[str, Any]:
-    """The keys and values in a model's output, as the argument of its next call; {} if none."""
-    # transformers' newer releases call them `cache`, and warn of the old name.
-    for name in ("cache", "past_key_values"):
-        if name in output:
-            return {name: output[name]}
-    return {}
 
 
 def _run_encoder(encoder: nn.Module, lengths: _Lengths) -> _Encoding:

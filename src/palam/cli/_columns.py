@@ -58,6 +58,10 @@ class ResultColumns(NamedTuple):
         added = set(self.names.values())
         return {name: value for name, value in row.items() if name not in added}
 
+    def completed(self, row: Row) -> Row:
+        """A finished row with nothing for the results that it does not have."""
+        return {**row, **{name: None for name in self.names.values() if name not in row}}
+
     def flat(self, row: Row) -> Row:
         """A finished row with a probability for each label in place of the scores."""
         if not self.label_names:

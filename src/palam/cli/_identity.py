@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from palam.cli._journal import KEEP_ERRORS
 from palam.cli._source import SourceConfig
 from palam.inference.text_form import TextForm
 from palam.scale.bridge import Bridge, identity_of
@@ -26,5 +27,6 @@ def run_identity(
         "column": list(form.columns.values()),
         "format": source.file_format,
         "sheet": source.sheet,
+        KEEP_ERRORS: source.keep_errors,
         **identity_of(bridge),
     }

@@ -19,6 +19,8 @@ from palam.tasks.writers import json_line
 VERSION = 1
 BEGINNING = b'{"palam_journal": '
 """Of the first line of every journal; no other file is taken for one, or removed."""
+KEEP_ERRORS = "--keep-errors"
+"""Of a run's identity: whether rows that cannot be read are kept."""
 END = b'{"palam_journal_end": true}\n'
 
 
@@ -217,6 +219,9 @@ def check_identity(earlier: Identity, now: Identity, path: Path) -> None:
     Raises:
         PalamError: they differ; the message names all in what, the first with its values.
     """
+    if not earlier.get(KEEP_ERRORS):
+        # A run that such a text has stopped may go on past it: what is done stays as it is.
+        now = {**now, KEEP_ERRORS: earlier.get(KEEP_ERRORS)}
     change = identity_change(earlier, now)
     if change is None:
         return

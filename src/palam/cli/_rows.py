@@ -18,7 +18,7 @@ from palam.cli._identity import run_identity
 from palam.cli._journal import Journal, journal_path, journal_state, open_journal
 from palam.cli._languages import check_given_language, check_row_languages
 from palam.cli._options import LoadingConfig
-from palam.cli._output import check_file_writable, is_device, open_rows
+from palam.cli._output import check_apart, check_file_writable, is_device, open_rows
 from palam.cli._source import Chunk, SourceConfig, one_row, one_text, read_chunks
 from palam.cli._text_notes import EncodingWatch, tell_of_empty_answers, tell_what_was_lost
 from palam.errors import PalamError
@@ -58,6 +58,7 @@ def reserved_output(source: SourceConfig) -> Iterator[None]:
     if source.out is None:
         yield
         return
+    check_apart([source.out], [Path(source.file)] if source.file else [])
     file_format = output_format(source.out)
     place = file_place(source.out)
     if place is None:
@@ -335,7 +336,8 @@ class _Run:
         """
         num_whole = journal.num_rows - journal.num_rows % self.chunk_size
         repeated = []
-        results = list(self.columns.names.values())
+        # Rows of before --keep-errors have no column for errors, and no error.
+        results = [name for usual, name in self.columns.names.items() if usual != ERROR]
         for number, done in enumerate(journal.rows(results)):
             numbered = next(rows, None)
             if numbered is None or json_line(numbered.row) != json_line(self.columns.own(done)):
@@ -388,10 +390,10 @@ def _write_file(run: _Run, rows_in: RowsIn, output: _Output) -> None:
 
 def _write_output(journal: Journal, columns: ResultColumns, place: Path, file_format: str) -> None:
     names = []
-    rows = journal.rows()
+    rows = map(columns.completed, journal.rows())
     if file_format in FLAT_FORMATS:
         names = columns.all_columns(rows)
-        rows = map(columns.flat, journal.rows())
+        rows = map(columns.flat, map(columns.completed, journal.rows()))
     with atomic_file(place) as file:
         write_rows(rows, names, file, file_format)
 

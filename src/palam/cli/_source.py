@@ -79,6 +79,9 @@ class SourceConfig:
         out = self.out.absolute()
         if out.is_file():
             raise PalamError(f"{self.out} is a file; of many files, --out is a folder")
+        folder = Path(str(self.file)).absolute()
+        if folder in (out, *out.parents):
+            raise PalamError(f"{self.out} is in the folder that is read; give another --out")
         for file in files:
             if out in file.path.absolute().parents:
                 raise PalamError(f"{self.out} holds files that are read; give another --out")

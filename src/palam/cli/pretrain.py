@@ -38,7 +38,7 @@ class RawTextConfig:
     """The text, and how much of it is read."""
 
     text_file: Path
-    """English, a sentence or a short paragraph a line, in any order; the last lines are for
+    """English, a sentence or a short paragraph a line, in any order; a twentieth of them is for
     validation."""
     text_column: str = "text"
     """The text's column, or a template over several, where the file is a table."""

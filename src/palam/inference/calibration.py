@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from palam.errors import PalamError
-from palam.inference.scoring import LabelScorer, Progress, score_labels
+from palam.inference.batches import Progress
+from palam.inference.scoring import LabelScorer, score_labels
 from palam.models.finite import check_finite
 from palam.models.modeling import PalamModel
 from palam.tasks.sampling import sample

@@ -76,8 +76,13 @@ def best_answers(
     chosen = [0] * len(features)
     for place, layers in encoder_states(model, features, batch_size=batch_size):
         scores = [
-            coverage(layers, states_of[answer]) if answer.strip() else -math.inf
+            coverage(layers, states_of[answer]) if says_something(answer) else -math.inf
             for answer in answers[place]
         ]
         chosen[place] = scores.index(max(scores))
     return chosen
+
+
+def says_something(answer: str) -> bool:
+    """Whether there is a letter or a digit in an answer."""
+    return any(character.isalnum() for character in answer)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, Unpack
 
 from palam.errors import PalamError
+from palam.inference.batches import Progress
 from palam.inference.generation import asked_with, generate, generate_about
 from palam.inference.reading_likelihood import likeliest_of_several, num_candidates
 from palam.inference.reading_metrics import (
@@ -12,7 +13,7 @@ from palam.inference.reading_metrics import (
     row_readings,
     says_one_of,
 )
-from palam.inference.scoring import LabelScorer, Progress
+from palam.inference.scoring import LabelScorer
 from palam.inference.task_prompt import task_template
 from palam.models.modeling import PalamModel
 from palam.models.template import clean

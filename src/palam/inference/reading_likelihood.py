@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from palam.errors import PalamError
+from palam.inference.batches import Progress
 from palam.inference.exactness import Exactness
 from palam.inference.reading_metrics import without_numbers
-from palam.inference.scoring import LabelScorer, Progress
+from palam.inference.scoring import LabelScorer
 from palam.models.modeling import PalamModel
 from palam.models.template import clean
 from palam.tasks.task import Example

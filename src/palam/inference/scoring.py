@@ -12,10 +12,7 @@ from torch import Tensor
 
 from palam.errors import PalamError
 from palam.inference.answers import Answer, spread
-from palam.inference.batches import Features, text_length
-from palam.inference.batches import PaddedBatch as PaddedBatch
-from palam.inference.batches import Progress as Progress
-from palam.inference.batches import padded_batches as padded_batches
+from palam.inference.batches import Features, Progress, padded_batches, text_length
 from palam.inference.cached_prefix import NO_PREFIX, CachedPrefix, common_prefix
 from palam.inference.exactness import Exactness, scores_agree
 from palam.inference.label_reading import COMPARED_LABELS, LabelReading

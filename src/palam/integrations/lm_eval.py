@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from palam.errors import PalamError
+from palam.inference.batches import Progress
 from palam.inference.generation import generate_about
 from palam.inference.prediction import judged, most_answer_tokens
 from palam.inference.reading_metrics import check_installed
-from palam.inference.scoring import LabelScorer, Progress
+from palam.inference.scoring import LabelScorer
 from palam.inference.task_prompt import task_template
 from palam.models.modeling import PalamModel
 from palam.models.template import Template

@@ -19,10 +19,17 @@ from palam.inference.task_prompt import label_template
 from palam.models.modeling import PalamModel
 from palam.models.task_record import text_alone
 from palam.utils.device import resolve_placement
+from palam.utils.texts import checked_texts
 
 CHUNK_SIZE = 1024
 """Texts of a stream that are read at a time."""
 DEFAULT_BATCH_SIZE = 32
+BRIDGE_OPTIONS = frozenset({"encoder", "llm", "second_encoder", "device_map", "allow_mismatch"})
+"""Options of [`PalamModel.from_pretrained`] for `model_kwargs` of `transformers.pipeline`."""
+LIBRARY_OPTIONS = frozenset(
+    {"config", "trust_remote_code", "local_files_only", "code_revision", "use_safetensors"}
+)
+"""What `transformers.pipeline` gives to every model that it loads; a bridge has no use for it."""
 
 
 class BridgeLoader:
@@ -36,9 +43,8 @@ class BridgeLoader:
         dtype: Any = "auto",
         revision: str | None = None,
         token: str | None = None,
-        encoder: str | None = None,
-        llm: str | None = None,
-        **_: Any,  # the pipeline's own: config, trust_remote_code, ...
+        load_in: str | None = None,
+        **options: Any,
     ) -> PalamModel:
         """The checkpoint's model.
 
@@ -47,18 +53,25 @@ class BridgeLoader:
             dtype: of the base models; `"auto"` is measured.
             revision: of the checkpoint on the hub.
             token: none can be given here.
-            encoder, llm: where they are, if not where the checkpoint says; `model_kwargs` of
+            load_in: `"8bit"` or `"4bit"`; this and those of `BRIDGE_OPTIONS` are `model_kwargs` of
                 `transformers.pipeline`.
+            **options: of [`PalamModel.from_pretrained`], and what the library gives to every model.
 
         Raises:
-            PalamError: no bridge there, or a token.
+            PalamError: no bridge there, a token, or an option that there is not.
         """
+        given = {name for name in options if not name.startswith("_")}  # those are the library's
+        unknown = sorted(given - LIBRARY_OPTIONS - BRIDGE_OPTIONS)
+        if unknown:
+            listed = ", ".join(sorted({"load_in", *BRIDGE_OPTIONS}))
+            raise PalamError(f"model_kwargs has {unknown[0]!r}; for a bridge there are: {listed}")
         if token is not None:
             raise PalamError("a token is taken from `hf auth login` or HF_TOKEN; give none here")
-        placement = resolve_placement()
+        placement = resolve_placement(load_in=load_in)
         if isinstance(dtype, torch.dtype):
             placement["dtype"] = dtype
-        return PalamModel.from_pretrained(path, encoder, llm, revision=revision, **placement)
+        chosen = {name: value for name, value in options.items() if name in BRIDGE_OPTIONS}
+        return PalamModel.from_pretrained(path, revision=revision, **{**placement, **chosen})
 
 
 class PalamPipeline(Pipeline):
@@ -120,10 +133,11 @@ class PalamPipeline(Pipeline):
 class PalamClassifyPipeline(PalamPipeline):
     """`pipeline("palam-classify", model)`: the most likely label of each text, and how likely.
 
-    Options of a call, or of the pipeline, are `labels` (the words of each label; default those that
-    the bridge was trained on), `languages` (a code for all texts or one a text; NLLB-style encoders
-    need it) and `top_k` (default the best label, as `{"label": ..., "score": ...}`, its probability
-    among the labels; a number, or None for all, gives a list of these, the best first).
+    Options of a call, or of the pipeline, are `labels` (the words of each label, as a list or with
+    commas between them; default those that the bridge was trained on), `languages` (a code for all
+    texts or one a text; NLLB-style encoders need it) and `top_k` (default the best label, as
+    `{"label": ..., "score": ...}`, its probability among the labels; a number, or None for all,
+    gives a list of these, the best first).
     """
 
     def answers(
@@ -131,7 +145,7 @@ class PalamClassifyPipeline(PalamPipeline):
         texts: Sequence[str],
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
-        labels: Sequence[str] | None = None,
+        labels: str | Sequence[str] | None = None,
         languages: str | Sequence[str | None] | None = None,
         top_k: int | None = 0,
     ) -> list[Any]:
@@ -147,7 +161,7 @@ class PalamClassifyPipeline(PalamPipeline):
             answers.append(ranked[0] if top_k == 0 else ranked[:top_k])
         return answers
 
-    def _scorer(self, labels: Sequence[str] | None) -> tuple[list[str], LabelScorer]:
+    def _scorer(self, labels: str | Sequence[str] | None) -> tuple[list[str], LabelScorer]:
         """The labels and what scores them; the same scorer as long as the labels are the same.
 
         Raises:
@@ -155,15 +169,18 @@ class PalamClassifyPipeline(PalamPipeline):
         """
         task = self.model.config.trained_task
         trained = {} if task is None else task.words_by_label
-        words = {label: label for label in labels or ()} or dict(trained)
-        if not words:
+        if isinstance(labels, str):
+            labels = [label.strip() for label in labels.split(",")]
+        names = list(labels or trained)
+        words = list(labels or trained.values())
+        if not names:
             raise PalamError("this bridge was not trained on labels; give some, labels=[...]")
         known: LabelScorer | None = getattr(self, "_known_scorer", None)
-        if known is None or known.labels != list(words.values()):
+        if known is None or known.labels != words:
             template = label_template(self.model.processor, self.model.config)
-            known = LabelScorer(self.model, list(words.values()), template=template)
+            known = LabelScorer(self.model, words, template=template)
             self._known_scorer = known
-        return list(words), known
+        return names, known
 
 
 class PalamGeneratePipeline(PalamPipeline):
@@ -193,9 +210,13 @@ class PalamGeneratePipeline(PalamPipeline):
 
 
 def _rendered(model: PalamModel, texts: Sequence[str]) -> list[str]:
-    """What the encoder reads; see [`text_alone`]."""
+    """What the encoder reads; see [`text_alone`].
+
+    Raises:
+        PalamError: something that is no text.
+    """
     task = model.config.trained_task
-    return [text_alone(task, text) for text in texts]
+    return [text_alone(task, text) for text in checked_texts(texts)]
 
 
 def _codes(languages: str | Sequence[str | None] | None, texts: Sequence[str]) -> list[str | None]:

@@ -6,6 +6,7 @@ makes, and every checkpoint with one text column and labels can be loaded.
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,13 +19,19 @@ from torch import Tensor
 
 from palam.errors import PalamError
 from palam.inference.scoring import LabelScorer
-from palam.models.checkpoint import CHECKPOINT_MARKER, LOG_FILE, RESULTS_FILE, SETTINGS_FILE
+from palam.models.checkpoint import (
+    CHECKPOINT_MARKER,
+    LOG_FILE,
+    RESULTS_FILE,
+    SETTINGS_FILE,
+    find_file,
+)
 from palam.models.model_card import CARD
 from palam.models.model_config import ModelConfig
 from palam.models.modeling import PalamModel
 from palam.models.task_record import TaskRecord, text_alone
 from palam.tasks.loading import CUSTOM_PROMPT
-from palam.tasks.task import Example, Task
+from palam.tasks.task import CUSTOM_FAMILY, Example, Task
 from palam.training.config import DataConfig, OptimConfig, TrainConfig, TrainRuntimeConfig
 from palam.training.data import training_data_of
 from palam.training.run import train
@@ -198,10 +205,16 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for label in classes:
             if self.label_words is not None and label not in self.label_words:
                 raise PalamError(f"label_words has no words for the label {label!r}")
-            words[str(label)] = self.label_words[label] if self.label_words else str(label)
+            own_words = self.label_words[label] if self.label_words else str(label)
+            if not isinstance(own_words, str):
+                raise PalamError(f"label_words has {own_words!r} for {label!r}, which is no text")
+            words[str(label)] = own_words
+        for word, count in Counter(words.values()).items():
+            if count > 1:
+                raise PalamError(f"label_words has {word!r} for {count} labels; each needs its own")
         return Task(
             name=TASK_NAME,
-            family="custom",
+            family=CUSTOM_FAMILY,
             labels=words,
             prompt=self.prompt or CUSTOM_PROMPT,
             paper_text="{text} Label: ",
@@ -209,11 +222,11 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _take(self, model: PalamModel, classes: npt.NDArray[Any], record: dict[str, str]) -> None:
         """Be fitted: with a trained model, its labels, and the text files of its checkpoint."""
-        words = list(_task_of(model).words_by_label.values())
+        words = _typed_labels(_task_of(model), "the bridge")
         self.classes_ = classes
         self.model_ = model
         self.results_ = json.loads(record.get(RESULTS_FILE, "{}"))
-        self._scorer_ = LabelScorer(model, words)
+        self._scorer_ = LabelScorer(model, [words[label] for label in classes.tolist()])
         self._record_ = record
 
     # ------------------------------------------------------------------ predicting
@@ -319,7 +332,13 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
             placement = _placement_of(self)
-            model = PalamModel.from_pretrained(folder, self.encoder, self.llm, **placement)
+            model = PalamModel.from_pretrained(
+                folder,
+                self.encoder,
+                self.llm,
+                second_encoder=(self.settings or {}).get("second_encoder"),
+                **placement,
+            )
         self._take(model, self.classes_, self._record_)
 
     @classmethod
@@ -329,6 +348,7 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         encoder: str | None = None,
         llm: str | None = None,
+        second_encoder: str | None = None,
         device: str = TrainRuntimeConfig.device,
         dtype: str = TrainRuntimeConfig.dtype,
     ) -> "PalamClassifier":
@@ -336,19 +356,24 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             path: folder or hub id.
-            encoder, llm: where they are, if not where the checkpoint says.
+            encoder, llm, second_encoder: where they are, if not where the checkpoint says.
             device, dtype: see the parameters.
 
         Raises:
             PalamError: no bridge there, or one without labels, or whose text has several columns.
         """
         placement = resolve_placement(device, dtype, None)
-        model = PalamModel.from_pretrained(str(path), encoder, llm, **placement)
+        model = PalamModel.from_pretrained(
+            str(path), encoder, llm, second_encoder=second_encoder, **placement
+        )
         task = model.config.trained_task
         if task is None or not task.words_by_label or len(task.slots) != 1:
             raise PalamError(f"{path} was not trained to label one text; it is no classifier")
-        record = _read_record(Path(path))
-        settings = read_yaml(Path(path) / SETTINGS_FILE) if SETTINGS_FILE in record else {}
+        record = _read_record(path)
+        settings_file = find_file(path, SETTINGS_FILE)
+        settings = {} if settings_file is None else read_yaml(settings_file)
+        if second_encoder is not None:
+            settings["second_encoder"] = second_encoder
         parameters = parameters_of(settings)
         parameters["encoder"] = encoder or model.config.encoder
         parameters["llm"] = llm or model.config.llm
@@ -356,7 +381,7 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if any(str(label) != words[label] for label in words):
             parameters["label_words"] = words
         classifier = cls(**{**parameters, "device": device, "dtype": dtype})
-        classifier._take(model, np.array(list(words)), record)
+        classifier._take(model, np.unique(list(words)), record)
         return classifier
 
 
@@ -407,13 +432,14 @@ def parameters_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _read_record(folder: Path) -> dict[str, str]:
+def _read_record(path: str | Path) -> dict[str, str]:
     """The text files of a checkpoint by name; those that it does not have are left out."""
-    return {
-        name: (folder / name).read_text(encoding="utf-8")
-        for name in RECORD_FILES
-        if (folder / name).is_file()
-    }
+    record = {}
+    for name in RECORD_FILES:
+        file = find_file(path, name)
+        if file is not None:
+            record[name] = file.read_text(encoding="utf-8")
+    return record
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

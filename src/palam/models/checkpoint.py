@@ -129,6 +129,23 @@ def load_bridge(path: str | os.PathLike[str], revision: str | None = None) -> Pa
     return bridge
 
 
+def find_file(path: str | os.PathLike[str], name: str) -> Path | None:
+    """One of a checkpoint's files on the disk, fetched from the hub if it is there; None if not.
+
+    Args:
+        path: the checkpoint's folder, hub id or `starter:bridge`.
+        name: of the file, e.g. `settings.yaml`.
+
+    Raises:
+        PalamError: no such folder, nor does the hub give it.
+    """
+    place = resolve(str(path))
+    with readable_errors(str(path), "checkpoint"):
+        source = source_options(place, None)
+        file = cached_file(place, name, _raise_exceptions_for_missing_entries=False, **source)
+    return None if file is None else Path(file)
+
+
 def _fitting_weights(config: PalamConfig, file: str) -> dict[str, Tensor]:
     """The weights in a file, in fp32, if they are those of the bridge that a configuration says.
 

@@ -16,6 +16,12 @@ def cache_argument(arguments: Collection[str]) -> str:
     return "cache" if "cache" in arguments else "past_key_values"
 
 
+def cache_arguments(output: Any) -> dict[str, Any]:
+    """The cache in a model's output as the argument of its next call; {} if there is none."""
+    cache = cache_of(output)
+    return {} if cache is None else {cache_argument(output): cache}
+
+
 def cache_of(output: Any) -> Any:
     """The cache in the LLM's output, or None."""
     for name in CACHE_NAMES:

@@ -47,6 +47,13 @@ SETTINGS = (
     "second_max_length",
 )
 """What is saved, beside the template."""
+READING_SETTINGS = (
+    "max_length",
+    "append_source_tokens",
+    "tokenization",
+    "second_max_length",
+)
+"""Those by which the same text becomes other inputs of the models."""
 LATER_SETTINGS = {
     "encoder_revision": None,
     "llm_revision": None,

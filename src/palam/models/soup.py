@@ -26,8 +26,9 @@ from palam.models.checkpoint import (
     write_checkpoint,
 )
 from palam.models.configuration import PalamConfig
-from palam.models.processing import PalamProcessor
+from palam.models.processing import READING_SETTINGS, PalamProcessor
 from palam.utils.files import atomic_directory
+from palam.utils.texts import shown
 
 
 def load_alike(paths: Sequence[str]) -> list[PalamBridge]:
@@ -41,22 +42,63 @@ def load_alike(paths: Sequence[str]) -> list[PalamBridge]:
 
     Raises:
         PalamError: fewer than two, no bridge there, one with a LoRA or with priors of its labels,
-            or two of another kind, task or prompt, or between other base models.
+            or two of another kind, task, prompt or limit, or between other base models.
     """
     if len(paths) < 2:
         raise PalamError("a mean of weights needs two bridges or more")
     bridges = [load_bridge(path) for path in paths]
     for path, bridge in zip(paths, bridges, strict=True):
         _check_has_weights_alone(path, bridge.config)
-        check_settings_alike(
-            (*DESIGN, "task"), (path, bridge.config), (paths[0], bridges[0].config)
-        )
+        check_settings_alike(DESIGN, (path, bridge.config), (paths[0], bridges[0].config))
+        _check_same_task(path, bridge.config, paths[0], bridges[0].config)
         check_same_bases(bridges[0].config, bridge.config)
-    templates = [PalamProcessor.from_pretrained(path).template for path in paths]
-    for path, template in zip(paths, templates, strict=True):
-        if template != templates[0]:
-            raise PalamError(f"{path} asks in other words than {paths[0]}; they must be the same")
+    _check_read_alike(paths)
     return bridges
+
+
+def _check_same_task(path: str, config: PalamConfig, other: str, others: PalamConfig) -> None:
+    """Refuse two bridges that learned other labels, or read rows as other texts.
+
+    Two files of one's own with the same labels are the same task, whatever they are called.
+
+    Raises:
+        PalamError: they did.
+    """
+    task, their_task = config.trained_task, others.trained_task
+    if task is None or their_task is None:
+        if task is not their_task:
+            trained, untrained = (path, other) if task else (other, path)
+            raise PalamError(f"{trained} was trained on a task, and {untrained} on none")
+        return
+    if task.words_by_label != their_task.words_by_label:
+        own, theirs = shown(dict(task.words_by_label)), shown(dict(their_task.words_by_label))
+        raise PalamError(
+            f"{path} has other labels, or other words for them, than {other}: {own} and {theirs}"
+        )
+    if (task.family, task.text) != (their_task.family, their_task.text):
+        raise PalamError(
+            f"{path} was trained on {task.name} as {task.text!r}, and {other} on "
+            f"{their_task.name} as {their_task.text!r}; they must be of one task"
+        )
+
+
+def _check_read_alike(paths: Sequence[str]) -> None:
+    """Refuse bridges whose texts become other inputs of the models.
+
+    Raises:
+        PalamError: two of them have another prompt, limit or kind of tokenisation.
+    """
+    processors = [PalamProcessor.from_pretrained(path) for path in paths]
+    first = processors[0]
+    for path, processor in zip(paths, processors, strict=True):
+        if processor.template != first.template:
+            raise PalamError(f"{path} asks in other words than {paths[0]}; they must be the same")
+        for name in READING_SETTINGS:
+            own, others = getattr(processor, name), getattr(first, name)
+            if own != others:
+                raise PalamError(
+                    f"{path} has {name} {own}, and {paths[0]} {others}; they must be the same"
+                )
 
 
 def mean_weights(bridges: Sequence[PalamBridge]) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class Sampler:
         """The next token's id, by finite scores [vocabulary]."""
         if self.is_greedy:
             return int(scores.argmax())
-        scaled = scores.double().cpu() / self.options.temperature
+        scaled = scores.cpu().double() / self.options.temperature  # MPS has no float64
         probabilities = scaled.softmax(-1)
         ordered, ids = probabilities.sort(descending=True, stable=True)
         likelier = ordered.cumsum(-1) - ordered  # the probability of all tokens before each

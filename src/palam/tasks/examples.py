@@ -9,7 +9,7 @@ from palam.errors import PalamError
 from palam.tasks.formats import Row, shortened
 from palam.tasks.labels import has_no_label, label_text, without_fraction
 from palam.tasks.readers import NumberedRow, text_of
-from palam.tasks.task import VARIANTS, Example, Task
+from palam.tasks.task import CUSTOM_FAMILY, VARIANTS, Example, Task
 from palam.utils.notes import tell
 
 
@@ -48,8 +48,8 @@ def examples_from_rows(
     if unlabelled:
         num_rows = len(examples) + unlabelled.total()
         note = _unlabelled_note(unlabelled, num_rows, source)
-        if "-1" in unlabelled and task.family == "custom":
-            note += "; if -1 is a label, name the labels"
+        if "-1" in unlabelled and task.family == CUSTOM_FAMILY:
+            note += "; if -1 is a label, write a word for it in the file"
         tell(note, notes)
     if not examples:
         raise PalamError(
@@ -84,6 +84,8 @@ def _label(task: Task, row: Row, place: str, columns: Mapping[str, str]) -> str 
     if column not in row:
         raise PalamError(f'{place}: no column "{column}" among {shortened(row)}')
     value = row[column]
+    if not isinstance(value, str | int | float | None):
+        raise PalamError(f"{place}: label {str(value)[:40]!r} is neither a text nor a number")
     if task.has_free_answers and has_no_label(value, number=True):
         return None
     label = task.label_of(value)

@@ -71,7 +71,8 @@ def has_no_label(value: object, *, number: bool = False) -> bool:
 def labels_in(values: Iterable[object], *, merge: bool = False) -> list[str]:
     """The labels of a column as they first appear.
 
-    Whole numbers that pandas wrote with a fraction (`1.0`) lose it, if all numbers are whole.
+    Whole numbers that pandas wrote with a fraction (`1.0`) lose it, if all numbers are whole; `1`
+    and `1.0` are one label in any case.
 
     Args:
         values: of the column; those without a gold label are left out.
@@ -98,13 +99,13 @@ def count_labels(values: Iterable[object]) -> dict[str, int]:
             text = label_text(value)
             counts[text] += 1
     del counts[""]  # no label at all: a mistake, which is reported with its line
-    if any(_is_fraction(text) for text in counts):
-        return counts
-    whole: Counter[str] = Counter()
+    has_fractions = any(_is_fraction(text) for text in counts)
+    spelling: dict[str, str] = {}
+    joined: Counter[str] = Counter()
     for text, count in counts.items():
-        label = without_fraction(text)
-        whole[label] += count
-    return whole
+        number = without_fraction(text)
+        joined[spelling.setdefault(number, text) if has_fractions else number] += count
+    return joined
 
 
 def _is_fraction(text: str) -> bool:

@@ -79,6 +79,10 @@ class Lexicon:
         """Their names, as the file first has them."""
         return list(self.by_language)
 
+    def has_word_of(self, text: str) -> bool:
+        """Whether a word of a text is among those that are translated."""
+        return any(word_key(parts_of_word(token)[1]) in self.by_word for token in text.split())
+
     @property
     def weights(self) -> list[float]:
         """How often each language is to be drawn: by the root of how many words it has."""

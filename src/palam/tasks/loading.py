@@ -19,12 +19,14 @@ from palam.tasks.hub import load_hub_rows
 from palam.tasks.labels import count_labels, labels_in, similar_labels
 from palam.tasks.readers import RowSource, numbered_rows
 from palam.tasks.sampling import a_tenth, hold_out, num_shared
-from palam.tasks.task import Example, Task
+from palam.tasks.task import CUSTOM_FAMILY, Example, Task
 from palam.utils.languages import language_name, resolve_language
 from palam.utils.notes import tell
 from palam.utils.text_template import slots
 
 Item = TypeVar("Item")
+NO_LABELS = "(no label)"
+"""In place of the labels of a file without any, which is then refused."""
 CUSTOM_PROMPT = "{text}\nThe label of this text is"
 """The prompt of a task of one's own."""
 
@@ -237,10 +239,10 @@ def task_from_file(
         if not merge_labels:
             _tell_similar_labels(values, source.name, notes)
     if not isinstance(labels, Mapping):
-        labels = {label: label for label in labels or [""]}
+        labels = {label: label for label in labels or [NO_LABELS]}
     task = Task(
         name=name or Path(source.path).stem,
-        family="custom",
+        family=CUSTOM_FAMILY,
         labels=dict(labels),
         prompt=prompt or CUSTOM_PROMPT,
         text=template,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from palam.errors import PalamError
-from palam.tasks.cells import plain_value
+from palam.tasks.cells import Plain, plain_value
 from palam.tasks.formats import NumberedLine, Row, shortened
 from palam.tasks.tables import checked_header
-from palam.utils.texts import first_line
+from palam.utils.texts import first_line, shown
 
 BATCH_SIZE = 1000
 """Rows that are read at a time."""
@@ -31,7 +31,7 @@ def read_parquet(path: Path) -> Iterator[NumberedLine]:
         file = _open(path, stack)
         checked_header(list(file.schema_arrow.names), str(path))
         batches = _batches(file, path)
-        yield from _rows(batches, _label_names(file.schema_arrow.metadata))
+        yield from _rows(batches, _label_names(file.schema_arrow.metadata), path)
 
 
 def count_parquet(path: Path) -> int:
@@ -58,7 +58,7 @@ def read_saved_dataset(path: Path) -> Iterator[NumberedLine]:
     features = data.features.items()
     names = {column: list(kind.names) for column, kind in features if hasattr(kind, "names")}
     batches = data.with_format("arrow").iter(batch_size=BATCH_SIZE)
-    yield from _rows(batches, names)
+    yield from _rows(batches, names, path)
 
 
 def count_saved_dataset(path: Path) -> int:
@@ -103,17 +103,40 @@ def _load_saved(path: Path) -> Any:
         raise PalamError(f"cannot read {path}: {first_line(error)}") from None
 
 
-def _rows(batches: Iterable[Any], label_names: LabelNames) -> Iterator[NumberedLine]:
+def _rows(batches: Iterable[Any], label_names: LabelNames, path: Path) -> Iterator[NumberedLine]:
     number = 0
     for batch in batches:
-        for values in batch.to_pylist():
+        columns = {
+            name: _plain_values(batch.column(place), f"{path}: the column {shown(name)}")
+            for place, name in enumerate(batch.schema.names)
+        }
+        for values in zip(*columns.values(), strict=True):
             number += 1
-            row: Row = {name: plain_value(value) for name, value in values.items()}
+            row: Row = dict(zip(columns, values, strict=True))
             for column, names in label_names.items():
                 label = row[column]
                 if isinstance(label, int) and 0 <= label < len(names):
                     row[column] = names[label]
             yield NumberedLine(number, row)
+
+
+def _plain_values(column: Any, source: str) -> list[Plain]:
+    """A column's values, see [`plain_value`]; what Python has no value for, as text.
+
+    That is of times beyond the year 9999, of nanoseconds, and the like.
+
+    Raises:
+        PalamError: it has no text either.
+    """
+    import pyarrow
+
+    try:
+        return [plain_value(value) for value in column.to_pylist()]
+    except Exception:  # of Python's, of pandas' and of the time zones' own kinds
+        try:
+            return list(column.cast(pyarrow.string()).to_pylist())
+        except Exception as error:
+            raise PalamError(f"{source} cannot be read: {first_line(error)}") from None
 
 
 def _label_names(metadata: Mapping[bytes, bytes] | None) -> LabelNames:

@@ -7,9 +7,9 @@ import re
 from array import array
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, compress, cycle, islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,17 @@ DRAWS = 2**64
 """How many numbers there are from which [`weighted_place`] chooses."""
 SENTENCE_END = re.compile(r"""(?<=[.!?])\s+|(?<=[.!?]["')\]])\s+|\n+""")
 """The white space between two sentences."""
+
+
+class HasFields(Protocol):
+    """A text, in parts that have names."""
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The parts."""
+
+
+TextRow = TypeVar("TextRow", bound=HasFields)
 
 
 def sample(examples: Sequence[Example], max_samples: int | None, seed: int = 0) -> list[Example]:
@@ -130,12 +141,12 @@ def hold_out(examples: Sequence[Example], num_rows: int, seed: int = 0) -> HeldO
     return HeldOut(train, dev, num_repeated=int(counts[counts > 1].sum()))
 
 
-def text_key(example: Example) -> tuple[str, ...]:
+def text_key(example: HasFields) -> tuple[str, ...]:
     """The same for examples whose texts differ at most in case, space and normal form."""
     return tuple(label_key(text) for text in example.fields.values())
 
 
-def text_digests(examples: Iterable[Example]) -> npt.NDArray[np.uint64]:
+def text_digests(examples: Iterable[HasFields]) -> npt.NDArray[np.uint64]:
     """A number for the text of each example, see [`text_key`]; eight bytes, also of a long text."""
     return digests_of("\0".join(text_key(example)) for example in examples)
 
@@ -152,6 +163,17 @@ def digests_of(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
 def num_shared(train: Sequence[Example], dev: Sequence[Example]) -> int:
     """How many rows of `dev` have a text that is among those of `train`."""
     return int(np.isin(text_digests(dev), text_digests(train)).sum())
+
+
+def with_other_texts(rows: Sequence[TextRow], held_out: Iterable[Example]) -> list[TextRow]:
+    """Those of some rows whose texts are not held out; see [`text_key`].
+
+    Args:
+        rows: in any order.
+        held_out: examples with the same fields.
+    """
+    is_held_out = np.isin(text_digests(rows), text_digests(held_out))
+    return list(compress(rows, ~is_held_out))
 
 
 def balanced(examples: Sequence[Example], seed: int = 0) -> list[Example]:

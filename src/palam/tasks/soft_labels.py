@@ -107,7 +107,7 @@ def _scores(row: Row, task: Task | None) -> Mapping[str, float] | None:
         columns[label] = row[column]
     if all(value in (None, "") for value in columns.values()):
         return None
-    return {label: _logarithm(label, value) for label, value in columns.items()}
+    return _checked_scores({label: _logarithm(label, value) for label, value in columns.items()})
 
 
 def _checked_scores(scores: Any) -> Mapping[str, float] | None:

@@ -11,7 +11,7 @@ from palam.tasks.decoding import BYTE_ORDER_MARK, MAX_LINE_BYTES
 from palam.tasks.formats import Lines, NumberedLine, column_letter, shortened
 
 DELIMITERS = (",", ";", "\t", "|")
-"""The delimiters of CSV that are looked for; of equally likely ones, the first is taken."""
+"""The delimiters of CSV that are looked for."""
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """Excel's first line, which names the delimiter."""
 SNIFFED_LINES = 20
@@ -61,7 +61,10 @@ def parse_tsv(lines: Lines, source: str) -> Iterator[NumberedLine]:
 
 
 def find_delimiter(lines: Lines) -> str:
-    """The delimiter of the header; where it has several, the one with which the rows agree."""
+    """The delimiter of the header; where it has several, the one with which the rows agree.
+
+    Of several, it is the one that makes more cells, and a comma last.
+    """
     lines.skip_blank()
     beginning = lines.peek()
     if beginning and beginning[0].count('"') % 2:  # a name over several lines
@@ -70,7 +73,13 @@ def find_delimiter(lines: Lines) -> str:
     if len(candidates) < 2:
         return candidates[0] if candidates else DELIMITERS[0]
     beginning = lines.peek(SNIFFED_LINES)
-    return max(candidates, key=lambda sign: _agreement(_records(beginning, sign)))
+
+    def likelihood(sign: str) -> tuple[float, int, bool]:
+        records = _records(beginning, sign)
+        # A comma may stand in a name and, for a decimal point, in each row; the others seldom do.
+        return _agreement(records), len(records[0]), sign != ","
+
+    return max(candidates, key=likelihood)
 
 
 def table_columns(lines: Lines, column: str, *, delimiters: Sequence[str]) -> list[str]:

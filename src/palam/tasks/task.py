@@ -17,6 +17,8 @@ QUESTION = "{question}"
 VARIANTS = " / "
 """What stands between the answers to a question that are all right."""
 
+CUSTOM_FAMILY = "custom"
+"""Of tasks that are made of somebody's own file or texts."""
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
@@ -189,8 +191,9 @@ class Task:
 
         Args:
             value: a label or its words (both in any case, space and normal form), or its number in
-                the order of the labels, from 0; where the labels are numbers themselves, they are
-                not counted. Whole numbers may be floats, or their text: `1.0`.
+                the order of the labels, from 0. Where the labels are numbers themselves, or those
+                of somebody's own file, that is not counted. Whole numbers may be floats, or their
+                text: `1.0`.
         """
         text = label_text(value)
         if text in self.labels:
@@ -202,7 +205,9 @@ class Task:
         for label, words in self.labels.items():
             if key in (label_key(without_fraction(label)), label_key(words)):
                 return label
-        if not any(is_number(label) for label in self.labels):
+        has_numbers = any(is_number(label) for label in self.labels)
+        # In whose order the numbers of somebody's own file would count, nobody can know.
+        if not has_numbers and self.family != CUSTOM_FAMILY:
             for index, label in enumerate(self.labels):
                 if number == str(index):
                     return label

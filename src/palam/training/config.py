@@ -48,7 +48,6 @@ SHARES = (
     "swap_words",
     "drop_words",
     "drop_vectors",
-    "code_switch",
 )
 """The settings that are from 0 to below 1."""
 PROMPTS_NEED = "prompts are for --distill, in the mode prompt or chat"
@@ -166,7 +165,7 @@ class OptimConfig:
     batch_size: int = 16
     """Rows per batch, of all processes together."""
     max_steps: int = -1
-    """Stop after so many steps; -1 is no limit."""
+    """Train for so many steps, whatever the epochs; -1 is as many as the epochs have."""
     patience: int = 3
     """Stop after so many validations without a better loss; 0 never stops."""
     eval_steps: int | None = None
@@ -233,15 +232,13 @@ class OptimConfig:
             lora_rank=(1, MAX_RANK),
             patience=(0, MAX_COUNT),
             passage_words=(0, MAX_COUNT),
+            code_switch=(0, 1),
         )
         check_least(self, fusion_lr=0, weight_decay=0, max_grad_norm=0, hidden_weight=0)
         for name in ("fusion_lr", "weight_decay", "hidden_weight"):
             if getattr(self, name) == float("inf"):
                 raise PalamError(f"{name} is inf; it must be finite")
-        for name in ("epochs", "lr"):
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise PalamError(f"{name} is {value}; it must be above 0")
+        self._check_length()
         for name in SHARES:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
@@ -253,6 +250,15 @@ class OptimConfig:
         self._check_objectives()
         if self.llm_only and not self.lora_rank:
             raise PalamError(LLM_ONLY_NEEDS)
+
+    def _check_length(self) -> None:
+        """Refuse what trains nothing."""
+        for name in ("epochs", "lr"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise PalamError(f"{name} is {value}; it must be above 0")
+        if self.max_steps == 0:
+            raise PalamError("max_steps is 0; it must be -1, for the epochs, or 1 at least")
 
     def _check_objectives(self) -> None:
         """Refuse objectives that are not known, weigh nothing, or lack what they need."""
@@ -341,7 +347,9 @@ class TrainRuntimeConfig(RuntimeConfig):
 class TrainConfig:
     """A training run's configuration.
 
-    Its settings also have a flat form, by name: that of YAML files and recipes.
+    Its settings also have a flat form, by name: that of YAML files and recipes. There a task's own
+    settings take the place of the defaults ([`TrainConfig.from_settings`]); parts that are given
+    here stay as they are.
 
     Raises:
         PalamError: settings of different concerns that exclude each other.

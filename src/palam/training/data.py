@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -15,11 +16,19 @@ from palam.tasks.lexicon import Lexicon, read_lexicon
 from palam.tasks.loading import native_language, task_from_file, train_and_dev
 from palam.tasks.readers import RowSource, read_texts
 from palam.tasks.registry import get_task
-from palam.tasks.sampling import a_tenth, balanced, hold_out, num_shared, sample
+from palam.tasks.sampling import (
+    a_tenth,
+    balanced,
+    hold_out,
+    num_shared,
+    sample,
+    with_other_texts,
+)
 from palam.tasks.soft_labels import SoftlyLabelled, read_soft_labels
 from palam.tasks.task import Example, Task
 from palam.training.config import DataConfig
 from palam.training.objectives.base import LabelledText
+from palam.utils.notes import tell
 from palam.utils.processes import on_main
 
 
@@ -131,19 +140,37 @@ def read_training_data(
     """
     lexicon = _read_lexicon(data, notes)
     if data.text_file is not None:
-        return replace(_read_raw_text(data, seed, notes or ()), lexicon=lexicon)
+        return _with_lexicon(_read_raw_text(data, seed, notes), lexicon)
     if data.file is not None:
         labelled = _read_labelled_file(data.file, data, seed, prompt, notes)
     else:
         assert data.task is not None  # a DataConfig has exactly one of the three
         labelled = _read_task(get_task(data.task), data, seed, notes)
-    chosen = replace(_chosen(labelled, data, seed), lexicon=lexicon)
-    chosen.inspection = _inspect(labelled, notes or ())
+    chosen = _with_lexicon(_chosen(labelled, data, seed), lexicon)
     if data.file is not None:
         chosen.columns = data.columns
     if data.soft_label_file is not None:
-        chosen.soft = _read_soft_labels(data.soft_label_file, labelled.task, chosen.columns or {})
+        soft = _read_soft_labels(data.soft_label_file, labelled.task, chosen.columns or {})
+        chosen.soft = _not_validated(soft, labelled.dev, data.soft_label_file, notes)
+    chosen.inspection = _inspect(labelled, notes or ())
     return chosen
+
+
+def _with_lexicon(data: TrainingData, lexicon: Lexicon | None) -> TrainingData:
+    """The same with a lexicon.
+
+    Raises:
+        PalamError: none of its words is in the texts to train on, so it would change nothing.
+    """
+    if lexicon is None:
+        return data
+    texts = chain(JoinedTexts(data.train), (row.text for row in data.labelled))
+    if not any(lexicon.has_word_of(text) for text in texts):
+        raise PalamError(
+            "no word of the lexicon is in the texts to train on: its column word must hold words "
+            "of their language, and translation those of other languages"
+        )
+    return replace(data, lexicon=lexicon)
 
 
 def _read_lexicon(data: DataConfig, notes: list[str] | None = None) -> Lexicon | None:
@@ -163,6 +190,25 @@ def _read_soft_labels(
     if not rows:
         raise PalamError(f"{path} holds no text with labels")
     return rows
+
+
+def _not_validated(
+    soft: Sequence[SoftlyLabelled],
+    dev: Sequence[Example],
+    path: Path,
+    notes: list[str] | None,
+) -> list[SoftlyLabelled]:
+    """The softly labelled texts that are none of the validation texts."""
+    kept = with_other_texts(soft, dev)
+    left_out = len(soft) - len(kept)
+    if not kept:
+        raise PalamError(f"{path} holds validation texts alone, which are not learned; give others")
+    if left_out:
+        tell(
+            f"{path.name}: {left_out} of {len(soft)} texts are for validation, and not learned",
+            notes,
+        )
+    return kept
 
 
 def first_reads(read: Callable[[], TrainingData]) -> TrainingData:
@@ -200,7 +246,7 @@ def training_data_of(
         PalamError: too few examples.
     """
     chosen = _chosen(_held_out(task, examples, data, seed, source=task.name), data, seed)
-    return replace(chosen, lexicon=_read_lexicon(data))
+    return _with_lexicon(chosen, _read_lexicon(data))
 
 
 def _chosen(labelled: "_Labelled", data: DataConfig, seed: int) -> TrainingData:
@@ -265,12 +311,12 @@ def raw_texts(data: DataConfig, source: RowSource) -> Iterator[str]:
     return read_texts(source, column=data.text_column, option="--text-column")
 
 
-def _read_raw_text(data: DataConfig, seed: int, notes: Iterable[str]) -> TrainingData:
-    """The lines of a file; the last twentieth of them are for validation.
+def _read_raw_text(data: DataConfig, seed: int, notes: list[str] | None) -> TrainingData:
+    """The lines of a file; a twentieth of them are for validation.
 
     Args:
         data: what to read, and how much of it.
-        seed: of the sample.
+        seed: of the samples.
         notes: lines about what was found while the data were read.
     """
     lines = []
@@ -280,23 +326,20 @@ def _read_raw_text(data: DataConfig, seed: int, notes: Iterable[str]) -> Trainin
     if len(lines) < 2:
         raise PalamError(f"{source.name} holds fewer than two lines of text")
     most = data.max_eval_samples or len(lines)
-    held_out = max(1, min(len(lines) // 20, most))
-    train, dev = lines[:-held_out], lines[-held_out:]
-    note = f"the last {held_out} of {len(lines)} lines"
-    shared = num_shared(train, dev)
-    if shared:
-        note = f"{note}; {shared} of them have a text that is trained on"
-    texts = [line.fields["text"] for line in lines]
-    inspection = inspect_texts(source.name, texts, language=data.text_language, notes=notes)
-    inspection.held_out = len(dev)
-    inspection.shared = shared
+    parts = hold_out(lines, max(1, min(len(lines) // 20, most)), seed)
+    train, dev = parts.train, parts.dev
+    note = f"{len(dev)} of {len(lines)} lines"
+    if parts.num_repeated:
+        note = f"{note}; {parts.note}"
     limit = data.max_train_samples
     if limit is not None and limit < len(train):
         train = random.Random(seed).sample(train, limit)
     labelled, labelled_dev = _read_label_tasks(data, seed)
     if data.soft_label_file is not None:
-        rows = _read_soft_labels(data.soft_label_file, None, {"text": data.text_column})
-        labelled += [LabelledText(row.fields["text"], LABEL_PROMPT, row.answer) for row in rows]
+        labelled += _read_soft_texts(data.soft_label_file, data.text_column, labelled_dev, notes)
+    texts = [line.fields["text"] for line in lines]
+    inspection = inspect_texts(source.name, texts, language=data.text_language, notes=notes or ())
+    inspection.held_out = len(dev)
     return TrainingData(
         task=None,
         train=train,
@@ -335,6 +378,16 @@ def hold_out_labels(data: TrainingData, max_samples: int | None, seed: int) -> T
         labelled_dev=[data.labelled[example.row] for example in parts.dev],
         note=f"{data.note}, in whose place {len(parts.dev)} of {len(examples)} labelled texts are",
     )
+
+
+def _read_soft_texts(
+    path: Path, column: str, dev: Sequence[LabelledText], notes: list[str] | None
+) -> list[LabelledText]:
+    """The texts of a file with soft labels but for those of `dev`, as they are learned."""
+    soft = _read_soft_labels(path, None, {"text": column})
+    validated = [Example(row, {"text": each.text}, label="") for row, each in enumerate(dev)]
+    kept = _not_validated(soft, validated, path, notes)
+    return [LabelledText(row.fields["text"], LABEL_PROMPT, row.answer) for row in kept]
 
 
 def _read_label_tasks(data: DataConfig, seed: int) -> tuple[list[LabelledText], list[LabelledText]]:

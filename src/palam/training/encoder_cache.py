@@ -25,7 +25,7 @@ from palam.utils.files import atomic_file
 
 BATCH_SIZE = 32
 SHARD_BYTES = 2**28
-FORM = b"side by side"
+FORM = b"side by side, fused in fp32"
 """How states of several layers are kept; part of the name of what is kept."""
 CHECKSUM = "sha256"
 """The name of the checksum of a file's states among its metadata."""
@@ -96,11 +96,7 @@ class EncoderStateCache:
         Raises:
             PalamError: the folder cannot be written to.
         """
-        row_of = {}
-        for row in self._rows_within_budget(token_ids):
-            key = _key(token_ids[row])
-            if key not in self.states:
-                row_of[key] = row
+        row_of = self._rows_to_keep(token_ids)
         # The longest first, so that a batch has little padding.
         order = sorted(row_of, key=lambda key: (-len(token_ids[row_of[key]]), key))
         shard: dict[str, Tensor] = {}
@@ -117,17 +113,28 @@ class EncoderStateCache:
                 shard = {}
         self._keep(shard)
 
-    def _rows_within_budget(self, token_ids: Sequence[list[int]]) -> list[int]:
-        """The rows of the longest texts, as many as may be kept, and a batch more."""
+    def _rows_to_keep(self, token_ids: Sequence[list[int]]) -> dict[str, int]:
+        """By key, a row of each of the longest texts that are not kept yet.
+
+        They are as many as the budget allows, and a batch more.
+        """
         bridge = self.model.bridge
         numbers = bridge.fused_size if self.keeps_fused else sum(self.model.config.layer_widths)
         token_bytes = numbers * self.model.encoder.dtype.itemsize
         lengths = np.array([len(ids) for ids in token_ids], np.int64)
-        longest_first = np.argsort(-lengths, kind="stable")
-        total_bytes = token_bytes * lengths[longest_first].cumsum()
-        num_fitting = int(np.searchsorted(total_bytes, self.bytes_left, side="right"))
-        rows: list[int] = longest_first[: num_fitting + BATCH_SIZE].tolist()
-        return rows
+        row_of: dict[str, int] = {}
+        bytes_left = self.bytes_left
+        num_beyond = 0
+        for row in np.argsort(-lengths, kind="stable").tolist():
+            if num_beyond == BATCH_SIZE:
+                break
+            key = _key(token_ids[row])
+            if key in self.states or key in row_of:
+                continue
+            row_of[key] = row
+            bytes_left -= token_bytes * int(lengths[row])
+            num_beyond += bytes_left < 0
+        return row_of
 
     def _read_within_budget(self, texts: dict[str, list[int]]) -> dict[str, Tensor]:
         """The states of one batch of texts, of as many as the budget allows."""

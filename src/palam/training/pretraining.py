@@ -41,7 +41,8 @@ class PretrainOptimConfig(OptimConfig):
     """What is learned from the text, by weight: repeat (say it again, in English), continue, answer
     (needs prompts_file), label (needs label_tasks or soft_label_file)."""
     swap_words: float = 0.15
-    """Share of neighbouring words that the encoder reads in the other order."""
+    """Probability of each word to change places with the next on the encoder's side, unless it has
+    just changed places."""
     drop_words: float = 0.07
     """Share of the words that the encoder does not read."""
 

@@ -7,7 +7,7 @@ from palam.models.processing import PalamProcessor
 from palam.tasks.sampling import weighted_place
 from palam.training.datasets import Features, TrainingDataset, seeded_number
 from palam.training.objectives.base import RawTexts
-from palam.training.objectives.registry import EARLIER_WEIGHTS, OBJECTIVES
+from palam.training.objectives.registry import DEFAULT_WEIGHTS, OBJECTIVES
 
 
 def is_learned(text: str) -> bool:
@@ -24,7 +24,7 @@ class RawTextDataset(TrainingDataset):
     Args:
         processor: makes the features.
         texts: raw texts; those that [`is_learned`] refuses are left out.
-        objectives: weights of [`OBJECTIVES`] by name; None is `EARLIER_WEIGHTS`.
+        objectives: weights of [`OBJECTIVES`] by name; None is `DEFAULT_WEIGHTS`.
         **shared: the other fields of [`RawTexts`], such as `seed`, `language` and `noise`.
 
     Attributes:
@@ -42,7 +42,7 @@ class RawTextDataset(TrainingDataset):
     ) -> None:
         self.texts = [text.strip() for text in texts if is_learned(text)]
         self.source = RawTexts(processor, self.texts, **shared)
-        self.weights = dict(objectives or EARLIER_WEIGHTS)
+        self.weights = dict(objectives or DEFAULT_WEIGHTS)
         self.objectives = {name: OBJECTIVES.lookup(name)(self.source) for name in self.weights}
         self.set_epoch(0)
 

@@ -1,6 +1,7 @@
 """The head: at the minimum of what it is said to minimise."""
 
 import math
+import unicodedata
 
 import numpy as np
 import pytest
@@ -55,6 +56,16 @@ def test_a_label_that_was_not_trained_on_has_no_probability():
     assert fitted.loss(features, np.array([1, 1, 1, 1]), 3) > 30
     with pytest.raises(PalamError, match="two labels or more"):
         LogisticHead(features, np.array([1, 1, 1, 1]), 1e-2)
+
+
+def test_the_head_reads_what_bridges_read(base_folder):
+    """In the composed form, and without what no tokenizer takes."""
+    folder = str(base_folder("bert"))
+    text_features = TextFeatures(load_encoder(folder), ModelConfig(encoder=folder), "mean")
+    composed = "caf\u00e9 \u0d9a\u0ddc\ufffd"
+    apart = unicodedata.normalize("NFD", composed[:-1]) + "\ud800"
+    assert apart != composed
+    np.testing.assert_array_equal(text_features.of([composed]), text_features.of([apart]))
 
 
 def test_the_head_reads_texts_of_more_tokens_than_the_encoder_has_positions(base_folder):

@@ -224,3 +224,14 @@ def test_layer_normalisation_is_torchs_own():
 def test_a_wrong_option_is_refused(name, options, message):
     with pytest.raises(PalamError, match=message):
         FUSIONS[name](WIDTH, LAYERS, **{"normalize": "none", **options})
+
+
+def test_the_mean_is_not_rounded_layer_by_layer():
+    """In bf16 it is the mean in fp32, rounded once; its weights sum to 1."""
+    fusion = FUSIONS["mean"](WIDTH, 12, "none")
+    states = [torch.randn(5, WIDTH).bfloat16() for _ in range(12)]
+    fused, weights = fusion(states)
+    expected = torch.stack(states).float().mean(0)
+    assert fused.dtype == torch.bfloat16
+    torch.testing.assert_close(fused, expected.bfloat16(), rtol=2**-8, atol=1e-6)
+    assert weights.sum(-1).tolist() == pytest.approx([1] * 5, abs=1e-6)

@@ -49,6 +49,7 @@ from palam.models.backbones.loading import load_tokenizer
 from palam.models.encoder_text import source_language
 from palam.models.model_config import ModelConfig
 from palam.models.new_processor import longest_text
+from palam.models.template import clean
 from palam.tasks.task import Example, Task
 from palam.training.trainer import newest_checkpoint
 from palam.utils.device import Placement
@@ -94,7 +95,7 @@ class LabelledTokens:
             self.tokenizer.src_lang = source_language(self.tokenizer, language)
         rows = []
         for example in examples:
-            text = self.task.render(example)
+            text = clean(self.task.render(example))
             tokens = self.tokenizer(text, truncation=True, max_length=self.max_length)
             row = {
                 "input_ids": tokens["input_ids"],

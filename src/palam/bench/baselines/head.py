@@ -16,6 +16,7 @@ from palam.models.backbones.encoder import encode, mean_over_tokens
 from palam.models.backbones.loading import load_tokenizer
 from palam.models.model_config import ModelConfig
 from palam.models.new_processor import longest_text
+from palam.models.template import clean
 from palam.tasks.task import Example
 from palam.utils.device import Placement
 
@@ -59,7 +60,7 @@ class TextFeatures:
     @torch.no_grad()
     def _of_batch(self, texts: list[str]) -> torch.Tensor:
         batch = self.tokenizer(
-            texts,
+            [clean(text) for text in texts],
             padding=True,
             truncation=True,
             max_length=self.max_length,

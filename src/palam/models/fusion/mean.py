@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from palam.errors import PalamError
@@ -34,9 +35,12 @@ class Mean(Fusion):
     def forward(self, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See [`Fusion.forward`]."""
         left_out = self.first_layer - 1
-        num_used = self.num_layers - left_out
-        used_weights = states[0].new_full((num_used,), 1 / num_used)
-        fused = mix([self.prepare(state) for state in states[left_out:]], used_weights)
-        weights = states[0].new_zeros(self.num_layers)
-        weights[left_out:] = used_weights
+        dtype = states[0].dtype
+        # In bf16 the weights would not sum to 1, and each layer's term would be rounded.
+        weights = states[0].new_zeros(
+            self.num_layers, dtype=torch.promote_types(dtype, torch.float32)
+        )
+        weights[left_out:] = 1 / (self.num_layers - left_out)
+        used = [self.prepare(state) for state in states[left_out:]]
+        fused = mix(used, weights[left_out:]).to(dtype)
         return fused, weights.expand(*fused.shape[:-1], -1)

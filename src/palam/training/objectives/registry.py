@@ -17,5 +17,5 @@ OBJECTIVES: "Registry[Objective]" = Registry(
     },
 )
 """The objectives of raw text by name."""
-EARLIER_WEIGHTS = {"continue": 1.0, "answer": 2.0}
+DEFAULT_WEIGHTS = {"continue": 1.0, "answer": 2.0}
 """Where none are set; there are answers to prompts if there are prompts."""

@@ -24,7 +24,8 @@ class Repetition(Objective):
     """Say the text in English: the answer is the text itself.
 
     The prompt is drawn anew in each epoch, plain or in the LLM's chat. Of a text of more than
-    `MOST_WORDS` words, a passage of whole sentences is read, another one in each epoch.
+    `MOST_WORDS` words, a passage of whole sentences is read, and of that `MOST_WORDS` at most;
+    another one in each epoch.
     """
 
     def __init__(self, source: RawTexts) -> None:
