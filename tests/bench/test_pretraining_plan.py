@@ -85,7 +85,7 @@ def test_the_steps_are_those_of_the_run(config, tmp_path):
 
 def test_lines_of_one_word_at_the_beginning_are_no_matter(config):
     lines = [WORDS[0]] * (SAMPLE_ROWS + 88) + lines_of(30)
-    assert plan_pretraining(config(lines, max_eval_samples=2), HARDWARE).rows == 28
+    assert plan_pretraining(config(lines, max_eval_samples=2), HARDWARE).rows == 29
 
 
 def test_answers_to_prompts_are_planned(config, tmp_path):

@@ -320,7 +320,7 @@ def test_the_packages_recipes_can_be_planned_with_other_models(name, palam, base
     settings = [f"encoder={encoder}", f"llm={llm}", "dtype=fp32"]
     if "text_file" in recipe.train:
         text = tmp_path / "english.txt"
-        text.write_text("The house is old.\n" * 300)
+        text.write_text("".join(f"The house is {years} years old.\n" for years in range(300)))
         settings.append(f"text_file={text}")
     result = palam("bench", name, "--dry-run", "--tflops", 1, *changes(*settings))
     assert result.code == 0, result.err

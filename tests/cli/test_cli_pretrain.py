@@ -17,7 +17,8 @@ LINES = [
 @pytest.fixture
 def english(tmp_path):
     path = tmp_path / "english.txt"
-    path.write_text("\n".join(LINES * 8) + "\n", encoding="utf-8")
+    lines = [f"{line} {number}" for number in range(8) for line in LINES]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 

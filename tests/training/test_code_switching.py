@@ -136,7 +136,8 @@ def test_the_lexicon_is_part_of_what_tells_a_runs_rows_from_anothers(tiny_model)
     assert not set(content) & set(without.content())
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_a_share_is_below_one(settings, share):
-    with pytest.raises(PalamError, match=r"code_switch is .*; it must be from 0 to below 1"):
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_is_at_most_one(settings, share):
+    assert settings(code_switch=1, lexicon="lexicon.csv").optim.code_switch == 1
+    with pytest.raises(PalamError, match=r"code_switch is .*; it must be from 0 to 1"):
         settings(code_switch=share, lexicon="lexicon.csv")
