@@ -19,6 +19,7 @@ from palam.inference.task_prompt import label_template
 from palam.models.modeling import PalamModel
 from palam.models.task_record import text_alone
 from palam.utils.device import resolve_placement
+from palam.utils.notes import tell
 from palam.utils.texts import checked_texts
 
 CHUNK_SIZE = 1024
@@ -58,13 +59,13 @@ class BridgeLoader:
             **options: of [`PalamModel.from_pretrained`], and what the library gives to every model.
 
         Raises:
-            PalamError: no bridge there, a token, or an option that there is not.
+            PalamError: no bridge there, or a token.
         """
         given = {name for name in options if not name.startswith("_")}  # those are the library's
-        unknown = sorted(given - LIBRARY_OPTIONS - BRIDGE_OPTIONS)
-        if unknown:
-            listed = ", ".join(sorted({"load_in", *BRIDGE_OPTIONS}))
-            raise PalamError(f"model_kwargs has {unknown[0]!r}; for a bridge there are: {listed}")
+        listed = ", ".join(sorted({"load_in", *BRIDGE_OPTIONS}))
+        # Not refused: another release of the library may give more of its own.
+        for name in sorted(given - LIBRARY_OPTIONS - BRIDGE_OPTIONS):
+            tell(f"model_kwargs has {name!r}, which does nothing; for a bridge there are: {listed}")
         if token is not None:
             raise PalamError("a token is taken from `hf auth login` or HF_TOKEN; give none here")
         placement = resolve_placement(load_in=load_in)
