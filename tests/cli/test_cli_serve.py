@@ -67,24 +67,29 @@ def test_told_to_end_it_finishes_what_it_has_accepted(server):
     """Last of this server's tests."""
     body = {"texts": ["Rice."] * 20, "labels": LABELS}
     started = threading.Barrier(9)
+    sent = threading.Semaphore(0)
+
+    def trace(event, _):
+        if event == "http11.send_request_body.complete":
+            sent.release()
 
     def ask(_):
         started.wait()
         url = server.url("/v1/classify")
-        try:
-            return httpx.post(url, json=body, headers=KEY, timeout=60).status_code
-        except httpx.ConnectError:  # too late to be accepted
-            return None
+        with httpx.Client(timeout=60, headers=KEY) as client:
+            return client.post(url, json=body, extensions={"trace": trace}).status_code
 
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(ask, number) for number in range(8)]
         started.wait()
         while server.metric("palam_queue", headers=KEY) < 4:
             pass
+        for _ in answers:
+            sent.acquire(timeout=60)
+        server.metric("palam_queue", headers=KEY)  # connected after all of them, and accepted
         code, errors = server.end()
         statuses = [answer.result() for answer in answers]
-    assert statuses.count(200) >= 4
-    assert set(statuses) <= {200, None}
+    assert statuses == [200] * 8
     assert code == 0
     assert "Traceback" not in errors
     assert "POST /v1/classify 200" in errors

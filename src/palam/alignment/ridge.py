@@ -75,7 +75,7 @@ class RidgeStatistics:
 
     def merge_processes(self) -> None:
         """Add up the sums of all processes, where several share the work."""
-        if distributed.is_available() and distributed.is_initialized():
+        if is_shared():
             for name in SUMS:
                 distributed.all_reduce(getattr(self, name))
 
@@ -135,3 +135,8 @@ class RidgeStatistics:
         quadratic = (weight @ self.xx * weight).sum()
         linear = 2 * bias @ (weight @ self.x)
         return quadratic + linear + self.count * bias @ bias
+
+
+def is_shared() -> bool:
+    """Whether several processes share the texts."""
+    return distributed.is_available() and distributed.is_initialized()

@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 
 from palam.alignment.layer_probe import AlignedSample, fit_fusions, nearest_token_accuracy
 from palam.alignment.passages import PassageSplitter
-from palam.alignment.ridge import RidgeStatistics
+from palam.alignment.ridge import RidgeStatistics, is_shared
 from palam.alignment.token_alignment import AlignedBatch, align_tokens
 from palam.errors import PalamError
 from palam.models.finite import check_finite
@@ -128,7 +128,7 @@ def _solve_mapper(model: PalamModel, sums: "_Sums") -> AlignmentResult:
         )
     best = fit.best(held_out)
     weight, bias = best.solution
-    features = torch.cat(sums.features).to(model.device)
+    features = torch.cat(sums.features)
     mapped = features @ weight.T.to(features) + bias.to(features)
     accuracy = nearest_token_accuracy(model, mapped, torch.cat(sums.ids))
     fit.merge(held_out)
@@ -183,23 +183,18 @@ def _collect_sums(model: PalamModel, batches: Iterable[AlignedBatch]) -> _Sums:
     sums.fit.merge_processes()
     sums.held_out.merge_processes()
     return sums._replace(
-        features=_of_all_processes(sums.features),
-        ids=_of_all_processes(sums.ids),
+        features=_of_all_processes(sums.features, model.device),
+        ids=_of_all_processes(sums.ids, model.device),
     )
 
 
-def _of_all_processes(tensors: list[Tensor]) -> list[Tensor]:
+def _of_all_processes(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     """The tensors of all processes, in their order; one that had little text may have none."""
-    if not _is_shared():
+    if not is_shared():
         return tensors
     shares: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(shares, [tensor.cpu() for tensor in tensors])
-    return [tensor for share in shares for tensor in share]
-
-
-def _is_shared() -> bool:
-    """Whether several processes share the texts."""
-    return distributed.is_available() and distributed.is_initialized()
+    return [tensor.to(device) for share in shares for tensor in share]
 
 
 class _TextRow(NamedTuple):
@@ -254,7 +249,7 @@ def _own_rows(
         _check_lengths(len(texts), len(languages))
     rank = 0
     world_size = 1
-    if _is_shared():
+    if is_shared():
         rank = distributed.get_rank()
         world_size = distributed.get_world_size()
     if languages is None:

@@ -164,7 +164,7 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "bridge"
             model = train(config, out, data=data, console=console)
-            record = _read_record(out)
+            record = _read_texts(_record_files(out))
         label_type = type(classes.tolist()[0]).__name__
         model.config.task = replace(_task_of(model), label_type=label_type).to_dict()
         self._take(model, classes, record)
@@ -369,9 +369,9 @@ class PalamClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         task = model.config.trained_task
         if task is None or not task.words_by_label or len(task.slots) != 1:
             raise PalamError(f"{path} was not trained to label one text; it is no classifier")
-        record = _read_record(path)
-        settings_file = find_file(path, SETTINGS_FILE)
-        settings = {} if settings_file is None else read_yaml(settings_file)
+        files = _record_files(path)
+        record = _read_texts(files)
+        settings = read_yaml(files[SETTINGS_FILE]) if SETTINGS_FILE in files else {}
         if second_encoder is not None:
             settings["second_encoder"] = second_encoder
         parameters = parameters_of(settings)
@@ -432,14 +432,15 @@ def parameters_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _read_record(path: str | Path) -> dict[str, str]:
+def _record_files(path: str | Path) -> dict[str, Path]:
     """The text files of a checkpoint by name; those that it does not have are left out."""
-    record = {}
-    for name in RECORD_FILES:
-        file = find_file(path, name)
-        if file is not None:
-            record[name] = file.read_text(encoding="utf-8")
-    return record
+    found = {name: find_file(path, name) for name in RECORD_FILES}
+    return {name: file for name, file in found.items() if file is not None}
+
+
+def _read_texts(files: Mapping[str, Path]) -> dict[str, str]:
+    """The content of text files by name."""
+    return {name: file.read_text(encoding="utf-8") for name, file in files.items()}
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
